@@ -1,0 +1,286 @@
+//! The leader's one hand on the log: frames in, batches out, outcomes and notices to whom they concern.
+//!
+//! One message per frame, one per applied entry, one per settled batch. It proposes in order, gives
+//! up gateways whose lease has run out, and ends with its leadership. It waits for nothing while it
+//! handles a message: what takes time runs in tasks that send their result back. What a batch does
+//! is decided in `dunlin_model::shard::state`; who sits where in [`crate::seats`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dunlin_model::device::concerned_device;
+use dunlin_model::id::{NodeId, StreamId};
+use dunlin_model::port::{AppliedEntry, Frame, ProposeError};
+use dunlin_model::shard::{Notice, Part};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinSet;
+
+use super::pump::Pump;
+use crate::config::JOURNAL_RETRY_MS;
+use crate::device::buckets::Buckets;
+use crate::room::ShardRoom;
+use crate::tenure::Tenure;
+
+/// What the shard actor can be told.
+pub(crate) enum ShardMessage {
+    /// A sound frame whose credit is noted at its seat.
+    Frame(Frame),
+    /// An entry was applied.
+    Applied(AppliedEntry),
+    /// A batch came to its end.
+    Settled {
+        number: u64,
+        result: Result<(), ProposeError>,
+    },
+    /// A gateway opened its stream: `introduce` it to the log first if that is still to be done.
+    Open {
+        stream: StreamId,
+        introduce: bool,
+        waiter: OpenWaiter,
+    },
+    /// A lease may have run out.
+    LeaseCheck,
+    /// Offer refused batches to the journal again.
+    Retry,
+    /// Finish what was taken in, then end, then say so by dropping `done`.
+    Drain { done: oneshot::Sender<()> },
+    /// The leadership is over.
+    End { hint: Option<NodeId> },
+}
+
+/// A caller of `open_stream` that waits for the log, with its turn.
+pub(crate) struct OpenWaiter {
+    pub(crate) known: oneshot::Sender<()>,
+    pub(crate) _turn: OwnedSemaphorePermit,
+}
+
+/// The actor; everything it knows is in [`ShardWork`].
+pub(crate) struct ShardActor;
+
+/// What the shard actor keeps.
+pub(crate) struct ShardWork {
+    room: Arc<ShardRoom>,
+    tenure: Arc<Tenure>,
+    pump: Pump,
+    buckets: Buckets,
+    /// Bounded by the turns of [`Tenure::opens`].
+    opening: HashMap<StreamId, Vec<OpenWaiter>>,
+    /// Proposals under way; dropped with the actor.
+    proposals: JoinSet<()>,
+    lease_check_armed: bool,
+    retry_armed: bool,
+    draining: Option<oneshot::Sender<()>>,
+}
+
+impl Actor for ShardActor {
+    type Msg = ShardMessage;
+    type State = ShardWork;
+    type Arguments = (Arc<ShardRoom>, Arc<Tenure>);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<ShardMessage>,
+        (room, tenure): Self::Arguments,
+    ) -> Result<ShardWork, ActorProcessingErr> {
+        Ok(ShardWork {
+            pump: Pump::new(tenure.leadership.time_ms),
+            buckets: Buckets::new(room.clone(), tenure.clone()),
+            room,
+            tenure,
+            opening: HashMap::new(),
+            proposals: JoinSet::new(),
+            lease_check_armed: false,
+            retry_armed: false,
+            draining: None,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        work: &mut ShardWork,
+    ) -> Result<(), ActorProcessingErr> {
+        tracing::info!(shard = %work.room.shard, term = work.tenure.term(), "lead");
+        work.arm_lease_check(&myself);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        message: ShardMessage,
+        work: &mut ShardWork,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMessage::Frame(frame) => work.pump.handle_part(Part::Frame(frame)),
+            ShardMessage::Applied(entry) => work.handle_applied(entry).await?,
+            ShardMessage::Settled { number, result } => work.handle_settled(&myself, number, result),
+            ShardMessage::Open {
+                stream,
+                introduce,
+                waiter,
+            } => work.handle_open(stream, introduce, waiter),
+            ShardMessage::LeaseCheck => work.handle_lease_check(),
+            ShardMessage::Retry => work.handle_retry(),
+            ShardMessage::Drain { done } => work.draining = Some(done),
+            ShardMessage::End { hint } => work.end(&myself, hint),
+        }
+        work.propose_waiting(&myself);
+        work.arm_lease_check(&myself);
+        if work.draining.is_some() && work.pump.is_idle() {
+            work.end(&myself, None);
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<ShardMessage>,
+        _: SupervisionEvent,
+        _: &mut ShardWork,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(()) // It has no children; the buckets are its siblings.
+    }
+}
+
+impl ShardWork {
+    fn now_ms(&self) -> u64 {
+        self.room.clock.monotonic_ms()
+    }
+
+    /// Proposes what may leave. The calls are made here, in order; the answers are awaited elsewhere.
+    fn propose_waiting(&mut self, myself: &ActorRef<ShardMessage>) {
+        if self.tenure.has_ended() {
+            return;
+        }
+        while let Some((number, batch)) = self.pump.poll_batch(self.room.clock.wall_ms()) {
+            let settled = self.room.replication.propose(batch);
+            let actor = myself.clone();
+            self.proposals.spawn(async move {
+                let result = settled.await;
+                // Nobody is left to hear it when the leadership has ended meanwhile.
+                let _ = actor.send_message(ShardMessage::Settled { number, result });
+            });
+        }
+    }
+
+    fn handle_settled(
+        &mut self,
+        myself: &ActorRef<ShardMessage>,
+        number: u64,
+        result: Result<(), ProposeError>,
+    ) {
+        while self.proposals.try_join_next().is_some() {}
+        match result {
+            Ok(()) => self.pump.handle_done(number),
+            Err(ProposeError::Full) => self.handle_full(number),
+            Err(ProposeError::NotLeader { hint }) => self.end(myself, hint),
+            Err(ProposeError::Unknown) => self.end(myself, None),
+        }
+        if self.pump.may_retry() && !self.retry_armed {
+            self.retry_armed = true;
+            myself.send_after(Duration::from_millis(JOURNAL_RETRY_MS), || ShardMessage::Retry);
+        }
+    }
+
+    /// The frames of the batch stay, and hold their credits; so the door closes by itself if this lasts.
+    fn handle_full(&mut self, number: u64) {
+        if !self.room.counters.storage_full.swap(true, Ordering::Relaxed) {
+            tracing::error!(shard = %self.room.shard, "propose batch: the journal is full; it is offered again");
+        }
+        self.pump.handle_refused(number);
+    }
+
+    fn handle_retry(&mut self) {
+        self.retry_armed = false;
+        self.pump.handle_retry(self.room.clock.wall_ms());
+        self.room
+            .counters
+            .storage_full
+            .store(self.pump.is_refused(), Ordering::Relaxed);
+    }
+
+    fn handle_open(&mut self, stream: StreamId, introduce: bool, waiter: OpenWaiter) {
+        // Callers who have given up leave their turns behind; this is where they are collected.
+        self.opening.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.known.is_closed());
+            !waiters.is_empty()
+        });
+        if introduce {
+            self.opening.entry(stream).or_default().push(waiter);
+            self.pump.handle_part(Part::StreamOpen(stream));
+        } else {
+            let _ = waiter.known.send(()); // the caller may have given up
+        }
+    }
+
+    async fn handle_applied(&mut self, entry: AppliedEntry) -> Result<(), ActorProcessingErr> {
+        for (sink, outcome) in self.tenure.seats.settle(entry.outcomes) {
+            sink.on_outcome(self.room.shard, outcome);
+        }
+        let mut concerned = Vec::new();
+        for notice in entry.notices {
+            if concerned_device(&notice).is_some() {
+                concerned.push(notice);
+            } else {
+                self.handle_stream_notice(notice);
+            }
+        }
+        if !concerned.is_empty() {
+            self.buckets.route(concerned).await?;
+        }
+        Ok(())
+    }
+
+    fn handle_stream_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::StreamOpened(stream) => {
+                self.tenure.seats.handle_known(stream, self.now_ms());
+                for waiter in self.opening.remove(&stream).into_iter().flatten() {
+                    let _ = waiter.known.send(()); // the caller may have given up
+                }
+            }
+            Notice::StreamClosed { stream, more: true } => self.pump.handle_part(Part::GatewayGone(stream)),
+            Notice::StreamClosed { stream, more: false } => {
+                self.tenure.seats.handle_closed(stream, self.now_ms());
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_lease_check(&mut self) {
+        self.lease_check_armed = false;
+        for stream in self.tenure.seats.poll_lapsed(self.now_ms()) {
+            tracing::info!(shard = %self.room.shard, ?stream, "give up a silent gateway");
+            self.pump.handle_part(Part::GatewayGone(stream));
+        }
+    }
+
+    /// A lease that is made later runs out later, so one timer for the earliest is enough.
+    fn arm_lease_check(&mut self, myself: &ActorRef<ShardMessage>) {
+        if self.lease_check_armed || self.tenure.has_ended() {
+            return;
+        }
+        if let Some(at_ms) = self.tenure.seats.next_lapse_ms() {
+            self.lease_check_armed = true;
+            let wait_ms = at_ms.saturating_sub(self.now_ms()).max(1);
+            myself.send_after(Duration::from_millis(wait_ms), || ShardMessage::LeaseCheck);
+        }
+    }
+
+    fn end(&mut self, myself: &ActorRef<ShardMessage>, hint: Option<NodeId>) {
+        if !self.tenure.has_ended() {
+            tracing::info!(shard = %self.room.shard, term = self.tenure.term(), "lead no more");
+        }
+        self.room.step_down_from(self.tenure.number, hint);
+        self.tenure.end(hint);
+        self.room.counters.storage_full.store(false, Ordering::Relaxed);
+        self.draining = None;
+        self.opening.clear();
+        self.tenure.stop_members();
+        myself.stop(None);
+    }
+}

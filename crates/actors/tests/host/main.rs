@@ -1,0 +1,13 @@
+//! The host with its actors over a scripted consensus, and the machine that every replica applies.
+//!
+//! Time is tokio's paused clock: it moves when a test moves it, or when nobody has anything to do.
+
+// A panic is how a test fails, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod devices;
+mod frames;
+mod leases;
+mod reads;
+mod state;
+mod support;

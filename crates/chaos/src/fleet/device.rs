@@ -1,0 +1,278 @@
+//! One simulated device: connects, sends on its own schedule, and comes back when it is thrown out.
+//!
+//! After a lost connection it goes to the next node on its list and sends again, in order, what was
+//! not acknowledged; only then anything new. It keeps every message it ever handed to a connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{DevicePlan, Gap, Phase, Role, Shared, WINDOW};
+use crate::oracle::{self, Connection, DeviceHistory, Message};
+
+/// Pause before the second attempt to connect; it doubles from there.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The longest pause.
+const BACKOFF_MAX: Duration = Duration::from_millis(1000);
+/// The first pause is below this, so that a whole gateway's devices do not come at one instant.
+const FIRST_PAUSE_MS: u64 = 20;
+/// Time for one attempt, the CONNACK included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A message that is not acknowledged.
+struct Pending {
+    seq: u32,
+    packet_id: u16,
+    intended: Instant,
+}
+
+/// A probe that is armed.
+struct Watch {
+    kill: usize,
+    last: Instant,
+    longest: Duration,
+}
+
+/// How serving a connection ended.
+enum End {
+    Lost,
+    Done,
+}
+
+pub(super) struct Device {
+    shared: Arc<Shared>,
+    index: usize,
+    phase: watch::Receiver<Phase>,
+    /// A copy of the phase as it was last seen.
+    seen: Phase,
+    random: StdRng,
+    topic: String,
+    text: String,
+    history: DeviceHistory,
+    pending: VecDeque<Pending>,
+    /// Place in the list of nodes.
+    node_place: usize,
+    watch: Option<Watch>,
+    gaps: Vec<Gap>,
+}
+
+impl Device {
+    pub(super) fn new(shared: Arc<Shared>, index: usize, phase: watch::Receiver<Phase>) -> Self {
+        let device = shared.plan.devices[index].device.clone();
+        Self {
+            index,
+            phase,
+            seen: Phase::default(),
+            random: StdRng::seed_from_u64(shared.plan.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            topic: format!("devices/{device}/messages/events/"),
+            text: String::new(),
+            history: DeviceHistory { device, ..DeviceHistory::default() },
+            pending: VecDeque::new(),
+            node_place: 0,
+            watch: None,
+            gaps: Vec::new(),
+            shared,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> (usize, DeviceHistory, Vec<Gap>) {
+        while let Some(mut client) = self.connect().await {
+            let live = Arc::clone(&self.shared.live);
+            live.connected_count.fetch_add(1, Ordering::Relaxed);
+            let end = self.serve(&mut client).await;
+            live.connected_count.fetch_sub(1, Ordering::Relaxed);
+            match end {
+                Ok(End::Done) => {
+                    client.disconnect().await;
+                    break;
+                }
+                Ok(End::Lost) | Err(_) => {
+                    let lost_us = self.since_epoch_us();
+                    if let Some(connection) = self.history.connections.last_mut() {
+                        connection.lost_us = Some(lost_us);
+                    }
+                    self.node_place += 1;
+                }
+            }
+        }
+        (self.index, self.history, self.gaps)
+    }
+
+    fn plan(&self) -> &DevicePlan {
+        &self.shared.plan.devices[self.index]
+    }
+
+    fn since_epoch_us(&self) -> u64 {
+        self.shared.plan.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Whether there is nothing left to do.
+    fn is_done(&self) -> bool {
+        self.seen.drain_until.is_some_and(|until| self.pending.is_empty() || Instant::now() >= until)
+    }
+
+    /// Tries one node after the other until one lets it in; `None` when the run is over.
+    async fn connect(&mut self) -> Option<Client> {
+        let mut backoff = BACKOFF_MIN;
+        let mut pause = Duration::from_millis(self.random.random_range(0..FIRST_PAUSE_MS));
+        loop {
+            if !self.pause(pause).await {
+                return None;
+            }
+            let plan = self.plan();
+            let node = plan.nodes[self.node_place % plan.nodes.len()];
+            let transport = self.shared.plan.gateways[node].clone();
+            let options = ConnectOptions {
+                window: WINDOW,
+                ..ConnectOptions::new(transport, &self.shared.plan.host, &plan.device, plan.token.clone())
+            };
+            let connected = timeout_at(Instant::now() + CONNECT_TIMEOUT, Client::connect(&options)).await;
+            match connected.unwrap_or(Err(ClientError::TimedOut)) {
+                Ok(client) => {
+                    if self.history.connections.is_empty() {
+                        self.shared.live.ready_count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let opened_us = self.since_epoch_us();
+                    self.history.connections.push(Connection { node, opened_us, lost_us: None });
+                    return Some(client);
+                }
+                Err(error) => {
+                    self.shared.live.set_error(format!("{} at node {}: {error}", self.plan().device, node + 1));
+                    self.node_place += 1;
+                    pause = backoff.mul_f64(self.random.random_range(0.5..1.0));
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Waits, with an eye on the phase. Whether the device should go on.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            if !self.look() || self.is_done() {
+                return false;
+            }
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                _ = self.phase.changed() => {}
+            }
+        }
+    }
+
+    /// Takes over the phase. `false` when the run was given up.
+    fn look(&mut self) -> bool {
+        self.seen = self.phase.borrow_and_update().clone();
+        if self.phase.has_changed().is_err() {
+            return false;
+        }
+        if let Role::Probe { shard } = self.plan().role {
+            let home = self.plan().nodes[0];
+            let armed = self.seen.armed.as_ref().filter(|armed| armed.probes.contains(&(home, shard)));
+            let now = Instant::now();
+            match (armed.map(|armed| armed.kill), &self.watch) {
+                (Some(kill), None) => self.watch = Some(Watch { kill, last: now, longest: Duration::ZERO }),
+                (None, Some(watch)) => {
+                    let gap = watch.longest.max(now - watch.last);
+                    self.gaps.push(Gap { kill: watch.kill, shard, gap_us: gap.as_micros() as u64 });
+                    self.watch = None;
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Sends again what is unacknowledged, then what is due, until the connection or the run is over.
+    async fn serve(&mut self, client: &mut Client) -> Result<End, ClientError> {
+        let connection = (self.history.connections.len() - 1) as u16;
+        for place in 0..self.pending.len() {
+            let seq = self.pending[place].seq;
+            self.shared.plan.payloads.write(&mut self.text, (self.index, &self.history.device), seq);
+            // Written down first: if the connection fails now, the message may have gone out.
+            self.history.messages[seq as usize].last_connection = connection;
+            self.pending[place].packet_id = client.publish(&self.topic, self.text.as_bytes()).await?;
+        }
+        loop {
+            if !self.look() || self.is_done() {
+                return Ok(End::Done);
+            }
+            let wake = self.send_due(client, connection).await?;
+            tokio::select! {
+                event = client.next_event() => {
+                    let mut next = Some(event);
+                    while let Some(event) = next {
+                        match event {
+                            Event::Puback { id, .. } => self.on_ack(id),
+                            Event::Disconnected { .. } => return Ok(End::Lost),
+                            _ => {}
+                        }
+                        next = client.try_next_event();
+                    }
+                }
+                () = async { match wake { Some(wake) => sleep_until(wake).await, None => std::future::pending().await } } => {}
+                _ = self.phase.changed() => {}
+            }
+        }
+    }
+
+    /// Sends what is due and returns when to look again, unless an ack comes first.
+    async fn send_due(&mut self, client: &mut Client, connection: u16) -> Result<Option<Instant>, ClientError> {
+        loop {
+            if let Some(until) = self.seen.drain_until {
+                return Ok(Some(until));
+            }
+            let seq = self.history.messages.len();
+            let now = Instant::now();
+            let due = match (&self.plan().role, self.seen.start) {
+                (Role::Load { period, offset }, Some(start))
+                    if self.pending.len() < WINDOW && seq < self.shared.messages_per_device_max =>
+                {
+                    match period {
+                        Some(period) => start + *offset + period.mul_f64(seq as f64),
+                        None => now.max(start),
+                    }
+                }
+                (Role::Probe { .. }, Some(_)) if self.watch.is_some() && self.pending.is_empty() => now,
+                _ => return Ok(None),
+            };
+            if due > now {
+                return Ok(Some(due));
+            }
+            let seq = seq as u32;
+            self.shared.plan.payloads.write(&mut self.text, (self.index, &self.history.device), seq);
+            self.history.messages.push(Message {
+                digest: oracle::digest(self.text.as_bytes()),
+                first_connection: connection,
+                last_connection: connection,
+                is_acked: false,
+            });
+            self.pending.push_back(Pending { seq, packet_id: 0, intended: due });
+            let packet_id = client.publish(&self.topic, self.text.as_bytes()).await?;
+            if let Some(pending) = self.pending.back_mut() {
+                pending.packet_id = packet_id;
+            }
+        }
+    }
+
+    fn on_ack(&mut self, packet_id: u16) {
+        let Some(place) = self.pending.iter().position(|pending| pending.packet_id == packet_id) else { return };
+        let Some(pending) = self.pending.remove(place) else { return };
+        let now = Instant::now();
+        self.history.messages[pending.seq as usize].is_acked = true;
+        let is_load = matches!(self.plan().role, Role::Load { .. });
+        let latency_us = is_load.then(|| (now - pending.intended).as_micros() as u64);
+        self.shared.live.count_ack(latency_us);
+        if let Some(watch) = &mut self.watch {
+            watch.longest = watch.longest.max(now - watch.last);
+            watch.last = now;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The promises, one file each, with the statement and where it comes from on top.
+//!
+//! | file | id | promise |
+//! |---|---|---|
+//! | [`no_loss`] | I1 | what was acked is stored |
+//! | [`no_phantom`] | I2 | what is stored was sent, with that content |
+//! | [`order`] | I3 | a device's messages stand in the order in which it sent them |
+//! | [`duplicates`] | I4 | stored twice only if sent twice |
+//! | [`offsets`] | I5 | offsets are dense, each names one record |
+//! | [`connections`] | I15, design §4 | a gateway that lives keeps its devices |
+//!
+//! Checkers take plain data and return [`Findings`]. They never wait, ask, or look at a clock.
+
+pub mod connections;
+pub mod duplicates;
+pub mod no_loss;
+pub mod no_phantom;
+pub mod offsets;
+pub mod order;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::oracle::Stored;
+
+/// Violations that are kept with their records; beyond that they are only counted.
+pub const EXAMPLES_MAX: usize = 20;
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The shard.
+    pub shard: u32,
+    /// The offset in it.
+    pub offset: u64,
+}
+
+impl From<&Stored> for Place {
+    fn from(stored: &Stored) -> Self {
+        Self { shard: stored.shard, offset: stored.offset }
+    }
+}
+
+/// One broken promise, with what is involved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// What is wrong.
+    pub what: String,
+    /// The device, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The message's sequence number, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The records, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(device) = &self.device {
+            write!(f, "; device {device}")?;
+        }
+        if let Some(seq) = self.seq {
+            write!(f, ", message {seq}")?;
+        }
+        for place in &self.places {
+            write!(f, ", at {}/{}", place.shard, place.offset)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a checker found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Findings {
+    /// All violations.
+    pub count: u64,
+    /// The first [`EXAMPLES_MAX`] of them.
+    pub examples: Vec<Violation>,
+}
+
+impl Findings {
+    /// Whether the promise holds.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn add(&mut self, violation: impl FnOnce() -> Violation) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(violation());
+        }
+    }
+}

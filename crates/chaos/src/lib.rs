@@ -1,0 +1,17 @@
+//! Load, faults and proof: what the hub promises, tried on real processes.
+//!
+//! [`fleet`] sends and keeps what it was told, [`oracle`] holds that history, [`hub`] and [`readback`]
+//! ask the hub what it has, [`invariants`] compares the two, one file per promise, and [`verdict`]
+//! says what came of it. [`demo`] is the smallest whole run. Nothing here is linked into a node, and
+//! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
+
+#![forbid(unsafe_code)]
+
+pub mod demo;
+pub mod fleet;
+pub mod hub;
+pub mod invariants;
+pub mod oracle;
+pub mod payload;
+pub mod readback;
+pub mod verdict;

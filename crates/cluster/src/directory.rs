@@ -1,0 +1,70 @@
+//! This node's copy of the directory, and until when it is known to be fresh.
+//!
+//! A replica of group 0 is offered each applied version; every other node, and every node's notion
+//! of freshness, lives from asking the confirmed leader ([`crate::maintenance`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use dunlin_model::directory::Directory;
+use tokio::sync::watch;
+
+/// How long one confirmation lasts.
+pub(crate) const FRESH_MS: u64 = 750;
+/// Grace after that before a gateway admits nobody.
+pub(crate) const FRESH_GRACE_MS: u64 = 1_000;
+
+/// The directory as this node sees it.
+pub(crate) struct DirectoryView {
+    current: ArcSwap<Directory>,
+    version: watch::Sender<u64>,
+    fresh_until_ms: AtomicU64,
+}
+
+impl DirectoryView {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(Directory::default()),
+            version: watch::Sender::new(0),
+            fresh_until_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// The copy.
+    pub(crate) fn get(&self) -> Arc<Directory> {
+        self.current.load_full()
+    }
+
+    /// Takes `directory` over if it is newer.
+    pub(crate) fn offer(&self, directory: &Directory) {
+        self.version.send_if_modified(|version| {
+            if directory.version <= *version {
+                return false;
+            }
+            *version = directory.version;
+            self.current.store(Arc::new(directory.clone()));
+            true
+        });
+    }
+
+    /// The copy, without touching its reference count.
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Directory>> {
+        self.current.load()
+    }
+
+    /// Changes of the version.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// A confirmed leader vouched for this copy at `asked_ms` (monotonic), before it answered.
+    pub(crate) fn confirm(&self, asked_ms: u64) {
+        self.fresh_until_ms.fetch_max(asked_ms + FRESH_MS, Ordering::Relaxed);
+    }
+
+    /// Whether a gateway may admit on this copy at `now_ms`.
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms <= self.fresh_until_ms.load(Ordering::Relaxed) + FRESH_GRACE_MS
+    }
+}

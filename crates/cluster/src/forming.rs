@@ -1,0 +1,275 @@
+//! How nodes become a cluster: who is there, one set of founders, one layout.
+//!
+//! Forming takes two phases with a durable promise. A node promises itself to one set of founders
+//! and to no other, for ever; the founder with the smallest id lays the cluster out when all have
+//! promised. A node that belongs to a cluster never forms. Addresses are told from node to node
+//! and are no part of what is agreed on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64_keys::draw_policies;
+use dunlin_model::directory::{Directory, NodeEntry, NodeState, Role};
+use dunlin_model::id::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::messages::{Hello, Request, Response};
+use crate::node::Shared;
+use crate::transport::Lane;
+
+/// Pause between two rounds of asking around, while forming.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a peer may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Where the promise stands in the data directory.
+const PROMISE_FILE: &str = "promise.json";
+/// Where the last seen directory and addresses stand.
+const CLUSTER_FILE: &str = "cluster.json";
+
+/// What a node keeps of its cluster across a restart.
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
+pub(crate) struct Remembered {
+    /// The last directory it saw.
+    pub(crate) directory: Directory,
+    /// Where its peers were.
+    pub(crate) peers: Vec<(NodeId, String)>,
+}
+
+/// The state of forming on this node.
+#[derive(Default)]
+pub(crate) struct Forming {
+    /// Shard nodes without a cluster that were seen.
+    seen: Mutex<BTreeMap<NodeId, Hello>>,
+}
+
+/// Why a cluster cannot be remembered.
+#[derive(Debug, thiserror::Error)]
+#[error("read {CLUSTER_FILE}: {0}")]
+pub(crate) struct RememberError(String);
+
+/// Reads what an earlier run of this node knew of its cluster.
+pub(crate) fn remembered(shared: &Shared) -> Result<Option<Remembered>, RememberError> {
+    let bytes = shared.data.read(CLUSTER_FILE).map_err(|error| RememberError(error.to_string()))?;
+    bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(|error| RememberError(error.to_string()))).transpose()
+}
+
+/// Writes what the next run should know.
+pub(crate) fn remember(shared: &Shared) {
+    let remembered = Remembered { directory: (*shared.view.get()).clone(), peers: shared.peers.known() };
+    let bytes = serde_json::to_vec(&remembered).expect("the directory is plain data");
+    if let Err(error) = shared.data.write(CLUSTER_FILE, &bytes) {
+        tracing::error!(%error, "cannot write {CLUSTER_FILE}");
+    }
+}
+
+impl Forming {
+    fn hello(shared: &Shared) -> Hello {
+        Hello {
+            node: shared.node,
+            address: shared.address.clone(),
+            roles: shared.config.roles.clone(),
+            cluster_id: shared.view.get().cluster_id.clone(),
+            peers: shared.peers.known(),
+        }
+    }
+
+    /// A peer introduces itself.
+    pub(crate) fn on_hello(&self, shared: &Shared, hello: Hello) -> Hello {
+        self.note(shared, hello);
+        Self::hello(shared)
+    }
+
+    fn note(&self, shared: &Shared, hello: Hello) {
+        let own_cluster = &shared.view.get().cluster_id;
+        if !own_cluster.is_empty() && !hello.cluster_id.is_empty() && *own_cluster != hello.cluster_id {
+            tracing::warn!(node = %hello.node, cluster = hello.cluster_id, "a node of another cluster calls");
+            return;
+        }
+        shared.peers.learn(hello.node, &hello.address);
+        for (node, address) in &hello.peers {
+            // What others say does not replace what a node says of itself.
+            if !shared.peers.knows(*node) {
+                shared.peers.learn(*node, address);
+            }
+        }
+        let mut seen = self.seen.lock().expect("no panic holds it");
+        if hello.roles.contains(&Role::Shard) && hello.cluster_id.is_empty() {
+            seen.insert(hello.node, hello);
+        } else {
+            seen.remove(&hello.node);
+        }
+    }
+
+    /// Somebody wants to found a cluster with exactly `nodes`.
+    pub(crate) fn on_promise(&self, shared: &Shared, nodes: Vec<NodeId>) -> bool {
+        if shared.view.get().is_formed() || !nodes.contains(&shared.node) {
+            return false;
+        }
+        match shared.data.read(PROMISE_FILE) {
+            Ok(Some(bytes)) => {
+                serde_json::from_slice::<Vec<NodeId>>(&bytes).is_ok_and(|promised| promised == nodes)
+            }
+            Ok(None) => {
+                let bytes = serde_json::to_vec(&nodes).expect("ids are plain data");
+                match shared.data.write(PROMISE_FILE, &bytes) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot write {PROMISE_FILE}");
+                        false
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read {PROMISE_FILE}");
+                false
+            }
+        }
+    }
+
+    /// The cluster is laid out.
+    pub(crate) async fn on_form(&self, shared: &Arc<Shared>, directory: Directory) {
+        if shared.view.get().is_formed() || !directory.nodes.contains_key(&shared.node) {
+            return;
+        }
+        shared.join(directory).await;
+    }
+
+    /// Asks around until this node belongs to a cluster.
+    pub(crate) async fn run(&self, shared: &Arc<Shared>) {
+        while !shared.view.get().is_formed() && !shared.is_stopping() {
+            let formed = self.ask_around(shared).await;
+            if let Some(member) = formed {
+                self.adopt(shared, member).await;
+            } else {
+                self.try_found(shared).await;
+            }
+            if !shared.view.get().is_formed() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Says hello to everyone; a member of a cluster among them, if there is one.
+    pub(crate) async fn ask_around(&self, shared: &Arc<Shared>) -> Option<NodeId> {
+        let mut member = None;
+        let hello = Self::hello(shared);
+        for address in resolve(&shared.config.seeds).await {
+            if address == shared.peers.local_address() {
+                continue;
+            }
+            let answer = shared.peers.call_address(address, Request::Hello(hello.clone()), ANSWER_TIMEOUT).await;
+            match answer {
+                Ok((node, Response::Hello(answer))) if node != shared.node => {
+                    member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                    self.note(shared, answer);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a seed does not answer"),
+            }
+        }
+        for (node, _) in shared.peers.known() {
+            let asked = Request::Hello(hello.clone());
+            if let Ok((Response::Hello(answer), _)) = shared.peers.call(node, Lane::Control, asked, ANSWER_TIMEOUT).await {
+                member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                self.note(shared, answer);
+            }
+        }
+        member
+    }
+
+    /// Takes over the directory of the cluster that `member` belongs to, if this node is in it.
+    async fn adopt(&self, shared: &Arc<Shared>, member: NodeId) {
+        let asked = Request::Directory { known: 0 };
+        let answer = shared.peers.call(member, Lane::Control, asked, ANSWER_TIMEOUT).await;
+        if let Ok((Response::Directory { newer: Some(directory), .. }, _)) = answer
+            && directory.nodes.contains_key(&shared.node)
+        {
+            shared.join(*directory).await;
+        }
+    }
+
+    /// Founds the cluster, if enough founders are there, this is the one to do it, and all promise.
+    async fn try_found(&self, shared: &Arc<Shared>) {
+        let expect = shared.config.expect;
+        if expect == 0 || !shared.config.roles.contains(&Role::Shard) {
+            return;
+        }
+        let mut founders: BTreeMap<NodeId, Vec<Role>> = {
+            let seen = self.seen.lock().expect("no panic holds it");
+            seen.values().map(|hello| (hello.node, hello.roles.clone())).collect()
+        };
+        founders.insert(shared.node, shared.config.roles.clone());
+        while founders.len() > expect {
+            founders.pop_last();
+        }
+        let first = founders.first_key_value().map(|(node, _)| *node);
+        if founders.len() < expect || first != Some(shared.node) {
+            return;
+        }
+        let set: Vec<NodeId> = founders.keys().copied().collect();
+        if !self.on_promise(shared, set.clone()) {
+            return;
+        }
+        for node in set.iter().filter(|node| **node != shared.node) {
+            let asked = Request::Promise(set.clone());
+            let answer = shared.peers.call(*node, Lane::Control, asked, ANSWER_TIMEOUT).await;
+            if !matches!(answer, Ok((Response::Promised(true), _))) {
+                tracing::info!(%node, "a founder has not promised yet");
+                return;
+            }
+        }
+        let directory = lay_out(shared, founders);
+        tracing::info!(cluster = directory.cluster_id, founders = set.len(), "the cluster is formed");
+        // Founders that miss this learn it from any member they ask.
+        shared.join(directory.clone()).await;
+        for node in set.iter().filter(|node| **node != shared.node) {
+            let asked = Request::Form(Box::new(directory.clone()));
+            if let Err(error) = shared.peers.call(*node, Lane::Control, asked, ANSWER_TIMEOUT).await {
+                tracing::info!(%node, %error, "a founder did not hear that the cluster is formed");
+            }
+        }
+    }
+}
+
+fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory {
+    let nodes = founders
+        .into_iter()
+        .map(|(node, roles)| (node, NodeEntry { roles, state: NodeState::Active }))
+        .collect();
+    let shape = (shared.config.shard_count, shared.config.replication_factor);
+    Directory::lay_out(format!("{:032x}", rand::random::<u128>()), nodes, shape, draw_policies())
+}
+
+async fn resolve(seeds: &[String]) -> BTreeSet<SocketAddr> {
+    let mut addresses = BTreeSet::new();
+    for seed in seeds {
+        match tokio::net::lookup_host(seed).await {
+            Ok(found) => addresses.extend(found),
+            Err(error) => tracing::debug!(seed, %error, "cannot resolve a seed"),
+        }
+    }
+    addresses
+}
+
+/// The hub's first access policies, with keys that nobody has seen before.
+mod base64_keys {
+    use std::collections::BTreeMap;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use dunlin_model::directory::{DEFAULT_POLICIES, Policy};
+    use dunlin_model::identity::SymmetricKeys;
+
+    pub(super) fn draw_policies() -> BTreeMap<String, Policy> {
+        let draw = || STANDARD.encode(rand::random::<[u8; 32]>());
+        DEFAULT_POLICIES
+            .iter()
+            .map(|(name, rights)| {
+                let keys = SymmetricKeys { primary: draw(), secondary: draw() };
+                ((*name).to_owned(), Policy { keys, rights: rights.to_vec() })
+            })
+            .collect()
+    }
+}

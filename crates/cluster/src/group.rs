@@ -1,0 +1,344 @@
+//! One replica of one group, running: openraft with our stores behind it and our network before it.
+//!
+//! As [`Replication`] it is what a shard proposes to. A watcher tells the shard when this replica
+//! begins and ceases to lead; the shard hears of a leadership only when the first entry of its term
+//! is applied, so that everything committed earlier is in its state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::command::{Query, ReadFrom, View};
+use dunlin_model::directory::{DirectoryCommand, DirectoryRefusal};
+use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
+use dunlin_model::port::{
+    AppliedSink, BoxFuture, EventLog, EventPage, Leadership, ProposeError, ReadError, Replication, ShardStore,
+};
+use dunlin_model::shard::{Batch, read};
+use dunlin_storage::journal::ReplicaLog;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Timing;
+use crate::messages::WireMembership;
+use crate::raft::machine::Machine;
+use crate::raft::network::Network;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::{EntryBody, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
+use crate::transport::Peers;
+
+/// Proposals that wait to be handed to openraft; a shard keeps fewer in flight.
+const PROPOSALS_QUEUED_MAX: usize = 64;
+/// How long a read may wait for the proof that this replica still leads.
+const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+type Ended = Result<Reply, ProposeError>;
+
+/// A running replica.
+pub(crate) struct Group {
+    id: GroupReplica,
+    raft: Raft,
+    log: ReplicaLog,
+    machine: StateMachine,
+    store: Arc<dyn ShardStore>,
+    events: Option<Arc<dyn EventLog>>,
+    proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
+}
+
+/// What a group is seen to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GroupSight {
+    pub(crate) term: u64,
+    pub(crate) leader: Option<(ReplicaId, Option<NodeId>)>,
+    pub(crate) leads: bool,
+    pub(crate) applied: u64,
+    pub(crate) last: u64,
+}
+
+fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
+    openraft::Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        enable_pre_vote: Some(true),
+        // A leader that restarts asks for votes again: its state may be behind what it once applied.
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(2 * timing.election_max_ms),
+        install_snapshot_timeout: 30_000,
+        // Snapshots and purges come from our checkpoints alone.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        max_payload_entries: 16,
+        ..openraft::Config::default()
+    }
+}
+
+impl Group {
+    pub(crate) async fn start(
+        id: GroupReplica,
+        log: ReplicaLog,
+        machine: Machine,
+        peers: Arc<Peers>,
+        timing: &Timing,
+    ) -> Result<Arc<Self>, String> {
+        let config = raft_config(id.group, timing).validate().map_err(|error| error.to_string())?;
+        let (store, events) = (machine.store().clone(), machine.events().cloned());
+        let machine = StateMachine::new(id, log.clone(), machine);
+        let network = Network { group: id.group, peers };
+        let raft =
+            Raft::new(id.replica.0, Arc::new(config), network, LogStore::new(log.clone()), machine.clone())
+                .await
+                .map_err(|error| error.to_string())?;
+        let (proposals, queue) = mpsc::channel(PROPOSALS_QUEUED_MAX);
+        tokio::spawn(propose_in_order(raft.clone(), queue));
+        Ok(Arc::new(Self { id, raft, log, machine, store, events, proposals }))
+    }
+
+    pub(crate) fn id(&self) -> GroupReplica {
+        self.id
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub(crate) fn log(&self) -> &ReplicaLog {
+        &self.log
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {
+        &self.store
+    }
+
+    pub(crate) fn events(&self) -> Option<&Arc<dyn EventLog>> {
+        self.events.as_ref()
+    }
+
+    pub(crate) fn machine(&self) -> &StateMachine {
+        &self.machine
+    }
+
+    /// Makes this replica and `members` the first members of a group that has none. Doing it twice,
+    /// or on several members, is harmless.
+    pub(crate) async fn initialize(&self, members: &WireMembership) {
+        let nodes: std::collections::BTreeMap<u64, Place> =
+            members.nodes.iter().map(|(id, node)| (*id, Place(*node))).collect();
+        if let Err(error) = self.raft.initialize(nodes).await {
+            tracing::debug!(replica = %self.id, %error, "group is initialised already");
+        }
+    }
+
+    /// Whether the group has ever had members here.
+    pub(crate) async fn is_initialized(&self) -> bool {
+        self.raft.is_initialized().await.unwrap_or(true)
+    }
+
+    pub(crate) fn sight(&self) -> GroupSight {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let leader = metrics
+            .current_leader
+            .map(|leader| (ReplicaId(leader), membership.get_node(&leader).map(|place| place.0)));
+        GroupSight {
+            term: metrics.current_term,
+            leader,
+            leads: metrics.state == openraft::ServerState::Leader && metrics.current_leader == Some(metrics.id),
+            applied: metrics.last_applied.map_or(0, |id| id.index),
+            last: metrics.last_log_index.unwrap_or(0),
+        }
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub(crate) fn leader_node(&self) -> Option<NodeId> {
+        self.sight().leader.and_then(|(_, node)| node)
+    }
+
+    /// Campaigns, if the others let go of their leader: asks first, so a live leader is not disturbed.
+    pub(crate) async fn campaign(&self) {
+        let _ = self.raft.trigger().elect(true).await;
+    }
+
+    /// Hands leadership to `to` if it has everything. Returns whether it was asked to take over.
+    pub(crate) async fn hand_over(&self, to: ReplicaId) -> bool {
+        let caught_up = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&to.0).copied().flatten());
+            matched.map(|id| id.index) == metrics.last_log_index
+        };
+        caught_up && self.raft.trigger().transfer_leader(to.0).await.is_ok()
+    }
+
+    pub(crate) async fn change_directory(
+        &self,
+        command: &DirectoryCommand,
+    ) -> Result<Result<Option<ReplicaId>, DirectoryRefusal>, ProposeError> {
+        match self.propose_body(body::directory(command)).await? {
+            Reply::Directory(result) => Ok(result),
+            Reply::Done => Ok(Ok(None)),
+        }
+    }
+
+    /// Stops taking part. Entries that are under way may or may not be committed by the others.
+    pub(crate) async fn stop(&self) {
+        let _ = self.raft.shutdown().await;
+    }
+
+    fn propose_body(&self, body: EntryBody) -> BoxFuture<'static, Ended> {
+        let (sender, receiver) = oneshot::channel();
+        // Queued here and now, so that calls are taken in order.
+        match self.proposals.try_send((body, sender)) {
+            Ok(()) => async move { receiver.await.unwrap_or(Err(ProposeError::Unknown)) }.boxed(),
+            Err(_) => async { Err(ProposeError::NotLeader { hint: None }) }.boxed(),
+        }
+    }
+
+    /// Tells `sink` when this replica of `shard` leads, until the group stops.
+    pub(crate) fn announce(self: &Arc<Self>, shard: ShardId, sink: Arc<dyn AppliedSink>) {
+        let group = self.clone();
+        tokio::spawn(async move { group.watch_leadership(shard, sink).await });
+    }
+
+    async fn watch_leadership(&self, shard: ShardId, sink: Arc<dyn AppliedSink>) {
+        let mut changes = self.raft.server_metrics();
+        let mut led: Option<u64> = None;
+        let mut followed = None;
+        loop {
+            let (leads, term) = {
+                let metrics = changes.borrow_watched();
+                let leads = metrics.state == openraft::ServerState::Leader && metrics.current_leader == Some(metrics.id);
+                (leads, metrics.vote.leader_id.term)
+            };
+            if leads && led != Some(term) {
+                let barrier = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+                if matches!(tokio::time::timeout(BARRIER_TIMEOUT, barrier).await, Ok(Ok(_))) {
+                    led = Some(term);
+                    followed = None;
+                    let (streams, time_ms, applied) = {
+                        let machine = self.machine.machine().lock().await;
+                        let (streams, time_ms) = machine.leadership();
+                        (streams, time_ms, machine.applied().map_or(0, |at| at.index))
+                    };
+                    tracing::info!(replica = %self.id, term, "leads");
+                    sink.on_leader(shard, Leadership { term, applied_index: applied, time_ms, streams });
+                } else {
+                    // Lost again, or no majority yet: look once more.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            } else if !leads {
+                let leader = self.leader_node();
+                if led.take().is_some() || followed != Some(leader) {
+                    followed = Some(leader);
+                    sink.on_follower(shard, leader);
+                }
+            }
+            if changes.changed().await.is_err() {
+                if led.is_some() {
+                    sink.on_follower(shard, None);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Hands proposals to openraft one after the other; their ends come whenever they come.
+async fn propose_in_order(raft: Raft, mut queue: mpsc::Receiver<(EntryBody, oneshot::Sender<Ended>)>) {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = under_way.next(), if !under_way.is_empty() => {}
+            proposal = queue.recv() => {
+                let Some((body, ended)) = proposal else { break };
+                let (responder, receiver) = ProgressResponder::<TypeConfig, _>::complete_only();
+                if raft.client_write_ff(body, Some(responder)).await.is_err() {
+                    let _ = ended.send(Err(ProposeError::NotLeader { hint: None }));
+                    continue;
+                }
+                under_way.push(async move {
+                    let end = match receiver.await {
+                        Ok(Ok(response)) => Ok(response.data),
+                        Ok(Err(error)) => Err(propose_error(error)),
+                        Err(_) => Err(ProposeError::Unknown),
+                    };
+                    let _ = ended.send(end);
+                });
+            }
+        }
+    }
+    while under_way.next().await.is_some() {}
+}
+
+fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => {
+            ProposeError::NotLeader { hint: to.leader_node.map(|place| place.0) }
+        }
+        _ => ProposeError::Unknown,
+    }
+}
+
+impl Replication for Group {
+    fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
+        let ended = self.propose_body(body::batch(&batch));
+        async move { ended.await.map(|_| ()) }.boxed()
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'static, Result<(), ProposeError>> {
+        let raft = self.raft.clone();
+        async move {
+            let barrier = raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            match tokio::time::timeout(BARRIER_TIMEOUT, barrier).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(RaftError::APIError(error))) => {
+                    use openraft::errors::LinearizableReadError::ForwardToLeader;
+                    let hint = match error {
+                        ForwardToLeader(to) => to.leader_node.map(|place| place.0),
+                        _ => None,
+                    };
+                    Err(ProposeError::NotLeader { hint })
+                }
+                _ => Err(ProposeError::NotLeader { hint: None }),
+            }
+        }
+        .boxed()
+    }
+
+    fn read(&self, query: &Query) -> Result<View, ReadError> {
+        let mut view =
+            read::read(&*self.store, query).map_err(|error| ReadError::Store(error.to_string()))?;
+        if let (View::Shard(shard), Some(events)) = (&mut view, &self.events) {
+            shard.first_offset = events.range().0;
+            shard.term = self.sight().term;
+        }
+        Ok(view)
+    }
+
+    fn read_events(&self, from: ReadFrom, bytes_max: usize) -> Result<EventPage, ReadError> {
+        let failed = |error: dunlin_model::port::StoreError| ReadError::Store(error.to_string());
+        let events = self.events.as_ref().ok_or(ReadError::NotLeader { hint: None })?;
+        let (first_offset, next_offset) = events.range();
+        let from = match from {
+            ReadFrom::Offset(offset) => offset,
+            ReadFrom::TimeMs(time) => events.offset_at(time).map_err(failed)?,
+            ReadFrom::End => next_offset,
+        };
+        let runs = if from < next_offset { events.read(from, bytes_max).map_err(failed)? } else { Vec::new() };
+        Ok(EventPage { runs, from, first_offset, next_offset })
+    }
+}
+
+/// The members that the directory lays out for a group.
+pub(crate) fn members(entry: &dunlin_model::directory::GroupEntry) -> WireMembership {
+    let nodes: std::collections::BTreeMap<u64, NodeId> =
+        entry.replicas.iter().map(|(id, replica)| (id.0, replica.node)).collect();
+    WireMembership { configs: vec![nodes.keys().copied().collect()], nodes }
+}

@@ -1,0 +1,25 @@
+//! Consensus, transport and routing: what makes many nodes one hub.
+//!
+//! `raft/` adapts openraft to our journal, our state machines and our wire; `transport/` carries
+//! frames between nodes over QUIC; `router` is the [`ShardClient`](dunlin_model::port::ShardClient)
+//! that the doors see. Only this crate names openraft, quinn and bincode; none of their types
+//! stands on a disk, on the wire, or in this crate's public face.
+
+pub mod admin;
+mod codec;
+pub mod config;
+mod detector;
+mod directory;
+mod forming;
+mod group;
+mod maintenance;
+mod messages;
+mod node;
+mod raft;
+mod remote;
+mod router;
+mod serve;
+pub mod transport;
+
+pub use config::{ClusterConfig, Timing, TimingError};
+pub use node::{Cluster, Parts, ShardHost, StartError, Stores};

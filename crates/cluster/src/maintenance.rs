@@ -1,0 +1,194 @@
+//! What a node does by the clock: ping, suspect, gossip, confirm the directory, balance, checkpoint.
+//!
+//! Each loop is a screenful and ends with the node. Decisions are elsewhere: who leads where in
+//! `model::directory::placement`, what may be purged in the stores' own positions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::directory::DirectoryCommand;
+use dunlin_model::directory::placement::leader_moves;
+use dunlin_model::id::{GroupId, NodeId};
+use dunlin_model::port::Replication;
+
+use crate::forming;
+use crate::group::Group;
+use crate::messages::{Request, Response};
+use crate::node::Shared;
+use crate::router::Router;
+use crate::transport::Lane;
+
+/// Between two confirmations of the directory.
+const CONFIRM_EVERY: Duration = Duration::from_millis(250);
+/// Between two rounds of telling each other addresses.
+const GOSSIP_EVERY: Duration = Duration::from_millis(1_000);
+/// Between two looks at where leaderships rest.
+const BALANCE_EVERY: Duration = Duration::from_millis(1_000);
+/// Log entries that stay after a checkpoint, so that a follower that was away for a moment is
+/// filled from the log and not with a snapshot.
+const ENTRIES_KEPT: u64 = 20_000;
+
+pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
+    shared.spawn_loop(ping(shared.clone(), router.clone()));
+    shared.spawn_loop(confirm(shared.clone()));
+    shared.spawn_loop(gossip(shared.clone()));
+    shared.spawn_loop(balance(shared.clone()));
+    shared.spawn_loop(checkpoint(shared.clone()));
+    shared.spawn_loop(follow_directory(shared.clone(), router.clone()));
+    shared.spawn_loop(write_first_entry(shared.clone()));
+}
+
+async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
+    let mut suspected: BTreeSet<NodeId> = BTreeSet::new();
+    let mut clock = tokio::time::interval(Duration::from_millis(shared.config.timing.ping_ms));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let now = shared.clock.monotonic_ms();
+        let directory = shared.view.get();
+        for node in directory.nodes.keys().filter(|node| **node != shared.node) {
+            shared.peers.ping(*node);
+            if shared.detector.suspects(*node, now) {
+                if suspected.insert(*node) {
+                    tracing::info!(%node, "peer is silent");
+                    router.on_suspect(*node);
+                }
+                // Refused by whoever still hears the leader, so asking again costs nothing.
+                for group in shared.groups().into_iter().filter(|group| group.leader_node() == Some(*node)) {
+                    tokio::spawn(async move { group.campaign().await });
+                }
+            } else if suspected.remove(node) {
+                tracing::info!(%node, "peer is back");
+            }
+        }
+    }
+}
+
+async fn confirm(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(CONFIRM_EVERY);
+    loop {
+        clock.tick().await;
+        let asked_ms = shared.clock.monotonic_ms();
+        let directory = shared.view.get();
+        if let Some(group) = shared.group(GroupId::DIRECTORY)
+            && group.sight().leads
+        {
+            if group.read_barrier().await.is_ok() {
+                shared.view.confirm(asked_ms);
+            }
+            continue;
+        }
+        let Some(leader) = shared.ask_leader(GroupId::DIRECTORY).await else { continue };
+        let asked = Request::Directory { known: directory.version };
+        let answer = shared.peers.call(leader, Lane::Control, asked, CONFIRM_EVERY).await;
+        if let Ok((Response::Directory { newer, confirmed }, _)) = answer {
+            if let Some(newer) = newer.filter(|newer| newer.cluster_id == directory.cluster_id) {
+                shared.view.offer(&newer);
+            }
+            if confirmed {
+                shared.view.confirm(asked_ms);
+            }
+        }
+    }
+}
+
+async fn gossip(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(GOSSIP_EVERY);
+    let mut known = Vec::new();
+    loop {
+        clock.tick().await;
+        shared.forming.ask_around(&shared).await;
+        let now = shared.peers.known();
+        if now != known {
+            known = now;
+            forming::remember(&shared);
+        }
+    }
+}
+
+async fn balance(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(BALANCE_EVERY);
+    loop {
+        clock.tick().await;
+        let led: Vec<Arc<Group>> = shared.groups().into_iter().filter(|group| group.sight().leads).collect();
+        let leaders = led.iter().map(|group| (group.id().group, group.id().replica)).collect::<BTreeMap<_, _>>();
+        let now = shared.clock.monotonic_ms();
+        let alive = |node: NodeId| shared.detector.is_alive(node, now);
+        for step in leader_moves(&shared.view.get(), &leaders, &alive) {
+            if let Some(group) = shared.group(step.group)
+                && group.hand_over(step.to).await
+            {
+                tracing::info!(group = %step.group, to = step.to.0, "handed leadership to the preferred replica");
+            }
+        }
+    }
+}
+
+/// Makes state and events durable, then lets go of the log below.
+async fn checkpoint(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(shared.config.checkpoint_every);
+    clock.tick().await;
+    loop {
+        clock.tick().await;
+        for group in shared.groups() {
+            if let Err(error) = checkpoint_group(&group).await {
+                tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
+            }
+        }
+    }
+}
+
+async fn checkpoint_group(group: &Arc<Group>) -> Result<(), dunlin_model::port::StoreError> {
+    let machine = group.machine().machine().lock().await;
+    let Some(applied) = machine.applied() else { return Ok(()) };
+    let (store, events) = (group.store().clone(), group.events().cloned());
+    drop(machine);
+    let synced = tokio::task::spawn_blocking(move || {
+        let events_upto = events.map(|events| events.checkpoint(applied.index)).transpose()?;
+        store.checkpoint()?;
+        Ok::<_, dunlin_model::port::StoreError>(events_upto.unwrap_or(applied.index).min(applied.index))
+    });
+    let durable = synced.await.map_err(|error| dunlin_model::port::StoreError::io("sync stores", error))??;
+    group.machine().machine().lock().await.forget_verdicts(durable)?;
+    let keep_from = group.sight().last.saturating_sub(ENTRIES_KEPT);
+    let upto = durable.min(keep_from);
+    if upto > group.log().state().purged.map_or(0, |at| at.index) {
+        let trigger = group.raft().trigger();
+        let _ = trigger.snapshot().await;
+        let _ = trigger.purge_log(upto).await;
+    }
+    Ok(())
+}
+
+/// Starts what a new version of the directory asks of this node.
+async fn follow_directory(shared: Arc<Shared>, router: Arc<Router>) {
+    let mut versions = shared.view.watch();
+    loop {
+        let directory = shared.view.get();
+        if directory.is_formed() {
+            router.lay_lanes(&directory);
+            shared.start_replicas(&directory).await;
+            forming::remember(&shared);
+        }
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts the layout that the founders agreed on into the directory's log, once somebody leads it.
+async fn write_first_entry(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(CONFIRM_EVERY);
+    loop {
+        clock.tick().await;
+        let Some(group) = shared.group(GroupId::DIRECTORY) else { continue };
+        if !group.sight().leads {
+            continue;
+        }
+        let first = DirectoryCommand::Form(Box::new((*shared.view.get()).clone()));
+        if group.change_directory(&first).await.is_ok() {
+            return;
+        }
+    }
+}

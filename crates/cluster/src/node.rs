@@ -1,0 +1,361 @@
+//! One node of the cluster, put together: its replicas, its peers, its router.
+//!
+//! This is the crate's front. `node` (the crate) gives it storage, the host of the shards and a
+//! clock, and gets a [`ShardClient`] for the doors.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use dunlin_model::directory::Directory;
+use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
+use dunlin_model::port::{AppliedSink, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError};
+use dunlin_storage::data_dir::DataDir;
+use dunlin_storage::journal::Journal;
+
+use crate::admin::{GroupStatus, NodeStatus};
+use crate::config::{ClusterConfig, TimingError};
+use crate::detector::Detector;
+use crate::directory::DirectoryView;
+use crate::forming::{self, Forming};
+use crate::group::{self, Group};
+use crate::maintenance;
+use crate::messages::{Request, Response};
+use crate::raft::machine::{DirectoryMachine, Machine, ShardMachine};
+use crate::router::Router;
+use crate::serve::Server;
+use crate::transport::{Lane, Peers, TlsError};
+
+/// How long a node may take to say who leads.
+const LEADER_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a clean stop waits for its leaderships to be taken over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Makes the stores of a replica; `node` knows where they are.
+pub trait Stores: Send + Sync + 'static {
+    /// The state of a replica.
+    fn state(&self, id: GroupReplica) -> Result<Arc<dyn ShardStore>, StoreError>;
+    /// The events of a replica.
+    fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError>;
+}
+
+/// The shards of this node, as the cluster feeds them and its peers reach them.
+pub trait ShardHost: ShardServer + AppliedSink {
+    /// A replica of `shard` runs here from now on and proposes through `replication`.
+    fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>);
+    /// The replica is gone.
+    fn remove_shard(&self, shard: ShardId);
+}
+
+/// Everything a cluster node needs from outside.
+pub struct Parts {
+    /// The node's durable identity and small files.
+    pub data: Arc<DataDir>,
+    /// The log of all replicas.
+    pub journal: Arc<Journal>,
+    /// State and events of each replica.
+    pub stores: Arc<dyn Stores>,
+    /// The shards' actors; `None` on a node without the shard role.
+    pub host: Arc<dyn ShardHost>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where lanes run: the doors' runtime, apart from consensus.
+    pub gateway_runtime: tokio::runtime::Handle,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The times contradict each other.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+    /// The transport cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What an earlier run left cannot be used.
+    #[error("{0}")]
+    Data(String),
+}
+
+/// What all rooms of this crate share.
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    pub(crate) config: ClusterConfig,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) view: Arc<DirectoryView>,
+    pub(crate) detector: Detector,
+    pub(crate) forming: Forming,
+    pub(crate) clock: Arc<dyn Clock>,
+    journal: Arc<Journal>,
+    stores: Arc<dyn Stores>,
+    host: Arc<dyn ShardHost>,
+    groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    starting: tokio::sync::Mutex<()>,
+    gateway_runtime: tokio::runtime::Handle,
+    loops: std::sync::Mutex<tokio::task::JoinSet<()>>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
+        self.groups.read().expect("no panic holds it").get(&group).cloned()
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.read().expect("no panic holds it").values().cloned().collect()
+    }
+
+    /// The group, if its replica here is the one that is meant.
+    pub(crate) fn replica(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Group>> {
+        self.group(group).filter(|group| group.id().replica == replica)
+    }
+
+    pub(crate) fn shards(&self) -> Arc<dyn ShardServer> {
+        self.host.clone()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn spawn_gateway(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.gateway_runtime.spawn(task);
+    }
+
+    pub(crate) fn spawn_loop(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.loops.lock().expect("no panic holds it").spawn(task);
+    }
+
+    /// This node belongs to the cluster of `directory` from now on.
+    pub(crate) async fn join(&self, directory: Directory) {
+        if let Err(error) = self.data.bind_cluster(&directory.cluster_id) {
+            tracing::error!(%error, "cannot join the cluster");
+            return;
+        }
+        self.view.offer(&directory);
+        forming::remember(self);
+    }
+
+    /// Starts the replicas that `directory` places here and that do not run yet.
+    pub(crate) async fn start_replicas(&self, directory: &Directory) {
+        let _one_at_a_time = self.starting.lock().await;
+        for (group, entry) in &directory.groups {
+            let Some(replica) = entry.replica_on(self.node) else { continue };
+            if self.group(*group).is_some() || self.is_stopping() {
+                continue;
+            }
+            let id = GroupReplica { group: *group, replica };
+            match self.start_replica(id).await {
+                Ok(started) => {
+                    let first = entry.preferred_leader == Some(replica);
+                    if first && !started.is_initialized().await {
+                        started.initialize(&group::members(entry)).await;
+                    }
+                }
+                Err(reason) => tracing::error!(replica = %id, reason, "cannot start a replica; it does not serve"),
+            }
+        }
+    }
+
+    async fn start_replica(&self, id: GroupReplica) -> Result<Arc<Group>, String> {
+        let log = self.journal.replica(id);
+        if let Some(reason) = log.state().damaged {
+            return Err(format!("its journal is damaged: {reason}"));
+        }
+        let failed = |error: StoreError| error.to_string();
+        let store = self.stores.state(id).map_err(failed)?;
+        let machine = match id.group.shard() {
+            None => Machine::Directory(DirectoryMachine::open(store, self.view.clone()).map_err(failed)?),
+            Some(shard) => {
+                let events = self.stores.events(id).map_err(failed)?;
+                let sink: Arc<dyn AppliedSink> = self.host.clone();
+                Machine::Shard(ShardMachine::open(shard, store, events, sink).map_err(failed)?)
+            }
+        };
+        let group = Group::start(id, log, machine, self.peers.clone(), &self.config.timing).await?;
+        if let Some(shard) = id.group.shard() {
+            self.host.add_shard(shard, group.clone());
+            group.announce(shard, self.host.clone());
+        }
+        self.groups.write().expect("no panic holds it").insert(id.group, group.clone());
+        Ok(group)
+    }
+
+    /// The node that leads `group`, by this node's own replica or by asking the others'.
+    pub(crate) async fn ask_leader(&self, group: GroupId) -> Option<NodeId> {
+        let now = self.clock.monotonic_ms();
+        if let Some(leader) = self.group(group).and_then(|group| group.leader_node())
+            && (leader == self.node || !self.detector.suspects(leader, now))
+        {
+            return Some(leader);
+        }
+        let directory = self.view.get();
+        let mut latest: Option<(u64, NodeId)> = None;
+        for replica in directory.groups.get(&group)?.replicas.values() {
+            if replica.node == self.node || self.detector.suspects(replica.node, now) {
+                continue;
+            }
+            let answer = self.peers.call(replica.node, Lane::Control, Request::Leader(group), LEADER_TIMEOUT).await;
+            if let Ok((Response::Leader(found), _)) = answer {
+                latest = latest.max(found);
+            }
+        }
+        latest.map(|(_, node)| node)
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let groups = self
+            .groups()
+            .iter()
+            .map(|group| {
+                let sight = group.sight();
+                let status = GroupStatus {
+                    replica: group.id().replica.0,
+                    term: sight.term,
+                    leads: sight.leads,
+                    applied: sight.applied,
+                    last: sight.last,
+                };
+                (group.id().group.0, status)
+            })
+            .collect();
+        NodeStatus { groups, pid: std::process::id() }
+    }
+}
+
+/// A running cluster node.
+pub struct Cluster {
+    shared: Arc<Shared>,
+    router: Arc<Router>,
+}
+
+impl Cluster {
+    /// Starts on the current runtime, which should be consensus's own. Returns at once; use
+    /// [`ready`](Self::ready) to wait until the node can serve.
+    pub async fn start(config: ClusterConfig, parts: Parts) -> Result<Cluster, StartError> {
+        config.timing.validate()?;
+        let node = parts.data.node_id();
+        let peers = Peers::bind(node, config.listen, &config.identity)?;
+        let address = config.advertise.clone().unwrap_or_else(|| peers.local_address().to_string());
+        let shared = Arc::new(Shared {
+            node,
+            address,
+            detector: Detector::new(config.timing.suspect_ms),
+            config,
+            data: parts.data,
+            peers: peers.clone(),
+            view: DirectoryView::new(),
+            forming: Forming::default(),
+            clock: parts.clock,
+            journal: parts.journal,
+            stores: parts.stores,
+            host: parts.host,
+            groups: RwLock::default(),
+            starting: tokio::sync::Mutex::default(),
+            gateway_runtime: parts.gateway_runtime,
+            loops: std::sync::Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let remembered =
+            forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
+        if let Some(remembered) = remembered {
+            for (peer, address) in &remembered.peers {
+                peers.learn(*peer, address);
+            }
+            shared.view.offer(&remembered.directory);
+        }
+        let router = Router::new(shared.clone());
+        peers.serve(Arc::new(Server(shared.clone())));
+        maintenance::start(&shared, &router);
+        let forming = shared.clone();
+        shared.spawn_loop(async move { forming.forming.run(&forming).await });
+        Ok(Cluster { shared, router })
+    }
+
+    /// What the doors see.
+    pub fn client(&self) -> Arc<dyn ShardClient> {
+        self.router.clone()
+    }
+
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// Where peers reach this node.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// How this node's replicas are.
+    pub fn status(&self) -> NodeStatus {
+        self.shared.status()
+    }
+
+    /// Resolves when the cluster is formed, the directory confirmed, and every shard has a leader
+    /// that this node can reach.
+    pub async fn ready(&self) {
+        let mut versions = self.shared.view.watch();
+        while !self.shared.view.get().is_formed() {
+            if versions.changed().await.is_err() {
+                return;
+            }
+        }
+        let directory = self.shared.view.get();
+        for shard in directory.shards() {
+            let query = dunlin_model::command::Query::Shard(shard);
+            let consistency = dunlin_model::command::Consistency::Leader;
+            while self.router.query(query.clone(), consistency).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        while !self.router.is_fresh() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Leaves in order: leaderships go to caught-up followers first, then the replicas stop. Not a removal.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.loops.lock().expect("no panic holds it").abort_all();
+        let handed = tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over_all(&self.shared)).await;
+        if handed.is_err() {
+            tracing::warn!("not every leadership was taken over in time");
+        }
+        self.router.stop();
+        for group in self.shared.groups() {
+            group.stop().await;
+        }
+        self.shared.peers.close();
+        self.shared.journal.stop();
+    }
+}
+
+/// Asks a caught-up follower of each led group to take over, until none is led.
+async fn hand_over_all(shared: &Arc<Shared>) {
+    loop {
+        let led: Vec<Arc<Group>> = shared.groups().into_iter().filter(|group| group.sight().leads).collect();
+        let directory = shared.view.get();
+        let now = shared.clock.monotonic_ms();
+        let mut asked = false;
+        for group in led {
+            let Some(entry) = directory.groups.get(&group.id().group) else { continue };
+            for (replica, place) in &entry.replicas {
+                let other = *replica != group.id().replica && shared.detector.is_alive(place.node, now);
+                if other {
+                    asked = true;
+                    if group.hand_over(*replica).await {
+                        break;
+                    }
+                }
+            }
+        }
+        if !asked {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,145 @@
+//! openraft's log over one replica's part of the journal.
+//!
+//! Entries can be read when `append` returns and are reported as flushed when the journal has
+//! synced them. Votes go through the same ordered journal, so they never overtake entries.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use dunlin_model::id::LogPosition;
+use dunlin_storage::journal::{JournalError, LogEntry, ReplicaLog};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+
+use super::{Entry, LogId, TypeConfig, Vote, body, convert};
+use crate::codec;
+use crate::messages::WireVote;
+
+/// Bytes of entries that one read for replication returns.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// The log of one replica.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: ReplicaLog,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: ReplicaLog) -> Self {
+        Self { log }
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        let entries = self.log.read(from, to, bytes_max).map_err(io::Error::other)?;
+        entries
+            .into_iter()
+            .map(|entry| body::from_bytes(entry.position, entry.body).map_err(io::Error::other))
+            .collect()
+    }
+}
+
+/// Waits for a completion of the journal.
+async fn completed(
+    start: impl FnOnce(Box<dyn FnOnce(Result<(), JournalError>) + Send>),
+) -> Result<(), io::Error> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    start(Box::new(move |result| {
+        let _ = sender.send(result);
+    }));
+    match receiver.await {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Err(io::Error::other("the journal has stopped")),
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let from = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(from, to, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let Some(bytes) = self.log.state().vote else { return Ok(None) };
+        let vote: WireVote = codec::decode(&bytes).map_err(io::Error::other)?;
+        Ok(Some(convert::vote_in(vote)))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.log.state();
+        let last = state.last.or(state.purged);
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(convert::log_id),
+            last_log_id: last.map(convert::log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let bytes = codec::encode(&convert::vote_out(vote));
+        completed(|done| self.log.save_vote(bytes, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(id) = committed {
+            self.log.save_committed(convert::position(&id));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let state = self.log.state();
+        // The mark may have outlived entries that a torn tail took with it.
+        let known = |at: &LogPosition| state.last.is_some_and(|last| last.index >= at.index);
+        Ok(state.committed.filter(known).map(convert::log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries
+            .into_iter()
+            .map(|entry| LogEntry { position: convert::position(&entry.log_id), body: body::to_bytes(&entry) })
+            .collect();
+        self.log.append(
+            entries,
+            Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))),
+        );
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let last = convert::position_of(last.as_ref());
+        completed(|done| self.log.truncate_after(last, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.log.purge(convert::position(&upto));
+        Ok(())
+    }
+}

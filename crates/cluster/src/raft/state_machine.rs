@@ -1,0 +1,176 @@
+//! openraft's state machine over a [`Machine`]: entries in order, never ahead of the local journal.
+//!
+//! openraft may hand over entries that this node has not synced yet. Applying those would let the
+//! state survive a power cut that the log does not, and the replica would lack them for good; so an
+//! entry waits here until the journal has it (I14).
+
+use std::io;
+use std::sync::Arc;
+
+use dunlin_model::id::{GroupReplica, LogPosition};
+use dunlin_model::port::{StoreError, WriteBatch};
+use dunlin_storage::journal::ReplicaLog;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::Mutex;
+
+use super::machine::Machine;
+use super::snapshot::SnapshotData;
+use super::{LogId, Reply, StoredMembership, TypeConfig, body, convert};
+use crate::codec;
+use crate::messages::WireMembership;
+
+/// Where the membership stands in a replica's store, beside the machine's own keys.
+const MEMBERSHIP_KEY: &[u8] = &[0xFF, 0x05, b'm'];
+
+type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// The state machine of one replica. Clones share it.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    id: GroupReplica,
+    log: ReplicaLog,
+    machine: Arc<Mutex<Machine>>,
+}
+
+impl StateMachine {
+    pub(crate) fn new(id: GroupReplica, log: ReplicaLog, machine: Machine) -> Self {
+        Self { id, log, machine: Arc::new(Mutex::new(machine)) }
+    }
+
+    /// The machine, between two entries.
+    pub(crate) fn machine(&self) -> &Arc<Mutex<Machine>> {
+        &self.machine
+    }
+
+    /// The membership as of the last applied membership entry.
+    fn membership(machine: &Machine) -> Result<StoredMembership, StoreError> {
+        let Some(bytes) = machine.store().get(MEMBERSHIP_KEY)? else { return Ok(StoredMembership::default()) };
+        let (at, wire): (Option<LogPosition>, WireMembership) = codec::decode(&bytes)
+            .map_err(|error| StoreError::Corrupt { what: "membership".into(), reason: error.to_string() })?;
+        Ok(StoredMembership::new(at.map(convert::log_id), convert::membership_in(&wire)))
+    }
+
+    fn save_membership(machine: &Machine, at: Option<LogPosition>, wire: &WireMembership) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put(MEMBERSHIP_KEY, codec::encode(&(at, wire)));
+        machine.store().write(batch)
+    }
+
+    fn position_fed(&self, machine: &Machine) -> Option<LogPosition> {
+        let state = self.log.state();
+        let index = machine.fed_upto(state.purged.map(|at| at.index))?;
+        let applied = machine.applied()?;
+        if applied.index == index {
+            return Some(applied);
+        }
+        self.log.position_at(index).or(state.purged.filter(|at| at.index == index))
+    }
+
+    async fn wait_durable(&self, index: u64) -> Result<(), io::Error> {
+        let mut durable = self.log.durable();
+        durable
+            .wait_for(|upto| upto.is_some_and(|upto| upto >= index))
+            .await
+            .map(|_| ())
+            .map_err(|_| io::Error::other("the journal has stopped"))
+    }
+
+    fn apply_one(
+        &self,
+        machine: &mut Machine,
+        position: LogPosition,
+        payload: &EntryPayload<super::EntryBody, u64, super::Place>,
+    ) -> Result<Reply, io::Error> {
+        match payload {
+            EntryPayload::Blank => machine.skip(position).map_err(io::Error::other)?,
+            EntryPayload::Membership(membership) => {
+                let wire = convert::membership_out(membership);
+                Self::save_membership(machine, Some(position), &wire).map_err(io::Error::other)?;
+                machine.skip(position).map_err(io::Error::other)?;
+            }
+            EntryPayload::Normal(bytes) => {
+                let body = body::read(bytes).map_err(io::Error::other)?;
+                return machine.apply(position, body).map_err(io::Error::other);
+            }
+        }
+        Ok(Reply::Done)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let machine = self.machine.lock().await;
+        let membership = Self::membership(&machine).map_err(io::Error::other)?;
+        Ok((self.position_fed(&machine).map(convert::log_id), membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let position = convert::position(&entry.log_id);
+            self.wait_durable(position.index).await?;
+            let mut machine = self.machine.lock().await;
+            let reply = self.apply_one(&mut machine, position, &entry.payload).inspect_err(|error| {
+                tracing::error!(replica = %self.id, index = position.index, %error, "cannot apply an entry; the replica stops");
+            })?;
+            drop(machine);
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        let mut machine = self.machine.lock().await;
+        snapshot.install(&machine).map_err(io::Error::other)?;
+        let wire = convert::membership_out(meta.last_membership.membership());
+        let at = convert::position_of(meta.last_membership.log_id().as_ref());
+        Self::save_membership(&machine, at, &wire).map_err(io::Error::other)?;
+        machine.reload().map_err(io::Error::other)?;
+        machine.store().checkpoint().map_err(io::Error::other)?;
+        tracing::info!(replica = %self.id, at = ?meta.last_log_id, "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        // A snapshot is a view of what is there, so there always is one, and none to keep.
+        let machine = self.machine.lock().await;
+        if machine.applied().is_none() {
+            return Ok(None);
+        }
+        self.view(&machine).map(Some)
+    }
+}
+
+impl StateMachine {
+    fn view(&self, machine: &Machine) -> Result<Snapshot, io::Error> {
+        let membership = Self::membership(machine).map_err(io::Error::other)?;
+        let last_log_id = machine.applied().map(convert::log_id);
+        Ok(Snapshot {
+            meta: SnapshotMeta { last_log_id, last_membership: membership },
+            snapshot: SnapshotData::view(machine),
+        })
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let machine = self.machine.lock().await;
+        self.view(&machine)
+    }
+}

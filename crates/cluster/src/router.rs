@@ -1,0 +1,262 @@
+//! The road from the doors to the shards: [`ShardClient`] over whatever nodes lead just now.
+//!
+//! One lane per shard (`lane`) keeps that shard's stream, finds its leader and sends everything
+//! unanswered again when the leader changes. Devices notice nothing but a pause.
+
+mod lane;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
+use dunlin_model::directory::Directory;
+use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::port::{
+    AckSink, BoxFuture, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer, SubmitError,
+};
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+
+use crate::node::Shared;
+use crate::remote::RemoteShards;
+use lane::Lane;
+
+/// Bytes of records that may wait for their end in this gateway.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes below which readers that were held back go on.
+const WAITING_BYTES_RESUME: usize = WAITING_BYTES_MAX / 2;
+/// How long a command may take before its outcome is unknown.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a query looks for a leader.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two rounds of looking for a leader.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Bytes that wait, and who waits for them to become fewer.
+#[derive(Default)]
+pub(crate) struct Budget {
+    bytes: AtomicUsize,
+    room: Notify,
+}
+
+impl Budget {
+    fn take(&self, bytes: usize) -> bool {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
+            self.give(bytes);
+            return false;
+        }
+        true
+    }
+
+    fn give(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= WAITING_BYTES_RESUME && before - bytes < WAITING_BYTES_RESUME {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+/// The router of one node.
+pub(crate) struct Router {
+    shared: Arc<Shared>,
+    lanes: RwLock<Vec<Arc<Lane>>>,
+    remotes: Mutex<HashMap<NodeId, Arc<RemoteShards>>>,
+    budget: Arc<Budget>,
+    downlink: OnceLock<Arc<dyn DownlinkSink>>,
+}
+
+impl Router {
+    pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            lanes: RwLock::default(),
+            remotes: Mutex::default(),
+            budget: Arc::default(),
+            downlink: OnceLock::new(),
+        })
+    }
+
+    /// Makes a lane for every shard of the map. Called when the directory is formed or changes.
+    pub(crate) fn lay_lanes(self: &Arc<Self>, directory: &Directory) {
+        let mut lanes = self.lanes.write().expect("no panic holds it");
+        for shard in directory.shards().skip(lanes.len()) {
+            lanes.push(Lane::start(shard, self));
+        }
+    }
+
+    /// A node is thought dead: lanes that lead there look elsewhere.
+    pub(crate) fn on_suspect(&self, node: NodeId) {
+        for lane in self.lanes.read().expect("no panic holds it").iter() {
+            lane.on_suspect(node);
+        }
+    }
+
+    /// Ends all lanes; what waits is answered with "unknown".
+    pub(crate) fn stop(&self) {
+        for lane in self.lanes.write().expect("no panic holds it").drain(..) {
+            lane.stop();
+        }
+    }
+
+    fn lane(&self, shard: ShardId) -> Option<Arc<Lane>> {
+        self.lanes.read().expect("no panic holds it").get(shard.0 as usize).cloned()
+    }
+
+    /// The shards of `node`, in this process or over the wire.
+    fn server(&self, node: NodeId) -> Arc<dyn ShardServer> {
+        if node == self.shared.node {
+            return self.shared.shards();
+        }
+        let mut remotes = self.remotes.lock().expect("no panic holds it");
+        let fresh = || Arc::new(RemoteShards::new(node, self.shared.peers.clone()));
+        remotes.entry(node).or_insert_with(fresh).clone()
+    }
+
+    /// Nodes that may lead `shard`, the likeliest first.
+    fn candidates(&self, shard: ShardId, hint: Option<NodeId>) -> Vec<NodeId> {
+        let directory = self.shared.view.get();
+        let mut nodes: Vec<NodeId> = hint.into_iter().collect();
+        nodes.extend(self.shared.group(shard.group()).and_then(|group| group.leader_node()));
+        if let Some(group) = directory.groups.get(&shard.group()) {
+            let preferred = group.preferred_leader.and_then(|id| group.replicas.get(&id));
+            nodes.extend(preferred.map(|replica| replica.node));
+            nodes.extend(group.replicas.values().map(|replica| replica.node));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        let now = self.shared.clock.monotonic_ms();
+        nodes.retain(|node| seen.insert(*node) && !self.shared.detector.suspects(*node, now));
+        nodes
+    }
+
+    /// Asks the leader of `shard`, whoever that is, until it answers or time is up.
+    async fn ask<T>(
+        &self,
+        shard: ShardId,
+        ask: impl Fn(Arc<dyn ShardServer>) -> BoxFuture<'static, Result<T, ReadError>> + Send,
+    ) -> Result<T, QueryError> {
+        let lane = self.lane(shard).ok_or(QueryError::NoSuchShard(shard))?;
+        let looking = async {
+            let mut hint = lane.leader();
+            loop {
+                for node in self.candidates(shard, hint) {
+                    match ask(self.server(node)).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(ReadError::NotLeader { hint: Some(other) }) if hint != Some(other) => {
+                            hint = Some(other);
+                            break;
+                        }
+                        Err(ReadError::NotLeader { .. }) => hint = None,
+                        Err(ReadError::Store(reason)) => return Err(QueryError::Store(reason)),
+                    }
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(QUERY_TIMEOUT, looking).await.unwrap_or(Err(QueryError::Unavailable(shard)))
+    }
+}
+
+impl ShardClient for Router {
+    fn stream_id(&self, device: &DeviceId) -> StreamId {
+        match self.lane(self.shard_of(device)) {
+            Some(lane) => lane.stream(),
+            None => StreamId { gateway: self.shared.node, incarnation: 0 },
+        }
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        self.shared.view.get()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.shared.view.is_fresh(self.shared.clock.monotonic_ms())
+    }
+
+    fn shard_of(&self, device: &DeviceId) -> ShardId {
+        self.shared.view.get().shard_of(device.slot())
+    }
+
+    fn submit_telemetry(
+        &self,
+        device: &DeviceId,
+        record: &[u8],
+        sink: &Arc<dyn AckSink>,
+        token: u64,
+    ) -> Result<(), SubmitError> {
+        let shard = self.shared.view.load().shard_of(device.slot());
+        let lanes = self.lanes.read().expect("no panic holds it");
+        let lane = lanes.get(shard.0 as usize).ok_or(SubmitError::CutOff)?;
+        if !self.budget.take(record.len()) {
+            return Err(SubmitError::Busy("bytes that wait for their acknowledgement"));
+        }
+        lane.submit_record(record, sink.clone(), token);
+        Ok(())
+    }
+
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        async {
+            let room = self.budget.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.budget.bytes.load(Ordering::Relaxed) >= WAITING_BYTES_RESUME {
+                room.await;
+            }
+        }
+        .boxed()
+    }
+
+    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
+        async move {
+            let shard = self.shard_of(command.device());
+            let lane = self.lane(shard).ok_or(SubmitError::CutOff)?;
+            let outcome = lane.submit_command(command)?;
+            match tokio::time::timeout(COMMAND_TIMEOUT, outcome).await {
+                Ok(Ok(Some(outcome))) => Ok(outcome),
+                _ => Err(SubmitError::Unknown),
+            }
+        }
+        .boxed()
+    }
+
+    fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
+        async move {
+            let shard = match &query {
+                Query::Device(device) => self.shard_of(device),
+                Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
+            };
+            self.ask(shard, move |server| {
+                let query = query.clone();
+                async move { server.query(shard, query, consistency).await }.boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn read_events(
+        &self,
+        shard: ShardId,
+        from: ReadFrom,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> BoxFuture<'_, Result<EventPage, QueryError>> {
+        async move {
+            self.ask(shard, move |server| {
+                async move { server.read_events(shard, from, bytes_max, wait_ms).await }.boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn attach(&self, sink: Arc<dyn DownlinkSink>) {
+        assert!(self.downlink.set(sink).is_ok(), "a gateway attaches once");
+    }
+
+    fn admin(&self, request: Bytes) -> BoxFuture<'_, Result<Bytes, QueryError>> {
+        crate::admin::handle(self.shared.clone(), request).boxed()
+    }
+}

@@ -1,0 +1,41 @@
+//! Frames between nodes over QUIC with mutual TLS: two connections per pair and direction.
+//!
+//! `Control` carries heartbeats, votes and small calls, `Bulk` log entries, frames and pages, so
+//! that a full pipe never delays a heartbeat. A peer is dialled by node id and must show a
+//! certificate for that id. What the frames mean is decided elsewhere ([`Handler`]).
+
+mod calls;
+mod frames;
+mod peers;
+mod tls;
+
+pub(crate) use calls::CallError;
+pub(crate) use frames::{FrameReader, FrameWriter, StreamError};
+pub(crate) use peers::{Lane, Peers};
+pub use tls::TlsError;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_model::id::NodeId;
+use dunlin_model::port::BoxFuture;
+
+use crate::messages::{Request, Response, StreamHead};
+
+/// What a node does with what its peers send.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// Answers a call. The bytes follow the response as they are.
+    fn handle_call(self: Arc<Self>, from: NodeId, request: Request) -> BoxFuture<'static, (Response, Bytes)>;
+
+    /// Serves a stream until it ends.
+    fn handle_stream(
+        self: Arc<Self>,
+        from: NodeId,
+        head: StreamHead,
+        writer: FrameWriter,
+        reader: FrameReader,
+    ) -> BoxFuture<'static, ()>;
+
+    /// A ping arrived.
+    fn handle_ping(&self, from: NodeId);
+}

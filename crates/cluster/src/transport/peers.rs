@@ -1,0 +1,280 @@
+//! The peers of this node: where they are, and a connection to each when one is needed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_model::id::NodeId;
+
+use super::calls::{self, CallError, Calls};
+use super::frames::{FrameReader, FrameWriter};
+use super::tls::{self, SERVER_NAME, TlsError};
+use super::{Handler, StreamError};
+use crate::codec;
+use crate::config::NodeIdentity;
+use crate::messages::{Request, Response, StreamHead};
+
+/// Nodes whose addresses are remembered.
+const PEERS_MAX: usize = 1_024;
+/// How long a dial may take.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long a new stream may take to say what it is for.
+const HEAD_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Bytes that the socket may buffer in each direction, as far as the machine allows.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Which of the two connections to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Small things that must not wait.
+    Control,
+    /// Everything else.
+    Bulk,
+}
+
+#[derive(Clone)]
+struct Link {
+    connection: quinn::Connection,
+    calls: Calls,
+}
+
+impl Link {
+    fn is_lost(&self) -> bool {
+        self.connection.close_reason().is_some() || self.calls.is_lost()
+    }
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Link>>>;
+
+/// Connections to and from other nodes.
+pub(crate) struct Peers {
+    node: NodeId,
+    endpoint: quinn::Endpoint,
+    addresses: Mutex<BTreeMap<NodeId, String>>,
+    links: Mutex<HashMap<(NodeId, Lane), Slot>>,
+}
+
+impl Peers {
+    /// Binds `listen`. Nothing is accepted before [`serve`](Self::serve).
+    pub(crate) fn bind(node: NodeId, listen: SocketAddr, identity: &NodeIdentity) -> Result<Arc<Self>, TlsError> {
+        let setup = |error: &dyn ToString| TlsError::Setup(format!("bind {listen}: {}", error.to_string()));
+        let configs = tls::configs(identity)?;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.cluster_secret);
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(key));
+        endpoint_config.max_udp_payload_size(65_527).map_err(|e| setup(&e))?;
+        let domain = if listen.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(|e| setup(&e))?;
+        // The machine may grant less; that costs speed, not safety.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        socket.bind(&listen.into()).map_err(|e| setup(&e))?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut endpoint = quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
+            .map_err(|e| setup(&e))?;
+        endpoint.set_default_client_config(configs.client);
+        Ok(Arc::new(Self { node, endpoint, addresses: Mutex::default(), links: Mutex::default() }))
+    }
+
+    /// Where this node listens.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.endpoint.local_addr().expect("a bound endpoint has an address")
+    }
+
+    /// Accepts peers and hands what they send to `handler`, until [`close`](Self::close).
+    pub(crate) fn serve(self: &Arc<Self>, handler: Arc<dyn Handler>) {
+        let endpoint = self.endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                let handler = handler.clone();
+                tokio::spawn(async move {
+                    match incoming.await {
+                        Ok(connection) => serve_connection(connection, handler).await,
+                        Err(error) => tracing::debug!(%error, "a peer's handshake failed"),
+                    }
+                });
+            }
+        });
+    }
+
+    /// Ends all connections.
+    pub(crate) fn close(&self) {
+        self.endpoint.close(0u32.into(), b"stop");
+    }
+
+    /// Remembers where `node` is reached (`host:port`).
+    pub(crate) fn learn(&self, node: NodeId, address: &str) {
+        if node == self.node {
+            return;
+        }
+        let mut addresses = self.addresses.lock().expect("no panic holds it");
+        if addresses.len() < PEERS_MAX || addresses.contains_key(&node) {
+            let old = addresses.insert(node, address.to_owned());
+            if old.is_some_and(|old| old != address) {
+                self.links.lock().expect("no panic holds it").retain(|(peer, _), _| *peer != node);
+            }
+        }
+    }
+
+    /// Whether an address of `node` is known.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.addresses.lock().expect("no panic holds it").contains_key(&node)
+    }
+
+    /// Everyone whose address is known.
+    pub(crate) fn known(&self) -> Vec<(NodeId, String)> {
+        let addresses = self.addresses.lock().expect("no panic holds it");
+        addresses.iter().map(|(node, address)| (*node, address.clone())).collect()
+    }
+
+    /// Asks `node`.
+    pub(crate) async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<(Response, Bytes), CallError> {
+        let asked = async {
+            let link = self.link(node, lane).await?;
+            link.calls.call(request, deadline).await
+        };
+        tokio::time::timeout(deadline, asked).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Opens a stream to `node` on the bulk connection.
+    pub(crate) async fn open(&self, node: NodeId, head: &StreamHead) -> Result<(FrameWriter, FrameReader), CallError> {
+        let link = self.link(node, Lane::Bulk).await?;
+        open_on(&link.connection, head).await.map_err(|_| CallError::Lost)
+    }
+
+    /// Sends a ping that may be lost, if there is a connection; makes one in the background if not.
+    pub(crate) fn ping(self: &Arc<Self>, node: NodeId) {
+        let slot = self.slot(node, Lane::Control);
+        let Ok(link) = slot.try_lock() else { return };
+        match &*link {
+            Some(link) if !link.is_lost() => {
+                let _ = link.connection.send_datagram(Bytes::from_static(b"p"));
+            }
+            _ => {
+                let peers = self.clone();
+                tokio::spawn(async move {
+                    let _ = peers.link(node, Lane::Control).await;
+                });
+            }
+        }
+    }
+
+    /// Dials an address without knowing who is there, and asks.
+    pub(crate) async fn call_address(
+        &self,
+        address: SocketAddr,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<(NodeId, Response), CallError> {
+        let unreachable = |reason: String| CallError::Unreachable(NodeId(0), format!("{address}: {reason}"));
+        let asked = async {
+            let connecting =
+                self.endpoint.connect(address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
+            let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
+            let node = tls::peer_node(&connection).ok_or_else(|| unreachable("names no node".into()))?;
+            let (writer, reader) = open_on(&connection, &StreamHead::Calls).await.map_err(|_| CallError::Lost)?;
+            let (response, _) = Calls::start(writer, reader).call(request, deadline).await?;
+            connection.close(0u32.into(), b"asked");
+            Ok((node, response))
+        };
+        tokio::time::timeout(deadline, asked).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    fn slot(&self, node: NodeId, lane: Lane) -> Slot {
+        self.links.lock().expect("no panic holds it").entry((node, lane)).or_default().clone()
+    }
+
+    /// The connection to `node`, made now if there is none. Callers of one slot wait for one dial.
+    async fn link(&self, node: NodeId, lane: Lane) -> Result<Link, CallError> {
+        let slot = self.slot(node, lane);
+        let mut link = slot.lock().await;
+        if let Some(link) = link.as_ref().filter(|link| !link.is_lost()) {
+            return Ok(link.clone());
+        }
+        let fresh = self.dial(node).await?;
+        *link = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    async fn dial(&self, node: NodeId) -> Result<Link, CallError> {
+        let unreachable = |reason: String| CallError::Unreachable(node, reason);
+        let address = self.addresses.lock().expect("no panic holds it").get(&node).cloned();
+        let address = address.ok_or_else(|| unreachable("its address is not known".into()))?;
+        let dialled = async {
+            let resolved =
+                tokio::net::lookup_host(&address).await.map_err(|error| unreachable(error.to_string()))?;
+            let mut last = unreachable(format!("{address} has no address"));
+            for address in resolved {
+                match self.dial_address(node, address).await {
+                    Ok(link) => return Ok(link),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        tokio::time::timeout(DIAL_TIMEOUT, dialled)
+            .await
+            .unwrap_or_else(|_| Err(unreachable("dial timed out".into())))
+    }
+
+    async fn dial_address(&self, node: NodeId, address: SocketAddr) -> Result<Link, CallError> {
+        let unreachable = |reason: String| CallError::Unreachable(node, reason);
+        let connecting =
+            self.endpoint.connect(address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
+        let found = tls::peer_node(&connection);
+        if found != Some(node) {
+            connection.close(2u32.into(), b"another node");
+            return Err(unreachable(format!("{address} is {found:?}")));
+        }
+        let (writer, reader) = open_on(&connection, &StreamHead::Calls).await.map_err(|_| CallError::Lost)?;
+        Ok(Link { connection, calls: Calls::start(writer, reader) })
+    }
+}
+
+async fn open_on(
+    connection: &quinn::Connection,
+    head: &StreamHead,
+) -> Result<(FrameWriter, FrameReader), StreamError> {
+    let (send, receive) = connection.open_bi().await.map_err(StreamError::lost)?;
+    let mut writer = FrameWriter::new(send);
+    writer.send([codec::encode(head)]).await?;
+    Ok((writer, FrameReader::new(receive)))
+}
+
+async fn serve_connection(connection: quinn::Connection, handler: Arc<dyn Handler>) {
+    let Some(from) = tls::peer_node(&connection) else {
+        connection.close(3u32.into(), b"certificate names no node");
+        return;
+    };
+    let pings = connection.clone();
+    let pinged = handler.clone();
+    tokio::spawn(async move {
+        while pings.read_datagram().await.is_ok() {
+            pinged.handle_ping(from);
+        }
+    });
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let handler = handler.clone();
+        tokio::spawn(serve_stream(from, handler, FrameWriter::new(send), FrameReader::new(receive)));
+    }
+}
+
+async fn serve_stream(from: NodeId, handler: Arc<dyn Handler>, writer: FrameWriter, mut reader: FrameReader) {
+    let head = match tokio::time::timeout(HEAD_TIMEOUT, reader.next()).await {
+        Ok(Ok(Some(frame))) => codec::decode::<StreamHead>(&frame),
+        _ => return,
+    };
+    match head {
+        Ok(StreamHead::Calls) => calls::serve(from, handler, writer, reader).await,
+        Ok(head) => handler.handle_stream(from, head, writer, reader).await,
+        Err(error) => tracing::warn!(%error, %from, "a peer opened a stream that cannot be read"),
+    }
+}

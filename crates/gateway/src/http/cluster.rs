@@ -1,0 +1,149 @@
+//! Calls about the hub as a whole: statistics, shards, the admin's requests, health and metrics.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes as Body;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dunlin_model::command::{Consistency, Query, ShardView, View};
+use dunlin_model::directory::Right;
+use dunlin_model::id::ShardId;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::authorize;
+use super::error::ApiError;
+use crate::shared::Shared;
+
+/// Shards that are asked at the same time.
+const SHARDS_ASKED_MAX: usize = 16;
+
+/// Counters of all shards, in order.
+async fn shard_views(shared: &Shared) -> Result<Vec<(ShardId, ShardView)>, ApiError> {
+    let asked = shared.client.directory().shards().map(|shard| async move {
+        match shared
+            .client
+            .query(Query::Shard(shard), Consistency::Leader)
+            .await?
+        {
+            View::Shard(view) => Ok((shard, view)),
+            _ => Err(ApiError::internal("an answer of another kind")),
+        }
+    });
+    let answers: Vec<_> = futures_util::stream::iter(asked)
+        .buffered(SHARDS_ASKED_MAX)
+        .collect()
+        .await;
+    answers.into_iter().collect()
+}
+
+/// `GET /statistics/devices`. The shards count devices, not their status: disabled ones are among the enabled.
+pub(crate) async fn device_statistics(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize::service(&shared, &headers, Right::RegistryRead, &["statistics", "devices"])?;
+    let total: u64 = shard_views(&shared)
+        .await?
+        .iter()
+        .map(|(_, view)| view.device_count)
+        .sum();
+    Ok(Json(
+        json!({ "totalDeviceCount": total, "enabledDeviceCount": total, "disabledDeviceCount": 0 }),
+    ))
+}
+
+/// `GET /statistics/service`.
+pub(crate) async fn service_statistics(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize::service(
+        &shared,
+        &headers,
+        Right::ServiceConnect,
+        &["statistics", "service"],
+    )?;
+    let connected: u64 = shard_views(&shared)
+        .await?
+        .iter()
+        .map(|(_, view)| view.connected_count)
+        .sum();
+    Ok(Json(json!({ "connectedDeviceCount": connected })))
+}
+
+/// `GET /shards`: where each shard stands.
+pub(crate) async fn shards(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize::service(&shared, &headers, Right::ServiceConnect, &["shards"])?;
+    let directory = shared.client.directory();
+    let shards: Vec<Value> = shard_views(&shared)
+        .await?
+        .into_iter()
+        .map(|(shard, view)| {
+            json!({
+                "shard": shard.0,
+                "first": view.first_offset,
+                "end": view.next_offset,
+                "term": view.term,
+                "appliedIndex": view.applied_index,
+                "deviceCount": view.device_count,
+                "connectedCount": view.connected_count,
+            })
+        })
+        .collect();
+    Ok(Json(
+        json!({ "clusterId": directory.cluster_id, "logEpoch": directory.log_epoch, "shards": shards }),
+    ))
+}
+
+/// `POST /cluster/admin`: passed on as it is; the answer as well.
+pub(crate) async fn admin(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Body, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let caller = authorize::service(&shared, &headers, Right::ClusterAdmin, &["cluster", "admin"])?;
+    let body = body.map_err(|_| ApiError::too_large())?;
+    // The action alone goes to the audit: the rest may hold secrets.
+    let request: Value =
+        serde_json::from_slice(&body).map_err(|_| ApiError::invalid("the body is not JSON"))?;
+    let asked = request
+        .get("action")
+        .or_else(|| request.get("op"))
+        .and_then(Value::as_str)
+        .unwrap_or("?");
+    let answer = shared.client.admin(body).await;
+    tracing::info!(target: "audit", action = "cluster.admin", asked, caller = %caller.0, ok = answer.is_ok());
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer?).into_response())
+}
+
+/// `GET /health`.
+pub(crate) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
+    let (is_well, report) = (shared.hooks.health)();
+    let draining = shared.draining.is_cancelled();
+    let status = if is_well && !draining {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(report))
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let text = (shared.hooks.metrics_text)();
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}

@@ -1,0 +1,173 @@
+//! Errors in IoT Hub's form: a JSON body with `Message` and `ExceptionMessage`, and the header
+//! `iothub-errorcode`. SDKs compare the two, so both are written in one place.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dunlin_model::command::Refusal;
+use dunlin_model::port::{QueryError, SubmitError};
+
+use super::time::iso_utc;
+
+/// Header that names the error.
+pub const ERROR_CODE_HEADER: &str = "iothub-errorcode";
+
+/// Seconds after which a caller may try again.
+const RETRY_AFTER_S: &str = "1";
+
+/// An error that a caller gets.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// 400: something in the request is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", message)
+    }
+
+    /// 401: no credential, or one that does not count. Which, is not told.
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "IotHubUnauthorizedAccess",
+            "Unauthorized",
+        )
+    }
+
+    /// 404 for paths.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// 404 for devices.
+    pub fn no_device(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "DeviceNotFound",
+            format!("Device {id} not registered"),
+        )
+    }
+
+    /// 412.
+    pub fn precondition() -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "PreconditionFailed",
+            "Precondition failed: Device version did not match",
+        )
+    }
+
+    /// 413.
+    pub fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "MessageTooLarge",
+            "The body or the properties are too large",
+        )
+    }
+
+    /// 429: a bound is reached; nothing happened.
+    pub fn busy(what: &str) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "ThrottlingException",
+            format!("Too much is waiting: {what}"),
+        )
+    }
+
+    /// 503: the cluster is out of reach; nothing happened.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", message)
+    }
+
+    /// 504: no answer came in time; it may have happened, or may still happen.
+    pub fn unknown() -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "GatewayTimeout",
+            "No answer in time; the outcome is unknown",
+        )
+    }
+
+    /// 500: an answer that makes no sense.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", message)
+    }
+
+    /// A refusal by the shard.
+    pub fn refused(refusal: Refusal, id: &str) -> Self {
+        match refusal {
+            Refusal::UnknownDevice => Self::no_device(id),
+            Refusal::AlreadyExists => Self::new(
+                StatusCode::CONFLICT,
+                "DeviceAlreadyExists",
+                format!("A device with ID '{id}' is already registered"),
+            ),
+            Refusal::VersionMismatch => Self::precondition(),
+            Refusal::LimitReached => {
+                Self::new(StatusCode::FORBIDDEN, "IotHubQuotaExceeded", "A limit is reached")
+            }
+            Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Busy(what) => Self::busy(what),
+            SubmitError::Unknown => Self::unknown(),
+            SubmitError::CutOff => Self::unavailable(error.to_string()),
+            SubmitError::StorageFull => {
+                Self::new(StatusCode::FORBIDDEN, "IotHubQuotaExceeded", error.to_string())
+            }
+        }
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::NoSuchShard(_) => Self::not_found(error.to_string()),
+            QueryError::Unavailable(_) | QueryError::CutOff => Self::unavailable(error.to_string()),
+            QueryError::Store(ref what) => {
+                tracing::warn!(error = %what, "query failed");
+                Self::internal("the query failed")
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let now_ms = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        let tracking: u64 = rand::random();
+        let body = serde_json::json!({
+            "Message": format!("ErrorCode:{};{}", self.code, self.message),
+            "ExceptionMessage": format!("Tracking ID:{tracking:016x}-G:0-TimeStamp:{}", iso_utc(now_ms)),
+        });
+        let mut response = (self.status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(ERROR_CODE_HEADER, HeaderValue::from_static(self.code));
+        if matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        response
+    }
+}

@@ -1,0 +1,209 @@
+//! The front doors of Dunlin: devices over MQTT, services over HTTPS, both as Azure IoT Hub's
+//! clients expect them. It owns the listeners.
+//!
+//! The cluster is seen through one trait, [`ShardClient`], and nothing else; nothing is kept here that
+//! a restart would lose. Start at [`mqtt`] for the way of a message, at [`http`] for services, at
+//! [`auth`] for who may enter. [`client`] is the device's side of the door. Bounds are in [`limits`].
+
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod bag;
+pub mod client;
+pub mod http;
+pub mod limits;
+mod listen;
+pub mod metrics;
+pub mod mqtt;
+mod sessions;
+mod shared;
+pub mod tls;
+pub mod websocket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use dunlin_model::port::{DownlinkSink, ShardClient};
+use tokio::net::TcpListener;
+
+pub use metrics::Metrics;
+use shared::Shared;
+pub use tls::{TlsError, TlsIdentity};
+
+/// Where the doors are and what they show.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Names of the hub, without ports, the first being its own: what user names and tokens must name.
+    pub host_names: Vec<String>,
+    /// Addresses for MQTT over TLS (8883).
+    pub mqtts: Vec<SocketAddr>,
+    /// Addresses for HTTPS and MQTT over WebSocket (443).
+    pub https: Vec<SocketAddr>,
+    /// Address for MQTT without TLS; must be a loopback address.
+    pub mqtt_plain: Option<SocketAddr>,
+    /// Certificate and key of the TLS listeners.
+    pub tls: TlsIdentity,
+    /// Connections of all listeners together.
+    pub connections_max: usize,
+}
+
+/// What `node` lends the doors.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Milliseconds since 1970.
+    pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Answer of `/health`: whether this node is well, and what it has to say.
+    pub health: Arc<dyn Fn() -> (bool, serde_json::Value) + Send + Sync>,
+    /// Answer of `/metrics`.
+    pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether this is an admin's token, compared in constant time. It opens everything.
+    pub is_admin_token: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Answers whatever the hub's own paths do not, e.g. the console.
+    pub extra: Option<Router>,
+}
+
+impl Default for Hooks {
+    /// The system's clock, always healthy, no metrics, no admin token, nothing extra.
+    fn default() -> Self {
+        Self {
+            now_ms: Arc::new(|| {
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_millis() as u64)
+            }),
+            health: Arc::new(|| (true, serde_json::json!({ "status": "ok" }))),
+            metrics_text: Arc::new(String::new),
+            is_admin_token: Arc::new(|_| false),
+            extra: None,
+        }
+    }
+}
+
+/// Why the doors did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(&'static str),
+    /// An address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Open doors. Dropping it leaves them open; [`drain`](Gateway::drain) closes them.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    mqtts: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+    mqtt_plain: Option<SocketAddr>,
+}
+
+impl Gateway {
+    /// Opens the doors. Attaches to `client` first, so that no downlink is missed.
+    pub async fn start(
+        config: GatewayConfig,
+        client: Arc<dyn ShardClient>,
+        hooks: Hooks,
+    ) -> Result<Gateway, StartError> {
+        if config.host_names.iter().all(|name| name.is_empty()) {
+            return Err(StartError::Config("the hub has no host name"));
+        }
+        if config
+            .mqtt_plain
+            .is_some_and(|address| !address.ip().is_loopback())
+        {
+            return Err(StartError::Config(
+                "MQTT without TLS is served on loopback addresses only",
+            ));
+        }
+        let mqtt_tls = config.tls.server_config(&[])?;
+        let http_tls = config.tls.server_config(&[b"h2", b"http/1.1"])?;
+        // Everything is bound before anything is served.
+        let mqtts = bind_all(&config.mqtts).await?;
+        let https = bind_all(&config.https).await?;
+        let plain = bind_all(config.mqtt_plain.as_slice()).await?;
+        let shared = Arc::new(Shared::new(
+            client,
+            config.host_names,
+            config.connections_max,
+            hooks,
+        ));
+        let downlinks: Arc<dyn DownlinkSink> = shared.sessions.clone();
+        shared.client.attach(downlinks);
+        let gateway = Gateway {
+            mqtts: addresses(&mqtts),
+            https: addresses(&https),
+            mqtt_plain: addresses(&plain).first().copied(),
+            shared: Arc::clone(&shared),
+        };
+        for listener in mqtts {
+            listen::spawn_mqtts(&shared, listener, Arc::clone(&mqtt_tls));
+        }
+        for listener in plain {
+            listen::spawn_mqtt_plain(&shared, listener);
+        }
+        let router = http::router(Arc::clone(&shared));
+        for listener in https {
+            listen::spawn_https(&shared, listener, Arc::clone(&http_tls), router.clone());
+        }
+        Ok(gateway)
+    }
+
+    /// Addresses of MQTT over TLS, with the ports that were given.
+    pub fn mqtts_addresses(&self) -> &[SocketAddr] {
+        &self.mqtts
+    }
+
+    /// Addresses of HTTPS, with the ports that were given.
+    pub fn https_addresses(&self) -> &[SocketAddr] {
+        &self.https
+    }
+
+    /// Address of MQTT without TLS.
+    pub fn mqtt_plain_address(&self) -> Option<SocketAddr> {
+        self.mqtt_plain
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Closes the doors: accepts nobody, ends every session, and returns when the shards know, or
+    /// after `wait`. Returns whether everything ended in time.
+    pub async fn drain(&self, wait: Duration) -> bool {
+        self.shared.draining.cancel();
+        self.shared.sessions.evict_all();
+        self.shared.tasks.close();
+        tokio::time::timeout(wait, self.shared.tasks.wait()).await.is_ok()
+    }
+}
+
+async fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| StartError::Listen { address, source })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect()
+}

@@ -1,0 +1,103 @@
+//! Every bound of the doors, with what happens when it is reached. Bounds that other crates must
+//! agree on stand in [`dunlin_model::limits`]; nothing here is a setting.
+
+use std::time::Duration;
+
+use dunlin_model::limits::{MESSAGE_BYTES_MAX, PROPERTY_BAG_BYTES_MAX, RECORD_BYTES_MAX};
+
+/// Bytes of the first packet of a connection. Nobody is known yet, so this is all they may use: user
+/// name, token and a small will fit; more is closed without an answer.
+pub const CONNECT_BYTES_MAX: u32 = 8 * 1024;
+/// Bytes that follow the fixed header of any later packet: a full message, its topic with the
+/// property bag, and MQTT 5 properties of the bag's size. More is closed.
+pub const PACKET_BYTES_MAX: u32 = (MESSAGE_BYTES_MAX + 2 * PROPERTY_BAG_BYTES_MAX) as u32;
+/// Time for the TLS handshake; then the socket is closed.
+pub const TLS_HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// Time from the end of the handshake to a complete CONNECT; then the socket is closed.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// Time for the cluster to admit a device, beyond damping; then the answer is "server unavailable".
+pub const ADMIT_WAIT: Duration = Duration::from_secs(10);
+/// Time in which a peer must take some of what we write; then the connection is closed.
+pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
+/// Bytes that the read buffer grows by.
+pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Messages of one connection that wait for the cluster. At the bound we stop reading the socket.
+pub const UPLINK_IN_FLIGHT_MAX: usize = 256;
+/// Bytes of records of one connection that wait for the cluster. At the bound we stop reading.
+pub const UPLINK_IN_FLIGHT_BYTES_MAX: usize = 1024 * 1024;
+/// QoS 1 messages that an MQTT 5 client may have unacknowledged; one more is a protocol error.
+pub const RECEIVE_MAX: u16 = 64;
+/// Topic aliases that an MQTT 5 client may set.
+pub const TOPIC_ALIAS_MAX: u16 = 10;
+/// Bytes of a topic before the property bag. Namespaces are fixed, so longer ones are wrong anyway.
+pub const TOPIC_BYTES_MAX: usize = 512 + PROPERTY_BAG_BYTES_MAX;
+/// Properties in one message; more closes the connection.
+pub const PROPERTIES_MAX: usize = 100;
+/// Filters that one SUBSCRIBE or UNSUBSCRIBE may name; more closes the connection.
+pub const FILTERS_MAX: usize = 50;
+
+/// Silence that ends a connection, whatever keep-alive the client asked for (IoT Hub: 29.45 minutes).
+pub const KEEP_ALIVE_WAIT_MAX: Duration = Duration::from_secs(1767);
+/// Keep-alive in seconds that MQTT 5 clients are told to use when they ask for more, or for none.
+pub const KEEP_ALIVE_S_MAX: u16 = 1177;
+/// How long an established connection outlives its token; .NET and Java clients count on some time.
+pub const TOKEN_GRACE: Duration = Duration::from_secs(600);
+/// Seconds of a token's life that are counted at all; later is as good as never.
+pub const TOKEN_LIFE_S_MAX: u64 = 10 * 365 * 24 * 3600;
+
+/// Connects of one device within [`DAMP_WINDOW`] that pass undelayed.
+pub const DAMP_FREE_CONNECTS: u32 = 10;
+/// The window in which connects of one device are counted. Each connect within it renews it.
+pub const DAMP_WINDOW: Duration = Duration::from_secs(10);
+/// First delay; it doubles with each further connect.
+pub const DAMP_DELAY_MIN: Duration = Duration::from_millis(100);
+/// Longest delay.
+pub const DAMP_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Devices whose connects are counted. When full, the quiet ones are forgotten, then all.
+pub const DAMP_DEVICES_MAX: usize = 64 * 1024;
+
+/// Attempts to hand a closing command or a will to a busy cluster, before it is left to the shard
+/// leader, which finds by itself that this gateway no longer holds the session.
+pub const CLOSE_ATTEMPTS_MAX: u32 = 3;
+/// Time for all of those attempts together.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// Connections of all listeners together, unless configured.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 100_000;
+/// TLS handshakes that run at one time on a listener; more wait in the kernel's backlog.
+pub const HANDSHAKES_MAX: usize = 512;
+
+/// Bytes of an HTTP request body.
+pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Time for the headers of an HTTP/1 request; then the connection is closed.
+pub const HEADERS_WAIT: Duration = Duration::from_secs(10);
+/// Time for a whole HTTP request, its body included; then the answer is 504 (outcome unknown).
+pub const REQUEST_WAIT: Duration = Duration::from_secs(40);
+/// Time that a message sent over HTTP waits for its receipt; then 504.
+pub const HTTP_RECEIPT_WAIT: Duration = Duration::from_secs(30);
+/// HTTP/2 requests of one connection at a time.
+pub const HTTP2_STREAMS_MAX: u32 = 64;
+/// Pause between pings on an HTTP/2 connection; a peer that answers none is closed.
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Devices on a page of the registry when the caller does not say.
+pub const DEVICES_PAGE_DEFAULT: usize = 1000;
+/// Events on a page when the caller does not say.
+pub const EVENTS_PAGE_DEFAULT: usize = 100;
+/// Events on a page at the most.
+pub const EVENTS_PAGE_MAX: usize = 1000;
+/// Bytes of events that one page or one step of a stream reads.
+pub const EVENTS_READ_BYTES: usize = 256 * 1024;
+/// Milliseconds that one request for events may wait for some.
+pub const EVENTS_WAIT_MS_MAX: u64 = 20_000;
+/// Event streams that are open at a time; one more is answered 429.
+pub const EVENT_STREAMS_MAX: usize = 256;
+/// Pause of an event stream after a read that failed.
+pub const EVENT_STREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Characters of a status reason.
+pub const STATUS_REASON_CHARS_MAX: usize = 128;
+
+// Whatever passes the packet bound and the message bound fits one record.
+const _: () = assert!(MESSAGE_BYTES_MAX < RECORD_BYTES_MAX);
+const _: () = assert!(UPLINK_IN_FLIGHT_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
+const _: () = assert!(RECEIVE_MAX as usize <= UPLINK_IN_FLIGHT_MAX);

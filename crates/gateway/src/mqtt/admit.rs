@@ -1,0 +1,281 @@
+//! From a CONNECT to an open session, or to the refusal that the client may know.
+//!
+//! A credential counts as wrong only when a linearizable read says so, since SDKs give up for good on
+//! that answer; whatever is the cluster's trouble is answered "server unavailable" instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, Refusal, View};
+use dunlin_model::id::DeviceId;
+use dunlin_model::identity::DeviceStatus;
+use dunlin_model::port::{QueryError, ShardClient, SubmitError};
+use dunlin_model::telemetry::AuthMethod;
+use tokio::time::timeout;
+
+use super::mailbox::Mailbox;
+use super::session::{Terms, is_own_will};
+use super::username::Username;
+use super::wire::{ConnectRequest, Refused};
+use crate::auth::{self, AuthError, SasToken, Scope};
+use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, TOKEN_LIFE_S_MAX};
+use crate::metrics::count;
+use crate::shared::Shared;
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) terms: Terms,
+    /// Whether earlier subscriptions go on.
+    pub(crate) present: bool,
+}
+
+/// A refusal, with what the operator may know.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    pub(crate) answer: Refused,
+    pub(crate) why: String,
+    pub(crate) device: String,
+}
+
+/// Admits the client, or refuses it. Damping happens in here, after the credential was verified.
+pub(crate) async fn admit(
+    shared: &Shared,
+    request: ConnectRequest,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Admitted, Refusing> {
+    let device = request
+        .username
+        .as_deref()
+        .and_then(Username::parse)
+        .map_or("", |name| name.device)
+        .to_owned();
+    try_admit(shared, request, mailbox)
+        .await
+        .map_err(|(answer, why)| Refusing { answer, why, device })
+}
+
+type Why = (Refused, String);
+
+fn unavailable(why: impl ToString) -> Why {
+    (Refused::Unavailable, why.to_string())
+}
+
+fn not_authorized(why: impl ToString) -> Why {
+    (Refused::NotAuthorized, why.to_string())
+}
+
+async fn try_admit(
+    shared: &Shared,
+    request: ConnectRequest,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Admitted, Why> {
+    let device = check_names(shared, &request)?;
+    let token_text = request
+        .password
+        .as_deref()
+        .and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let token_text = token_text.ok_or_else(|| not_authorized("no token"))?;
+    let token = SasToken::parse(token_text).map_err(not_authorized)?;
+    let now_s = shared.now_ms() / 1000;
+    // What needs no key is checked before anybody is asked.
+    let path = ["devices", device.as_str()];
+    let scope = Scope {
+        hosts: &shared.host_names,
+        path: &path,
+    };
+    auth::check_claims(&token, scope, now_s).map_err(not_authorized)?;
+    if !shared.client.is_fresh() {
+        return Err(unavailable("this gateway is cut off from the cluster"));
+    }
+    let proof = Proof {
+        device: &device,
+        token: &token,
+        scope,
+        now_s,
+    };
+    let (view, method) = timeout(ADMIT_WAIT, verify(shared, proof))
+        .await
+        .map_err(|_| unavailable("no answer from the shard"))??;
+    let delay = shared.damp(&device);
+    if !delay.is_zero() {
+        count(&shared.metrics.connects_damped);
+        tokio::time::sleep(delay).await;
+    }
+    let (epoch, present) = open(shared, proof, view, !request.clean, mailbox).await?;
+    let life_s = token.expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX);
+    let terms = Terms {
+        device,
+        epoch,
+        auth: method,
+        version: request.version,
+        keep_alive_s: request.keep_alive_s,
+        token_life: Duration::from_secs(life_s),
+        receipts: request.receipts,
+        will: request.will,
+    };
+    Ok(Admitted { terms, present })
+}
+
+/// What a client shows, and for what.
+#[derive(Clone, Copy)]
+struct Proof<'a> {
+    device: &'a DeviceId,
+    token: &'a SasToken<'a>,
+    scope: Scope<'a>,
+    now_s: u64,
+}
+
+fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Why> {
+    if request.extended_auth {
+        return Err((
+            Refused::AuthMethod,
+            "extended authentication is not offered".into(),
+        ));
+    }
+    let username = request.username.as_deref().and_then(Username::parse);
+    let username = username.ok_or_else(|| not_authorized("no user name of a device"))?;
+    if !auth::is_host(&shared.host_names, username.host) {
+        return Err(not_authorized("the user name names another hub"));
+    }
+    if username.module.is_some() {
+        return Err(not_authorized("module identities are not supported"));
+    }
+    let device = DeviceId::parse(username.device).map_err(not_authorized)?;
+    if request.client_id != device.as_str() {
+        return Err((Refused::ClientId, "client id is not the device id".into()));
+    }
+    match &request.will {
+        Some(will) if !is_own_will(will, &device) => {
+            Err(not_authorized("the will is not for the device's own topic"))
+        }
+        _ => Ok(device),
+    }
+}
+
+/// Reads the device and verifies the token: first as the leader knows it, and if that does not do,
+/// as the majority does.
+async fn verify(shared: &Shared, proof: Proof<'_>) -> Result<(DeviceView, AuthMethod), Why> {
+    if let Ok(found) = verify_as(shared, proof, Consistency::Leader).await {
+        return Ok(found);
+    }
+    verify_as(shared, proof, Consistency::Linearizable).await
+}
+
+async fn verify_as(
+    shared: &Shared,
+    proof: Proof<'_>,
+    consistency: Consistency,
+) -> Result<(DeviceView, AuthMethod), Why> {
+    let view = query_device(&*shared.client, proof.device, consistency)
+        .await
+        .map_err(unavailable)?;
+    let view = view.ok_or_else(|| not_authorized("no such device"))?;
+    let directory = shared.client.directory();
+    match auth::verify_device(proof.token, &view.record, &directory, proof.scope, proof.now_s) {
+        Ok(method) => Ok((view, method)),
+        // The directory is only a copy, so a policy that it lacks may exist; devices seldom use one.
+        Err(error @ (AuthError::UnknownPolicy | AuthError::MissingRight)) if !shared.client.is_fresh() => {
+            Err(unavailable(error))
+        }
+        Err(error) => Err(not_authorized(error)),
+    }
+}
+
+/// One device, or `None` if there is none.
+pub(crate) async fn query_device(
+    client: &dyn ShardClient,
+    device: &DeviceId,
+    consistency: Consistency,
+) -> Result<Option<DeviceView>, QueryError> {
+    match client.query(Query::Device(device.clone()), consistency).await? {
+        View::Device(view) => Ok(view),
+        _ => Err(QueryError::Store("an answer of another kind".into())),
+    }
+}
+
+/// Opens the session in the log. A credential that was rolled meanwhile gets one more look, since the
+/// token's other key may still be good.
+async fn open(
+    shared: &Shared,
+    proof: Proof<'_>,
+    mut view: DeviceView,
+    persistent: bool,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(u64, bool), Why> {
+    let device = proof.device;
+    for attempt in 0..2 {
+        let command = Command::SessionOpen {
+            device: device.clone(),
+            generation: view.record.generation,
+            held_by: shared.client.stream_id(device),
+            persistent,
+        };
+        let opening = shared.sessions.begin(device);
+        match submit_open(shared, command).await.map_err(unavailable)? {
+            Outcome::SessionOpened { epoch, present, .. } => {
+                opening.activate(epoch, mailbox);
+                return Ok((epoch, present));
+            }
+            Outcome::Refused(Refusal::StaleGeneration) if attempt == 0 => {
+                let again = timeout(ADMIT_WAIT, verify_as(shared, proof, Consistency::Linearizable));
+                view = again
+                    .await
+                    .map_err(|_| unavailable("no answer from the shard"))??
+                    .0;
+                debug_assert_eq!(
+                    view.record.spec.status,
+                    DeviceStatus::Enabled,
+                    "verification refuses others"
+                );
+            }
+            // Neither says that the credential is wrong.
+            Outcome::Refused(refusal @ (Refusal::LimitReached | Refusal::StaleGeneration)) => {
+                return Err(unavailable(refusal));
+            }
+            Outcome::Refused(refusal) => return Err(not_authorized(refusal)),
+            other => return Err(unavailable(format!("an outcome of another kind: {other:?}"))),
+        }
+    }
+    Err(unavailable(Refusal::StaleGeneration))
+}
+
+/// Submits the opening with a time-out of ours. If we give up, whatever was opened is closed again.
+async fn submit_open(shared: &Shared, command: Command) -> Result<Outcome, SubmitError> {
+    let client = Arc::clone(&shared.client);
+    let device = command.device().clone();
+    let mut submitting = tokio::spawn(async move { client.submit(command).await });
+    match timeout(ADMIT_WAIT, &mut submitting).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(SubmitError::Unknown),
+        Err(_elapsed) => {
+            let client = Arc::clone(&shared.client);
+            shared.tasks.spawn(async move {
+                if let Ok(Ok(Outcome::SessionOpened { epoch, .. })) = submitting.await {
+                    close(&*client, device, epoch).await;
+                }
+            });
+            Err(SubmitError::Unknown)
+        }
+    }
+}
+
+/// Closes a session in the log, as well as that can be done.
+pub(crate) async fn close(client: &dyn ShardClient, device: DeviceId, epoch: u64) {
+    let closing = async {
+        for _ in 0..CLOSE_ATTEMPTS_MAX {
+            let command = Command::SessionClose {
+                device: device.clone(),
+                epoch,
+            };
+            match client.submit(command).await {
+                Err(SubmitError::Busy(_)) => client.ready().await,
+                Err(error) => return tracing::debug!(%device, epoch, %error, "session left to its shard"),
+                Ok(_) => return,
+            }
+        }
+    };
+    if timeout(CLOSE_WAIT, closing).await.is_err() {
+        tracing::debug!(%device, epoch, "session left to its shard");
+    }
+}

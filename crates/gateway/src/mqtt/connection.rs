@@ -1,0 +1,630 @@
+//! The shell of one MQTT connection: a socket on one side, the cluster on the other, the machine between.
+//!
+//! One task per connection. It reads as much as there is, handles every whole packet, gathers all
+//! acknowledgements into one buffer and writes once. Decisions are made in [`super::session`] and
+//! [`super::admit`]; nothing here knows a topic.
+
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
+use dunlin_model::id::DeviceId;
+use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError};
+use rmqtt_codec::error::DecodeError;
+use rmqtt_codec::v5::DisconnectReasonCode;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep_until, timeout};
+use tokio_util::io::poll_read_buf;
+
+use super::Version;
+use super::admit::{self, Admitted};
+use super::mailbox::{Eviction, Mailbox};
+use super::session::{Effect, End, FilterCode, Session};
+use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
+use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, WRITE_STALL_WAIT};
+use crate::metrics::{Gauge, count, count_by};
+use crate::shared::Shared;
+
+/// Bytes that wait to be written before we stop reading.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Time for the last words of a connection.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+
+/// Serves one connection from its first byte to the closing of its session.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut socket = Socket::new(stream);
+    let first = tokio::select! {
+        first = timeout(CONNECT_WAIT, read_connect(&mut socket)) => first,
+        () = shared.draining.cancelled() => return,
+    };
+    let (mut codec, request) = match first {
+        Ok(Ok(first)) => first,
+        Ok(Err(NoConnect::Answer(mut codec, refused))) => {
+            refuse(
+                &shared,
+                &mut socket,
+                &mut codec,
+                refused,
+                peer,
+                "",
+                "the first packet",
+            )
+            .await;
+            return;
+        }
+        Ok(Err(NoConnect::Close)) => return count(&shared.metrics.protocol_errors),
+        Ok(Err(NoConnect::Lost)) | Err(_) => return,
+    };
+    let keep_alive_s = Session::server_keep_alive_s(request.keep_alive_s);
+    let persistent = !request.clean;
+    let mailbox = Arc::new(Mailbox::default());
+    let Admitted { mut terms, present } = match admit::admit(&shared, *request, &mailbox).await {
+        Ok(admitted) => admitted,
+        Err(no) => {
+            return refuse(
+                &shared,
+                &mut socket,
+                &mut codec,
+                no.answer,
+                peer,
+                &no.device,
+                &no.why,
+            )
+            .await;
+        }
+    };
+    count(&shared.metrics.connects_ok);
+    if shared.draining.is_cancelled() {
+        mailbox.evict(Eviction::Shutdown);
+    }
+    if let (Version::V5, Some(seconds)) = (terms.version, keep_alive_s) {
+        terms.keep_alive_s = seconds;
+    }
+    let _open = Gauge::new(&shared.metrics.sessions_now);
+    codec.open_up();
+    codec.put_accepted(present, persistent, keep_alive_s, &mut socket.out);
+    let session = Session::new(terms, Instant::now());
+    let sink: Arc<dyn AckSink> = mailbox.clone();
+    let mut connection = Connection {
+        shared: &shared,
+        codec,
+        session,
+        mailbox,
+        sink,
+        socket,
+        scratch: BytesMut::new(),
+        acks: Vec::new(),
+        waiting: None,
+        blocked_token: None,
+        publishes: 0,
+        publish_bytes: 0,
+    };
+    let end = connection.run().await;
+    connection.close(end).await;
+}
+
+enum NoConnect {
+    Answer(Codec, Refused),
+    Close,
+    Lost,
+}
+
+async fn read_connect<S>(socket: &mut Socket<S>) -> Result<(Codec, Box<ConnectRequest>), NoConnect>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut codec = None;
+    loop {
+        if codec.is_none() {
+            codec = match wire::sniff(&socket.read) {
+                Ok(version) => version.map(Codec::new),
+                Err(SniffError::NotMqtt) => return Err(NoConnect::Close),
+                Err(SniffError::Level(_)) => {
+                    return Err(NoConnect::Answer(Codec::new(Version::V3), Refused::Protocol));
+                }
+            };
+        }
+        if let Some(mut known) = codec.take() {
+            match known.decode(&mut socket.read) {
+                Ok(Some(Incoming::Connect(request))) => return Ok((known, request)),
+                Ok(None) => codec = Some(known),
+                Err(DecodeError::InvalidClientId) => return Err(NoConnect::Answer(known, Refused::ClientId)),
+                Ok(Some(_)) | Err(_) => return Err(NoConnect::Close),
+            }
+        }
+        match poll_fn(|cx| socket.poll(cx, true)).await {
+            Ok(Moved::Ended) | Err(_) => return Err(NoConnect::Lost),
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn refuse<S>(
+    shared: &Shared,
+    socket: &mut Socket<S>,
+    codec: &mut Codec,
+    refused: Refused,
+    peer: SocketAddr,
+    device: &str,
+    why: &str,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let metrics = &shared.metrics;
+    count(match refused {
+        Refused::NotAuthorized | Refused::AuthMethod => &metrics.connects_refused_credential,
+        Refused::ClientId => &metrics.connects_refused_client_id,
+        Refused::Protocol => &metrics.connects_refused_protocol,
+        Refused::Unavailable => &metrics.connects_refused_unavailable,
+    });
+    // Quoted by Debug: a device id that nobody verified may hold anything.
+    tracing::info!(target: "audit", action = "connect.refused", %peer, device = ?device, answer = %refused, why);
+    codec.put_refused(refused, &mut socket.out);
+    socket.farewell().await;
+}
+
+/// What a connection waits for besides its socket: one thing at a time, so that packets keep their order.
+enum Finished {
+    Ready,
+    Subscribed {
+        packet_id: u16,
+        codes: Vec<FilterCode>,
+        outcome: Result<Outcome, SubmitError>,
+    },
+    Unsubscribed {
+        packet_id: u16,
+        count: usize,
+        outcome: Result<Outcome, SubmitError>,
+    },
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+struct Connection<'a, S> {
+    shared: &'a Arc<Shared>,
+    codec: Codec,
+    session: Session,
+    mailbox: Arc<Mailbox>,
+    sink: Arc<dyn AckSink>,
+    socket: Socket<S>,
+    /// The record being submitted; stays there while the cluster is busy.
+    scratch: BytesMut,
+    /// Emptied in each round; kept for its memory.
+    acks: Vec<(u64, TelemetryAck)>,
+    waiting: Option<Waiting>,
+    /// Token of the record in `scratch` that the cluster was too busy to take.
+    blocked_token: Option<u64>,
+    publishes: u64,
+    publish_bytes: u64,
+}
+
+/// What woke the task.
+enum Woken {
+    Mailbox,
+    Finished(Finished),
+    Socket(io::Result<Moved>),
+    Time,
+}
+
+impl<S> Connection<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    async fn run(&mut self) -> End {
+        let mut stalled_since: Option<Instant> = None;
+        let timer = sleep_until(self.session.poll_timeout().into());
+        tokio::pin!(timer);
+        loop {
+            let now = Instant::now();
+            self.take_acks();
+            self.take_packets();
+            self.count_publishes();
+            if !self.may_read() {
+                // It is we who do not listen: silence is not the client's fault.
+                self.session.handle_heard(now);
+            }
+            self.session.handle_time(now);
+            if let Some(end) = self.session.poll_end() {
+                return end;
+            }
+            let mut due = self.session.poll_timeout();
+            if self.socket.out.is_empty() {
+                stalled_since = None;
+            } else {
+                let since = *stalled_since.get_or_insert(now);
+                due = due.min(since + WRITE_STALL_WAIT);
+                if now >= since + WRITE_STALL_WAIT {
+                    return End::WriteStalled;
+                }
+            }
+            // Moving a timer costs more than firing it early: it is armed again only when it would
+            // fire too late, or has fired.
+            if timer.is_elapsed() || timer.deadline().into_std() > due {
+                timer.as_mut().reset(due.into());
+            }
+            let may_read = self.may_read();
+            let out_before = self.socket.out.len();
+            let woken = {
+                let (mailbox, waiting, socket) = (&self.mailbox, &mut self.waiting, &mut self.socket);
+                tokio::select! {
+                    biased;
+                    () = mailbox.woken() => Woken::Mailbox,
+                    finished = finish(waiting) => Woken::Finished(finished),
+                    result = poll_fn(|cx| socket.poll(cx, may_read)) => Woken::Socket(result),
+                    () = timer.as_mut() => Woken::Time,
+                }
+            };
+            if self.socket.out.len() < out_before {
+                stalled_since = None;
+            }
+            match woken {
+                Woken::Mailbox | Woken::Time | Woken::Socket(Ok(Moved::Written)) => {}
+                Woken::Finished(finished) => self.handle_finished(finished),
+                Woken::Socket(Ok(Moved::Ended) | Err(_)) => self.session.handle_end(End::Lost),
+                Woken::Socket(Ok(Moved::Read)) => self.session.handle_heard(Instant::now()),
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        self.waiting.is_none() && self.session.can_take() && self.socket.out.len() < OUT_BYTES_MAX
+    }
+
+    fn take_acks(&mut self) {
+        if let Some(eviction) = self.mailbox.eviction() {
+            self.session.handle_end(match eviction {
+                Eviction::Session(SessionEnd::TakenOver) => End::TakenOver,
+                Eviction::Session(SessionEnd::CredentialRevoked | SessionEnd::Deleted) => End::Revoked,
+                Eviction::Session(SessionEnd::GatewayLost) => End::GatewayLost,
+                Eviction::Shutdown => End::Shutdown,
+            });
+        }
+        self.mailbox.drain(&mut self.acks);
+        for (token, ack) in self.acks.drain(..) {
+            self.session.handle_ack(token, ack);
+        }
+        self.send_pubacks();
+    }
+
+    fn send_pubacks(&mut self) {
+        let mut acked = 0;
+        while let Some((packet_id, receipt)) = self.session.poll_puback() {
+            self.codec.put_puback(packet_id, receipt, &mut self.socket.out);
+            acked += 1;
+        }
+        if acked > 0 {
+            count_by(&self.shared.metrics.acks, acked);
+        }
+    }
+
+    fn count_publishes(&mut self) {
+        if self.publishes > 0 {
+            count_by(
+                &self.shared.metrics.publishes,
+                std::mem::take(&mut self.publishes),
+            );
+            count_by(
+                &self.shared.metrics.publish_bytes,
+                std::mem::take(&mut self.publish_bytes),
+            );
+        }
+    }
+
+    /// Handles every whole packet that was read, until something has to be waited for.
+    fn take_packets(&mut self) {
+        while self.may_read() {
+            match self.codec.decode(&mut self.socket.read) {
+                Ok(None) => return,
+                Ok(Some(packet)) => {
+                    let effect = self.session.handle_packet(packet, &mut self.scratch);
+                    self.carry_out(effect);
+                }
+                Err(error) => {
+                    tracing::debug!(device = %self.session.terms().device, %error, "packet not understood");
+                    self.session.handle_end(End::Broke(wire::reason_of(&error)));
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Submit(token) => {
+                self.publishes += 1;
+                self.publish_bytes += self.scratch.len() as u64;
+                self.submit(token);
+            }
+            Effect::Pong => self.codec.put_pong(&mut self.socket.out),
+            Effect::Subscribe {
+                packet_id,
+                filters,
+                codes,
+            } if filters.is_empty() => {
+                self.codec.put_suback(packet_id, &codes, &mut self.socket.out);
+            }
+            Effect::Subscribe {
+                packet_id,
+                filters,
+                codes,
+            } => {
+                let (device, epoch) = self.identity();
+                let submitting = submit_command(
+                    &self.shared.client,
+                    Command::Subscribe {
+                        device,
+                        epoch,
+                        filters,
+                    },
+                );
+                self.waiting = Some(Box::pin(async move {
+                    Finished::Subscribed {
+                        packet_id,
+                        codes,
+                        outcome: submitting.await,
+                    }
+                }));
+            }
+            Effect::Unsubscribe {
+                packet_id,
+                filters,
+                count,
+            } if filters.is_empty() => {
+                self.codec.put_unsuback(packet_id, count, &mut self.socket.out);
+            }
+            Effect::Unsubscribe {
+                packet_id,
+                filters,
+                count,
+            } => {
+                let (device, epoch) = self.identity();
+                let submitting = submit_command(
+                    &self.shared.client,
+                    Command::Unsubscribe {
+                        device,
+                        epoch,
+                        filters,
+                    },
+                );
+                self.waiting = Some(Box::pin(async move {
+                    Finished::Unsubscribed {
+                        packet_id,
+                        count,
+                        outcome: submitting.await,
+                    }
+                }));
+            }
+        }
+    }
+
+    fn identity(&self) -> (DeviceId, u64) {
+        let terms = self.session.terms();
+        (terms.device.clone(), terms.epoch)
+    }
+
+    fn submit(&mut self, token: u64) {
+        let device = &self.session.terms().device;
+        match self
+            .shared
+            .client
+            .submit_telemetry(device, &self.scratch, &self.sink, token)
+        {
+            Ok(()) => self.blocked_token = None,
+            Err(SubmitError::Busy(_)) => {
+                count(&self.shared.metrics.busy_pauses);
+                self.blocked_token = Some(token);
+                let client = Arc::clone(&self.shared.client);
+                self.waiting = Some(Box::pin(async move {
+                    client.ready().await;
+                    Finished::Ready
+                }));
+            }
+            Err(error) => self.handle_refused(&error),
+        }
+    }
+
+    fn handle_refused(&mut self, error: &SubmitError) {
+        self.session.handle_end(match error {
+            SubmitError::Unknown => End::Unknown,
+            SubmitError::Busy(_) | SubmitError::CutOff => End::Unavailable,
+            SubmitError::StorageFull => End::StorageFull,
+        });
+    }
+
+    fn handle_finished(&mut self, finished: Finished) {
+        self.waiting = None;
+        let out = &mut self.socket.out;
+        match finished {
+            Finished::Ready => {
+                if let Some(token) = self.blocked_token {
+                    self.submit(token);
+                }
+            }
+            Finished::Subscribed {
+                packet_id,
+                codes,
+                outcome: Ok(Outcome::Done),
+            } => {
+                self.codec.put_suback(packet_id, &codes, out);
+            }
+            Finished::Subscribed {
+                packet_id,
+                mut codes,
+                outcome: Ok(Outcome::Refused(Refusal::LimitReached)),
+            } => {
+                for code in &mut codes {
+                    if matches!(code, FilterCode::Granted(_)) {
+                        *code = FilterCode::Quota;
+                    }
+                }
+                self.codec.put_suback(packet_id, &codes, out);
+            }
+            Finished::Unsubscribed {
+                packet_id,
+                count,
+                outcome: Ok(Outcome::Done),
+            } => {
+                self.codec.put_unsuback(packet_id, count, out);
+            }
+            Finished::Subscribed { outcome, .. } | Finished::Unsubscribed { outcome, .. } => match outcome {
+                Ok(Outcome::Refused(_)) => self.session.handle_end(End::Fenced),
+                Ok(_) => self.session.handle_end(End::Unknown),
+                Err(error) => self.handle_refused(&error),
+            },
+        }
+    }
+
+    /// Last words, then the will, then the end of the session in the log.
+    async fn close(mut self, end: End) {
+        let metrics = &self.shared.metrics;
+        match end {
+            End::Fenced | End::TakenOver | End::Revoked => count(&metrics.fenced),
+            End::Unknown => count(&metrics.unknown),
+            End::Broke(_) => count(&metrics.protocol_errors),
+            _ => {}
+        }
+        let (device, epoch) = self.identity();
+        tracing::debug!(%device, epoch, ?end, "connection over");
+        if end == End::Revoked {
+            tracing::info!(target: "audit", action = "session.revoked", %device, epoch);
+        }
+        if let Some(reason) = end.reason() {
+            self.say_goodbye(reason);
+        }
+        self.socket.farewell().await;
+        drop(self.socket);
+        self.shared.sessions.remove(&device, &self.mailbox);
+        if self.session.take_will(end, &mut self.scratch) {
+            let client = &self.shared.client;
+            let sink: Arc<dyn AckSink> = Arc::new(Mailbox::default());
+            let publishing = async {
+                for _ in 0..CLOSE_ATTEMPTS_MAX {
+                    match client.submit_telemetry(&device, &self.scratch, &sink, 0) {
+                        Err(SubmitError::Busy(_)) => client.ready().await,
+                        Err(error) => return tracing::warn!(%device, %error, "will not published"),
+                        Ok(()) => return,
+                    }
+                }
+            };
+            let _ = timeout(CLOSE_WAIT, publishing).await;
+        }
+        if !end.is_known_above() {
+            admit::close(&*self.shared.client, device, epoch).await;
+        }
+    }
+
+    fn say_goodbye(&mut self, reason: DisconnectReasonCode) {
+        self.codec.put_disconnect(reason, &mut self.socket.out);
+    }
+}
+
+/// A command of a session, submitted again while the cluster is busy.
+fn submit_command(
+    client: &Arc<dyn ShardClient>,
+    command: Command,
+) -> impl Future<Output = Result<Outcome, SubmitError>> + Send + use<> {
+    let client = Arc::clone(client);
+    async move {
+        loop {
+            match client.submit(command.clone()).await {
+                Err(SubmitError::Busy(_)) => client.ready().await,
+                other => return other,
+            }
+        }
+    }
+}
+
+async fn finish(waiting: &mut Option<Waiting>) -> Finished {
+    match waiting {
+        Some(waiting) => waiting.await,
+        None => pending().await,
+    }
+}
+
+/// What a poll of the socket did.
+enum Moved {
+    /// Bytes came in.
+    Read,
+    /// Everything was written.
+    Written,
+    /// The peer has closed.
+    Ended,
+}
+
+/// A stream with its two buffers. Polls can be dropped at any time without losing a byte.
+struct Socket<S> {
+    stream: S,
+    read: BytesMut,
+    out: BytesMut,
+    needs_flush: bool,
+}
+
+impl<S> Socket<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            read: BytesMut::new(),
+            out: BytesMut::new(),
+            needs_flush: false,
+        }
+    }
+
+    /// Writes what there is, then reads if it may. When it may not, it resolves once all is written,
+    /// since that may be what the reading waited for.
+    fn poll(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Moved>> {
+        let had_out = !self.out.is_empty();
+        match self.poll_write(cx) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) if had_out && !may_read => return Poll::Ready(Ok(Moved::Written)),
+            _ if !may_read => return Poll::Pending,
+            _ => {}
+        }
+        if self.read.capacity() - self.read.len() < READ_BUFFER_BYTES / 4 {
+            self.read.reserve(READ_BUFFER_BYTES);
+        }
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read))?;
+        Poll::Ready(Ok(if read == 0 { Moved::Ended } else { Moved::Read }))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out.has_remaining() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.out.advance(written);
+                    self.needs_flush = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.needs_flush {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the rest and closes our side, within [`FAREWELL_WAIT`].
+    async fn farewell(&mut self) {
+        let parting = async {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+            self.stream.shutdown().await
+        };
+        let _ = timeout(FAREWELL_WAIT, parting).await;
+    }
+}

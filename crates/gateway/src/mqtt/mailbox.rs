@@ -1,0 +1,84 @@
+//! Where a connection's task finds what others have for it: ends of its messages, the end of its session.
+//!
+//! Filled from the consensus runtime and emptied by the one task; it holds no more than the messages
+//! in flight, and nothing is allocated per acknowledgement once its two lists have grown to that.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use dunlin_model::command::TelemetryAck;
+use dunlin_model::port::{AckSink, SessionEnd};
+use tokio::sync::Notify;
+
+/// Why the connection must close, as told from outside its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    /// The shard ended the session.
+    Session(SessionEnd),
+    /// This gateway is shutting down.
+    Shutdown,
+}
+
+const EVICTIONS: [Eviction; 5] = [
+    Eviction::Session(SessionEnd::TakenOver),
+    Eviction::Session(SessionEnd::CredentialRevoked),
+    Eviction::Session(SessionEnd::Deleted),
+    Eviction::Session(SessionEnd::GatewayLost),
+    Eviction::Shutdown,
+];
+
+/// One per connection.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    acks: Mutex<Vec<(u64, TelemetryAck)>>,
+    /// 0, or one more than the place in [`EVICTIONS`]. The first one counts.
+    eviction: AtomicU8,
+    wake: Notify,
+}
+
+impl Mailbox {
+    /// Moves the waiting ends into `into`, which must be empty.
+    pub(crate) fn drain(&self, into: &mut Vec<(u64, TelemetryAck)>) {
+        debug_assert!(into.is_empty(), "the caller has handled what it took before");
+        std::mem::swap(
+            &mut *self.acks.lock().unwrap_or_else(PoisonError::into_inner),
+            into,
+        );
+    }
+
+    /// Tells the connection to close.
+    pub(crate) fn evict(&self, eviction: Eviction) {
+        let place = EVICTIONS.iter().position(|e| *e == eviction).unwrap_or_default() as u8 + 1;
+        let _ = self
+            .eviction
+            .compare_exchange(0, place, Ordering::AcqRel, Ordering::Acquire);
+        self.wake.notify_one();
+    }
+
+    /// Whether the connection has to close.
+    pub(crate) fn eviction(&self) -> Option<Eviction> {
+        let place = self.eviction.load(Ordering::Acquire);
+        usize::from(place)
+            .checked_sub(1)
+            .and_then(|place| EVICTIONS.get(place).copied())
+    }
+
+    /// Resolves after something came in. One waiter only.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl AckSink for Mailbox {
+    fn on_ack(&self, token: u64, ack: TelemetryAck) {
+        let was_empty = {
+            let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            acks.push((token, ack));
+            acks.len() == 1
+        };
+        // The task takes everything at once: one call to wake it is enough.
+        if was_empty {
+            self.wake.notify_one();
+        }
+    }
+}

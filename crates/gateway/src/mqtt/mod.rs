@@ -1,0 +1,23 @@
+//! MQTT 3.1.1 and 5 towards devices, with IoT Hub's topics and names.
+//!
+//! [`session`] is the machine that decides; [`connection`] the thin shell that moves bytes between a
+//! socket, the machine and the cluster. [`admit`] turns a CONNECT into a session. [`wire`] is the
+//! only room that names the codec's packets on this side.
+
+pub(crate) mod admit;
+pub(crate) mod connection;
+pub(crate) mod damping;
+pub(crate) mod mailbox;
+pub mod session;
+pub mod topic;
+pub mod username;
+pub(crate) mod wire;
+
+/// The protocol versions spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    V3,
+    /// MQTT 5.
+    V5,
+}

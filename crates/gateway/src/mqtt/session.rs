@@ -1,0 +1,737 @@
+//! The machine of one admitted connection: packets, acknowledgements and time in; effects out.
+//!
+//! Pure: no socket, no clock, no cluster. The order of use is: [`Session::handle_packet`] for each
+//! packet while [`Session::can_take`], the shell carries out the [`Effect`]; [`Session::handle_ack`]
+//! for each end that the cluster reports; then [`Session::poll_puback`] until it is empty,
+//! [`Session::handle_time`], and [`Session::poll_end`]. PUBACKs leave in the order of the PUBLISHes
+//! and only for messages that are stored (invariant: no ack without a majority on disk).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use dunlin_model::command::{Receipt, TelemetryAck};
+use dunlin_model::id::DeviceId;
+use dunlin_model::limits::MESSAGE_BYTES_MAX;
+use dunlin_model::telemetry::{self, AuthMethod, Source};
+use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties};
+
+use super::Version;
+use super::topic::{self, TopicError};
+use super::wire::Incoming;
+pub use super::wire::{FilterCode, Will};
+use crate::bag;
+use crate::limits::{
+    FILTERS_MAX, KEEP_ALIVE_S_MAX, KEEP_ALIVE_WAIT_MAX, RECEIVE_MAX, TOKEN_GRACE, TOPIC_ALIAS_MAX,
+    UPLINK_IN_FLIGHT_BYTES_MAX, UPLINK_IN_FLIGHT_MAX,
+};
+
+/// What was agreed when the connection was admitted.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The device.
+    pub device: DeviceId,
+    /// Epoch of its session; the fence of its records.
+    pub epoch: u64,
+    /// How it proved itself.
+    pub auth: AuthMethod,
+    /// Protocol version.
+    pub version: Version,
+    /// Keep-alive that the client asked for, in seconds; 0 for none.
+    pub keep_alive_s: u16,
+    /// How long the token is valid from now on.
+    pub token_life: Duration,
+    /// Whether PUBACKs carry receipts.
+    pub receipts: bool,
+    /// What to publish at an ungraceful end.
+    pub will: Option<Will>,
+}
+
+/// What the shell has to do for a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// The record is in the scratch buffer: submit it with this token.
+    Submit(u64),
+    /// Submit these filters (none if empty), then answer with these codes.
+    Subscribe {
+        /// Of the SUBSCRIBE.
+        packet_id: u16,
+        /// Filters that are granted, with their QoS.
+        filters: Vec<(String, u8)>,
+        /// One per filter of the packet.
+        codes: Vec<FilterCode>,
+    },
+    /// Submit these filters (none if empty), then answer.
+    Unsubscribe {
+        /// Of the UNSUBSCRIBE.
+        packet_id: u16,
+        /// Own filters among them.
+        filters: Vec<String>,
+        /// Number of filters in the packet.
+        count: usize,
+    },
+    /// Answer a ping.
+    Pong,
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client said goodbye.
+    Disconnected,
+    /// The client said goodbye and wants its will published.
+    DisconnectedWithWill,
+    /// The socket was closed or failed.
+    Lost,
+    /// The client broke a rule.
+    Broke(DisconnectReasonCode),
+    /// The client was silent for too long.
+    KeepAlive,
+    /// The token is over, and so is its grace.
+    TokenExpired,
+    /// The client takes nothing of what we write.
+    WriteStalled,
+    /// A record was fenced: another session has taken over, or the credential is gone.
+    Fenced,
+    /// Nobody knows what became of a record.
+    Unknown,
+    /// The cluster is out of reach.
+    Unavailable,
+    /// The store is full.
+    StorageFull,
+    /// The same device connected again.
+    TakenOver,
+    /// The device was disabled or deleted, or its key rolled.
+    Revoked,
+    /// The shard had given this gateway up.
+    GatewayLost,
+    /// This gateway is shutting down.
+    Shutdown,
+}
+
+impl End {
+    /// What MQTT 5 clients are told; `None` when they said goodbye or are gone.
+    pub fn reason(self) -> Option<DisconnectReasonCode> {
+        use DisconnectReasonCode as Code;
+        Some(match self {
+            End::Disconnected | End::DisconnectedWithWill | End::Lost | End::WriteStalled => return None,
+            End::Broke(code) => code,
+            End::KeepAlive => Code::KeepAliveTimeout,
+            End::TokenExpired => Code::MaximumConnectTime,
+            End::Fenced | End::TakenOver => Code::SessionTakenOver,
+            // MQTT 5 has 0x88 for CONNACK only; of DISCONNECT's codes "busy" says to try again.
+            End::Unknown | End::Unavailable => Code::ServerBusy,
+            End::StorageFull => Code::QuotaExceeded,
+            End::Revoked => Code::NotAuthorized,
+            End::GatewayLost => Code::ServerBusy,
+            End::Shutdown => Code::ServerShuttingDown,
+        })
+    }
+
+    /// Whether the will is published. Not for a session that lost its right to speak.
+    pub fn fires_will(self) -> bool {
+        !matches!(
+            self,
+            End::Disconnected | End::Fenced | End::TakenOver | End::Revoked | End::GatewayLost
+        )
+    }
+
+    /// Whether the shard ended the session itself and need not be told.
+    pub fn is_known_above(self) -> bool {
+        matches!(self, End::TakenOver | End::Revoked | End::GatewayLost)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Uplink {
+    /// 0 for QoS 0.
+    packet_id: u16,
+    bytes: u32,
+    stored: Option<Receipt>,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Session {
+    terms: Terms,
+    silence_max: Duration,
+    heard: Instant,
+    token_ends: Instant,
+    /// In the order of their PUBLISHes; the first has token `first_token`.
+    uplinks: VecDeque<Uplink>,
+    first_token: u64,
+    in_flight_bytes: usize,
+    unacknowledged: u16,
+    /// Bags of aliased topics, by alias - 1.
+    aliases: Vec<Option<Box<str>>>,
+    bag: Vec<u8>,
+    end: Option<End>,
+}
+
+impl Session {
+    /// Begins at `now`.
+    pub fn new(terms: Terms, now: Instant) -> Self {
+        let silence_max = match terms.keep_alive_s {
+            0 => KEEP_ALIVE_WAIT_MAX,
+            seconds => (Duration::from_secs(u64::from(seconds)) * 3 / 2).min(KEEP_ALIVE_WAIT_MAX),
+        };
+        let token_ends = now + terms.token_life + TOKEN_GRACE;
+        Self {
+            silence_max,
+            heard: now,
+            token_ends,
+            uplinks: VecDeque::new(),
+            first_token: 0,
+            in_flight_bytes: 0,
+            unacknowledged: 0,
+            aliases: Vec::new(),
+            bag: Vec::new(),
+            end: None,
+            terms,
+        }
+    }
+
+    /// What was agreed.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Keep-alive that an MQTT 5 client is told to use instead of its own, in seconds.
+    pub fn server_keep_alive_s(keep_alive_s: u16) -> Option<u16> {
+        (keep_alive_s == 0 || keep_alive_s > KEEP_ALIVE_S_MAX).then_some(KEEP_ALIVE_S_MAX)
+    }
+
+    /// Whether another packet may be handled: the connection goes on and its bounds are not reached.
+    pub fn can_take(&self) -> bool {
+        self.end.is_none()
+            && self.uplinks.len() < UPLINK_IN_FLIGHT_MAX
+            && self.in_flight_bytes < UPLINK_IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Bytes came from the client at `now`: it is alive.
+    pub fn handle_heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Takes a packet. A record to submit replaces the content of `scratch`.
+    pub(crate) fn handle_packet(&mut self, packet: Incoming, scratch: &mut BytesMut) -> Effect {
+        match packet {
+            Incoming::Publish(publish) => self.handle_publish(&publish, scratch),
+            Incoming::Ping => Effect::Pong,
+            Incoming::Ack => Effect::None,
+            Incoming::Subscribe { packet_id, filters } => self.handle_subscribe(packet_id, filters),
+            Incoming::Unsubscribe { packet_id, filters } => self.handle_unsubscribe(packet_id, filters),
+            Incoming::Disconnect { with_will } => {
+                self.handle_end(if with_will {
+                    End::DisconnectedWithWill
+                } else {
+                    End::Disconnected
+                });
+                Effect::None
+            }
+            // MQTT-3.1.0-2: a second CONNECT is a protocol violation.
+            Incoming::Connect(_) | Incoming::Unexpected => self.broke(DisconnectReasonCode::ProtocolError),
+        }
+    }
+
+    fn broke(&mut self, code: DisconnectReasonCode) -> Effect {
+        self.handle_end(End::Broke(code));
+        Effect::None
+    }
+
+    fn handle_publish(&mut self, publish: &Publish, scratch: &mut BytesMut) -> Effect {
+        if publish.qos == QoS::ExactlyOnce {
+            return self.broke(DisconnectReasonCode::QosNotSupported);
+        }
+        let packet_id = match publish.qos {
+            QoS::AtMostOnce => 0,
+            _ => publish.packet_id.map_or(0, |id| id.get()),
+        };
+        if packet_id != 0 && self.terms.version == Version::V5 && self.unacknowledged >= RECEIVE_MAX {
+            return self.broke(DisconnectReasonCode::ReceiveMaximumExceeded);
+        }
+        if let Err(code) = self.fill_bag(publish) {
+            return self.broke(code);
+        }
+        let source = if publish.retain {
+            Source::MqttRetain
+        } else {
+            Source::Mqtt
+        };
+        match self.encode(source, &publish.payload, scratch) {
+            Err(code) => self.broke(code),
+            Ok(bytes) => {
+                let token = self.first_token + self.uplinks.len() as u64;
+                self.uplinks.push_back(Uplink {
+                    packet_id,
+                    bytes: bytes as u32,
+                    stored: None,
+                });
+                self.in_flight_bytes += bytes;
+                self.unacknowledged += u16::from(packet_id != 0);
+                Effect::Submit(token)
+            }
+        }
+    }
+
+    /// Leaves the message's property bag in `self.bag`.
+    fn fill_bag(&mut self, publish: &Publish) -> Result<(), DisconnectReasonCode> {
+        self.bag.clear();
+        let topic: &str = &publish.topic;
+        let alias = publish
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.topic_alias);
+        if topic.is_empty() {
+            let place = usize::from(alias.ok_or(DisconnectReasonCode::ProtocolError)?.get()) - 1;
+            let bag = self.aliases.get(place).and_then(Option::as_deref);
+            self.bag
+                .extend_from_slice(bag.ok_or(DisconnectReasonCode::ProtocolError)?.as_bytes());
+        } else {
+            let bag = topic::telemetry_bag(topic, &self.terms.device).map_err(reason_of_topic)?;
+            if let Some(alias) = alias {
+                if alias.get() > TOPIC_ALIAS_MAX {
+                    return Err(DisconnectReasonCode::TopicAliasInvalid);
+                }
+                let place = usize::from(alias.get()) - 1;
+                if self.aliases.len() <= place {
+                    self.aliases.resize(place + 1, None);
+                }
+                self.aliases[place] = Some(bag.into());
+            }
+            self.bag.extend_from_slice(bag.as_bytes());
+        }
+        if let Some(properties) = &publish.properties {
+            append_properties(&mut self.bag, properties);
+            bag::check(&self.bag).map_err(|_| DisconnectReasonCode::QuotaExceeded)?;
+        }
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        source: Source,
+        payload: &[u8],
+        scratch: &mut BytesMut,
+    ) -> Result<usize, DisconnectReasonCode> {
+        if self.bag.len() + payload.len() > MESSAGE_BYTES_MAX {
+            return Err(DisconnectReasonCode::PacketTooLarge);
+        }
+        scratch.clear();
+        let terms = &self.terms;
+        Ok(telemetry::encode(
+            scratch,
+            source,
+            terms.auth,
+            terms.epoch,
+            &terms.device,
+            (&self.bag, payload),
+        ))
+    }
+
+    fn handle_subscribe(&mut self, packet_id: u16, wanted: Vec<(String, u8)>) -> Effect {
+        if wanted.len() > FILTERS_MAX {
+            return self.broke(DisconnectReasonCode::QuotaExceeded);
+        }
+        let (mut filters, mut codes) = (Vec::new(), Vec::with_capacity(wanted.len()));
+        for (filter, qos) in wanted {
+            if topic::is_own_filter(&filter, &self.terms.device) {
+                let granted = qos.min(1);
+                codes.push(FilterCode::Granted(granted));
+                filters.push((filter, granted));
+            } else {
+                codes.push(FilterCode::NotOwn);
+            }
+        }
+        Effect::Subscribe {
+            packet_id,
+            filters,
+            codes,
+        }
+    }
+
+    fn handle_unsubscribe(&mut self, packet_id: u16, mut filters: Vec<String>) -> Effect {
+        let count = filters.len();
+        if count > FILTERS_MAX {
+            return self.broke(DisconnectReasonCode::QuotaExceeded);
+        }
+        filters.retain(|filter| topic::is_own_filter(filter, &self.terms.device));
+        Effect::Unsubscribe {
+            packet_id,
+            filters,
+            count,
+        }
+    }
+
+    /// The record of `token` has this end.
+    pub fn handle_ack(&mut self, token: u64, ack: TelemetryAck) {
+        let place = token
+            .checked_sub(self.first_token)
+            .and_then(|place| usize::try_from(place).ok());
+        let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) else {
+            return;
+        };
+        match ack {
+            TelemetryAck::Stored(receipt) => uplink.stored = Some(receipt),
+            TelemetryAck::Fenced => self.handle_end(End::Fenced),
+            TelemetryAck::Unknown => self.handle_end(End::Unknown),
+        }
+    }
+
+    /// The next PUBACK that may leave: its packet id, and the receipt for those who asked for it.
+    pub fn poll_puback(&mut self) -> Option<(u16, Option<Receipt>)> {
+        while let Some(Uplink {
+            packet_id,
+            bytes,
+            stored: Some(receipt),
+        }) = self.uplinks.front().copied()
+        {
+            self.uplinks.pop_front();
+            self.first_token += 1;
+            self.in_flight_bytes -= bytes as usize;
+            if packet_id != 0 {
+                self.unacknowledged -= 1;
+                return Some((packet_id, self.terms.receipts.then_some(receipt)));
+            }
+        }
+        None
+    }
+
+    /// When [`handle_time`](Self::handle_time) has something to do at the latest.
+    pub fn poll_timeout(&self) -> Instant {
+        (self.heard + self.silence_max).min(self.token_ends)
+    }
+
+    /// Looks at the time.
+    pub fn handle_time(&mut self, now: Instant) {
+        if now >= self.token_ends {
+            self.handle_end(End::TokenExpired);
+        } else if now.saturating_duration_since(self.heard) >= self.silence_max {
+            self.handle_end(End::KeepAlive);
+        }
+    }
+
+    /// The connection is over for this reason; the first one counts.
+    pub fn handle_end(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// Whether the connection is over, and why.
+    pub fn poll_end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Writes the record of the will into `scratch`, if one is to be published for this end.
+    pub fn take_will(&mut self, end: End, scratch: &mut BytesMut) -> bool {
+        let Some(will) = self.terms.will.take() else {
+            return false;
+        };
+        if !end.fires_will() {
+            return false;
+        }
+        let Ok(bag) = topic::telemetry_bag(&will.topic, &self.terms.device) else {
+            return false;
+        };
+        self.bag.clear();
+        self.bag.extend_from_slice(bag.as_bytes());
+        bag::append(&mut self.bag, "iothub-MessageType", "Will");
+        if let Some(content_type) = &will.content_type {
+            bag::append(&mut self.bag, "$.ct", content_type);
+        }
+        for (key, value) in &will.user_properties {
+            bag::append(&mut self.bag, key, value);
+        }
+        bag::check(&self.bag).is_ok() && self.encode(Source::Will, &will.payload, scratch).is_ok()
+    }
+}
+
+/// Whether `will` may be published by `device`; otherwise the CONNECT is refused.
+pub(crate) fn is_own_will(will: &Will, device: &DeviceId) -> bool {
+    will.qos < 2 && topic::telemetry_bag(&will.topic, device).is_ok()
+}
+
+fn append_properties(bag: &mut Vec<u8>, properties: &PublishProperties) {
+    if let Some(content_type) = &properties.content_type {
+        bag::append(bag, "$.ct", content_type);
+    }
+    for (key, value) in &properties.user_properties {
+        bag::append(bag, key, value);
+    }
+}
+
+fn reason_of_topic(error: TopicError) -> DisconnectReasonCode {
+    match error {
+        TopicError::NotOwn => DisconnectReasonCode::TopicNameInvalid,
+        TopicError::Bag(_) => DisconnectReasonCode::QuotaExceeded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use dunlin_model::id::ShardId;
+    use dunlin_model::telemetry::Record;
+    use dunlin_model::wire::Reader;
+
+    const OWN: &str = "devices/dev-1/messages/events/a=b";
+
+    fn session(version: Version) -> (Session, Instant) {
+        let now = Instant::now();
+        let terms = Terms {
+            device: DeviceId::parse("dev-1").unwrap(),
+            epoch: 7,
+            auth: AuthMethod::DeviceKey,
+            version,
+            keep_alive_s: 60,
+            token_life: Duration::from_secs(3600),
+            receipts: version == Version::V5,
+            will: None,
+        };
+        (Session::new(terms, now), now)
+    }
+
+    fn publish(topic: &str, qos: QoS, id: u16) -> Incoming {
+        Incoming::Publish(Box::new(Publish {
+            dup: false,
+            retain: false,
+            qos,
+            topic: topic.into(),
+            packet_id: std::num::NonZeroU16::new(id),
+            payload: Bytes::from_static(b"hi"),
+            properties: None,
+        }))
+    }
+
+    fn with_properties(topic: &str, id: u16, properties: PublishProperties) -> Incoming {
+        let Incoming::Publish(mut packet) = publish(topic, QoS::AtLeastOnce, id) else {
+            unreachable!()
+        };
+        packet.properties = Some(properties);
+        Incoming::Publish(packet)
+    }
+
+    fn stored(offset: u64) -> TelemetryAck {
+        TelemetryAck::Stored(Receipt {
+            shard: ShardId(1),
+            offset,
+            term: 3,
+        })
+    }
+
+    fn record(scratch: &BytesMut) -> Record {
+        Record::decode(&mut Reader::new(scratch.clone().freeze())).unwrap()
+    }
+
+    #[test]
+    fn pubacks_leave_in_publish_order_and_only_when_stored() {
+        let (mut session, _) = session(Version::V3);
+        let mut scratch = BytesMut::new();
+        for (id, token) in [(10, 0), (0, 1), (20, 2), (30, 3)] {
+            let qos = if id == 0 {
+                QoS::AtMostOnce
+            } else {
+                QoS::AtLeastOnce
+            };
+            assert_eq!(
+                session.handle_packet(publish(OWN, qos, id), &mut scratch),
+                Effect::Submit(token)
+            );
+        }
+        let read = record(&scratch);
+        assert_eq!(
+            (read.fence, read.source, &read.bag[..], &read.payload[..]),
+            (7, Source::Mqtt, &b"a=b"[..], &b"hi"[..])
+        );
+        session.handle_ack(2, stored(12));
+        assert_eq!(session.poll_puback(), None);
+        session.handle_ack(0, stored(10));
+        assert_eq!(session.poll_puback(), Some((10, None)));
+        assert_eq!(session.poll_puback(), None);
+        session.handle_ack(1, stored(11));
+        assert_eq!(session.poll_puback(), Some((20, None)));
+        assert_eq!(session.poll_puback(), None);
+        session.handle_ack(3, TelemetryAck::Unknown);
+        assert_eq!(
+            (session.poll_puback(), session.poll_end()),
+            (None, Some(End::Unknown))
+        );
+        session.handle_ack(99, stored(1));
+        session.handle_ack(0, stored(1));
+    }
+
+    #[test]
+    fn bounds_stop_the_reading() {
+        let (mut session, _) = session(Version::V3);
+        let mut scratch = BytesMut::new();
+        for id in 1..=UPLINK_IN_FLIGHT_MAX as u16 {
+            assert!(session.can_take());
+            session.handle_packet(publish(OWN, QoS::AtLeastOnce, id), &mut scratch);
+        }
+        assert!(!session.can_take());
+        session.handle_ack(0, stored(0));
+        assert!(!session.can_take());
+        session.poll_puback();
+        assert!(session.can_take());
+    }
+
+    #[test]
+    fn broken_rules_end_the_connection() {
+        use DisconnectReasonCode as Code;
+        for (packet, code) in [
+            (publish(OWN, QoS::ExactlyOnce, 1), Code::QosNotSupported),
+            (
+                publish("devices/dev-2/messages/events/", QoS::AtLeastOnce, 1),
+                Code::TopicNameInvalid,
+            ),
+            (publish("", QoS::AtLeastOnce, 1), Code::ProtocolError),
+            (Incoming::Unexpected, Code::ProtocolError),
+            (
+                Incoming::Subscribe {
+                    packet_id: 1,
+                    filters: vec![("a".into(), 1); 51],
+                },
+                Code::QuotaExceeded,
+            ),
+        ] {
+            let (mut session, _) = session(Version::V5);
+            let mut scratch = BytesMut::new();
+            assert_eq!(session.handle_packet(packet, &mut scratch), Effect::None);
+            assert_eq!(session.poll_end(), Some(End::Broke(code)));
+            assert!(!session.can_take() && scratch.is_empty());
+        }
+    }
+
+    #[test]
+    fn receive_maximum_is_enforced_for_mqtt_5() {
+        let (mut session, _) = session(Version::V5);
+        let mut scratch = BytesMut::new();
+        for id in 1..=RECEIVE_MAX {
+            session.handle_packet(publish(OWN, QoS::AtLeastOnce, id), &mut scratch);
+        }
+        assert_eq!(session.poll_end(), None);
+        session.handle_packet(publish(OWN, QoS::AtLeastOnce, 1000), &mut scratch);
+        assert_eq!(
+            session.poll_end(),
+            Some(End::Broke(DisconnectReasonCode::ReceiveMaximumExceeded))
+        );
+    }
+
+    #[test]
+    fn mqtt_5_properties_and_aliases_store_like_a_bag() {
+        let (mut session, _) = session(Version::V5);
+        let mut scratch = BytesMut::new();
+        let properties = PublishProperties {
+            topic_alias: std::num::NonZeroU16::new(10),
+            content_type: Some("application/json".into()),
+            user_properties: vec![("a b".into(), "c&d".into())],
+            ..PublishProperties::default()
+        };
+        session.handle_packet(with_properties(OWN, 1, properties), &mut scratch);
+        assert_eq!(
+            &record(&scratch).bag[..],
+            b"a=b&%24.ct=application%2Fjson&a%20b=c%26d"
+        );
+        let alias_only = PublishProperties {
+            topic_alias: std::num::NonZeroU16::new(10),
+            ..PublishProperties::default()
+        };
+        session.handle_packet(with_properties("", 2, alias_only), &mut scratch);
+        assert_eq!(&record(&scratch).bag[..], b"a=b");
+        session.handle_ack(0, stored(4));
+        assert_eq!(
+            session
+                .poll_puback()
+                .and_then(|(_, receipt)| receipt)
+                .map(|r| r.to_string()),
+            Some("1/4/3".into())
+        );
+        let unset = PublishProperties {
+            topic_alias: std::num::NonZeroU16::new(3),
+            ..PublishProperties::default()
+        };
+        session.handle_packet(with_properties("", 3, unset), &mut scratch);
+        assert_eq!(
+            session.poll_end(),
+            Some(End::Broke(DisconnectReasonCode::ProtocolError))
+        );
+    }
+
+    #[test]
+    fn an_alias_beyond_the_maximum_breaks() {
+        let (mut session, _) = session(Version::V5);
+        let properties = PublishProperties {
+            topic_alias: std::num::NonZeroU16::new(11),
+            ..PublishProperties::default()
+        };
+        session.handle_packet(with_properties(OWN, 1, properties), &mut BytesMut::new());
+        assert_eq!(
+            session.poll_end(),
+            Some(End::Broke(DisconnectReasonCode::TopicAliasInvalid))
+        );
+    }
+
+    #[test]
+    fn silence_and_expiry_end_the_connection() {
+        let (mut session, now) = session(Version::V3);
+        assert_eq!(session.poll_timeout(), now + Duration::from_secs(90));
+        session.handle_time(now + Duration::from_secs(89));
+        assert_eq!(session.poll_end(), None);
+        let later = now + Duration::from_secs(3600) + TOKEN_GRACE;
+        session.handle_heard(later - Duration::from_secs(1));
+        assert_eq!(session.poll_timeout(), later);
+        session.handle_time(later);
+        assert_eq!(session.poll_end(), Some(End::TokenExpired));
+        let (mut silent, now) = self::session(Version::V3);
+        silent.handle_time(now + Duration::from_secs(90));
+        assert_eq!(silent.poll_end(), Some(End::KeepAlive));
+    }
+
+    #[test]
+    fn subscriptions_are_granted_per_filter() {
+        let (mut session, _) = session(Version::V3);
+        let filters = vec![("$iothub/methods/POST/#".to_owned(), 2), ("#".to_owned(), 0)];
+        let effect = session.handle_packet(
+            Incoming::Subscribe {
+                packet_id: 9,
+                filters,
+            },
+            &mut BytesMut::new(),
+        );
+        let codes = vec![FilterCode::Granted(1), FilterCode::NotOwn];
+        assert_eq!(
+            effect,
+            Effect::Subscribe {
+                packet_id: 9,
+                filters: vec![("$iothub/methods/POST/#".into(), 1)],
+                codes
+            }
+        );
+    }
+
+    #[test]
+    fn a_will_is_telemetry_of_its_own_kind() {
+        let (mut session, _) = session(Version::V3);
+        let will = Will {
+            topic: "devices/dev-1/messages/events/x=1".into(),
+            payload: b"gone".to_vec(),
+            qos: 1,
+            content_type: None,
+            user_properties: vec![],
+        };
+        session.terms.will = Some(will.clone());
+        let mut scratch = BytesMut::new();
+        assert!(session.take_will(End::Lost, &mut scratch));
+        let read = record(&scratch);
+        assert_eq!(
+            (read.source, &read.bag[..]),
+            (Source::Will, &b"x=1&iothub-MessageType=Will"[..])
+        );
+        assert!(!session.take_will(End::Lost, &mut scratch));
+        session.terms.will = Some(will);
+        assert!(!session.take_will(End::Disconnected, &mut scratch));
+    }
+}

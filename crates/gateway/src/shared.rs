@@ -1,0 +1,70 @@
+//! What every connection of a gateway shares.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dunlin_model::id::DeviceId;
+use dunlin_model::port::ShardClient;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Hooks;
+use crate::metrics::Metrics;
+use crate::mqtt::damping::Damper;
+use crate::sessions::Sessions;
+
+/// One per gateway.
+pub(crate) struct Shared {
+    /// The cluster.
+    pub(crate) client: Arc<dyn ShardClient>,
+    /// Names of the hub, without ports; never empty.
+    pub(crate) host_names: Vec<String>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hooks: Hooks,
+    damper: Mutex<Damper>,
+    /// One permit per connection of any kind.
+    pub(crate) connections: Arc<Semaphore>,
+    /// One permit per open event stream.
+    pub(crate) event_streams: Arc<Semaphore>,
+    /// Cancelled when draining begins.
+    pub(crate) draining: CancellationToken,
+    /// Every task of the gateway; draining waits for them.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        client: Arc<dyn ShardClient>,
+        host_names: Vec<String>,
+        connections_max: usize,
+        hooks: Hooks,
+    ) -> Self {
+        Self {
+            client,
+            host_names,
+            sessions: Arc::default(),
+            metrics: Arc::default(),
+            hooks,
+            damper: Mutex::default(),
+            connections: Arc::new(Semaphore::new(connections_max)),
+            event_streams: Arc::new(Semaphore::new(crate::limits::EVENT_STREAMS_MAX)),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.hooks.now_ms)()
+    }
+
+    /// Counts a verified connect of `device` and says how long it has to wait.
+    pub(crate) fn damp(&self, device: &DeviceId) -> Duration {
+        self.damper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .handle_connect(device, Instant::now())
+    }
+}

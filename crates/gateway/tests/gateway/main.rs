@@ -1,0 +1,9 @@
+//! The doors through real sockets, in front of a cluster in memory.
+
+// A panic is how a test fails; clippy knows that of test functions, not of their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod http;
+mod mqtt;
+mod world;

@@ -1,0 +1,274 @@
+//! A gateway on port 0 in front of a fake cluster, and clients of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
+use dunlin_gateway::mqtt::Version;
+use dunlin_gateway::tls::client_config;
+use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
+use dunlin_model::id::DeviceId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::fake::{FakeCluster, KEY};
+
+pub(crate) const HOST: &str = "hub.example";
+pub(crate) const NOW_S: u64 = 1_700_000_000;
+
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    pub(crate) cluster: Arc<FakeCluster>,
+    pub(crate) device: DeviceId,
+    pub(crate) identity: TlsIdentity,
+    pub(crate) roots: Vec<u8>,
+}
+
+pub(crate) fn certificate() -> (Vec<u8>, Vec<u8>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    (
+        made.cert.pem().into_bytes(),
+        made.signing_key.serialize_pem().into_bytes(),
+    )
+}
+
+impl World {
+    pub(crate) async fn new() -> World {
+        Self::with_connections_max(1000).await
+    }
+
+    pub(crate) async fn with_connections_max(connections_max: usize) -> World {
+        let cluster = FakeCluster::new();
+        let device = cluster.add_device("dev-1");
+        let (chain, key) = certificate();
+        let identity = TlsIdentity::from_pem(&chain, &key).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = GatewayConfig {
+            host_names: vec![HOST.into(), "localhost".into()],
+            mqtts: vec![any],
+            https: vec![any],
+            mqtt_plain: Some(any),
+            tls: identity.clone(),
+            connections_max,
+        };
+        let hooks = Hooks {
+            now_ms: Arc::new(|| NOW_S * 1000),
+            is_admin_token: Arc::new(|token| token == "the-admin"),
+            metrics_text: Arc::new(|| "# EOF\n".into()),
+            extra: Some(axum::Router::new().route("/console", axum::routing::get(|| async { "console" }))),
+            ..Hooks::default()
+        };
+        let gateway = Gateway::start(config, cluster.clone(), hooks).await.unwrap();
+        World {
+            gateway,
+            cluster,
+            device,
+            identity,
+            roots: chain,
+        }
+    }
+
+    pub(crate) fn tcp(&self) -> Transport {
+        Transport::Tcp {
+            address: self.gateway.mqtt_plain_address().unwrap().to_string(),
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Transport {
+        Transport::Tls {
+            address: self.gateway.mqtts_addresses()[0].to_string(),
+            server_name: "localhost".into(),
+            config: client_config(&self.roots).unwrap(),
+        }
+    }
+
+    pub(crate) fn websocket(&self) -> Transport {
+        Transport::WebSocket {
+            address: self.gateway.https_addresses()[0].to_string(),
+            server_name: "localhost".into(),
+            config: client_config(&self.roots).unwrap(),
+        }
+    }
+
+    pub(crate) fn options(&self, version: Version) -> ConnectOptions {
+        let token = device_token(HOST, "dev-1", KEY, NOW_S + 3600).unwrap();
+        ConnectOptions {
+            version,
+            ..ConnectOptions::new(self.tcp(), HOST, "dev-1", token)
+        }
+    }
+
+    pub(crate) async fn connect(&self, version: Version) -> Client {
+        Client::connect(&self.options(version)).await.unwrap()
+    }
+
+    /// The code of a refused connect.
+    pub(crate) async fn refusal(&self, options: &ConnectOptions) -> u8 {
+        match Client::connect(options).await {
+            Err(ClientError::Refused(code)) => code,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("admitted"),
+        }
+    }
+
+    /// What the hub answers to these bytes on a new connection until it closes.
+    pub(crate) async fn answer_to(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.gateway.mqtt_plain_address().unwrap())
+            .await
+            .unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after what the hub had not read is a close as well.
+        let reading = async {
+            let mut chunk = [0; 1024];
+            while let Ok(read) = stream.read(&mut chunk).await {
+                if read == 0 {
+                    break;
+                }
+                answer.extend_from_slice(&chunk[..read]);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("the hub closes");
+        answer
+    }
+
+    pub(crate) fn service_token(&self, policy: &str) -> String {
+        auth::sign(HOST, KEY, NOW_S + 3600, Some(policy)).unwrap()
+    }
+
+    pub(crate) async fn https(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.gateway.https_addresses()[0])
+            .await
+            .unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(client_config(&self.roots).unwrap())
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    /// A request by `iothubowner`.
+    pub(crate) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let token = self.service_token("iothubowner");
+        let mut all = vec![("Authorization", token.as_str())];
+        all.extend_from_slice(headers);
+        self.http_as(method, path, &all, body.as_bytes()).await
+    }
+
+    pub(crate) async fn http_as(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut stream = self.https().await;
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let _ = stream.write_all(body).await;
+        let mut bytes = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
+            .await
+            .unwrap();
+        Answer::parse(&bytes)
+    }
+
+    /// Opens an event stream; see [`read_until`].
+    pub(crate) async fn event_stream(&self, path: &str, headers: &[(&str, &str)]) -> TlsStream<TcpStream> {
+        let mut stream = self.https().await;
+        let token = self.service_token("service");
+        let mut request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {token}\r\nAccept: text/event-stream\r\n"
+        );
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
+/// Reads until `pattern` has come; returns everything.
+pub(crate) async fn read_until(stream: &mut TlsStream<TcpStream>, pattern: &str) -> String {
+    let mut seen = String::new();
+    let mut chunk = [0; 4096];
+    let reading = async {
+        while !seen.contains(pattern) {
+            let read = stream.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "closed after {seen}");
+            seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reading)
+        .await
+        .expect("the pattern comes");
+    seen
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
+        let headers = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Self {
+            status,
+            headers,
+            body: body.to_owned(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    pub(crate) fn error_code(&self) -> &str {
+        self.headers.get("iothub-errorcode").map_or("", String::as_str)
+    }
+}
+
+/// The next event, within a bound that only a hub that hangs would reach.
+pub(crate) async fn next(client: &mut Client) -> Event {
+    tokio::time::timeout(Duration::from_secs(20), client.next_event())
+        .await
+        .expect("an event comes")
+}
+
+pub(crate) fn puback(id: u16) -> Event {
+    Event::Puback { id, receipt: None }
+}
+
+pub(crate) const TOPIC: &str = "devices/dev-1/messages/events/a=b";

@@ -1,0 +1,235 @@
+//! What can be asked of a shard, and what it answers: the words on both sides of the road.
+//!
+//! A command changes state and goes through the log; a query does not. What a command means is
+//! decided in [`crate::shard::state`]; how it gets there, in `cluster`.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeviceId, ShardId, StreamId};
+use crate::identity::{Condition, DeviceRecord, DeviceSpec, SessionRecord};
+
+/// A change that a door asks for. Each concerns one device, whose slot finds the shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Creates or changes a device. New keys or a status of disabled raise its generation.
+    DevicePut {
+        /// Which.
+        device: DeviceId,
+        /// What to store.
+        spec: DeviceSpec,
+        /// When.
+        condition: Condition,
+    },
+    /// Removes a device with all that belongs to it.
+    DeviceDelete {
+        /// Which.
+        device: DeviceId,
+        /// When.
+        condition: Condition,
+    },
+    /// The end of a CONNECT: fences every earlier session of the device.
+    SessionOpen {
+        /// Who connected.
+        device: DeviceId,
+        /// The generation of the credential that was checked.
+        generation: u64,
+        /// The gateway that holds the connection.
+        held_by: StreamId,
+        /// Whether the session outlives the connection. `false` forgets earlier subscriptions.
+        persistent: bool,
+    },
+    /// A connection is over. Does nothing when a later session has taken its place.
+    SessionClose {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        epoch: u64,
+    },
+    /// Topic filters that the device wants; the door has checked them.
+    Subscribe {
+        /// Whose.
+        device: DeviceId,
+        /// Of which session.
+        epoch: u64,
+        /// Filter and granted QoS.
+        filters: Vec<(String, u8)>,
+    },
+    /// Topic filters that the device no longer wants.
+    Unsubscribe {
+        /// Whose.
+        device: DeviceId,
+        /// Of which session.
+        epoch: u64,
+        /// The filters.
+        filters: Vec<String>,
+    },
+}
+
+impl Command {
+    /// The device that the command concerns.
+    pub fn device(&self) -> &DeviceId {
+        match self {
+            Command::DevicePut { device, .. }
+            | Command::DeviceDelete { device, .. }
+            | Command::SessionOpen { device, .. }
+            | Command::SessionClose { device, .. }
+            | Command::Subscribe { device, .. }
+            | Command::Unsubscribe { device, .. } => device,
+        }
+    }
+}
+
+/// What became of a command. The order of refusals is the order in which `apply` checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The device as it is stored now.
+    Stored(DeviceRecord),
+    /// It is gone, or the session is over, or the subscription is kept.
+    Done,
+    /// The session is open.
+    SessionOpened {
+        /// Its epoch; goes into every record of the session.
+        epoch: u64,
+        /// Whether an earlier session's subscriptions go on (MQTT: session present).
+        present: bool,
+        /// Stamp of the entry.
+        time_ms: u64,
+    },
+    /// Nothing changed, for this reason.
+    Refused(Refusal),
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// No such device.
+    #[error("device does not exist")]
+    UnknownDevice,
+    /// The device exists, but should not.
+    #[error("device already exists")]
+    AlreadyExists,
+    /// The device is in another version than the condition names.
+    #[error("the version does not match")]
+    VersionMismatch,
+    /// The credential was valid once; it has been rolled, or the device was disabled meanwhile.
+    #[error("the credential is no longer valid")]
+    StaleGeneration,
+    /// A later session of the same device has taken over.
+    #[error("a later session has taken over")]
+    Fenced,
+    /// The device may not connect.
+    #[error("device is disabled")]
+    Disabled,
+    /// A bound of the shard or the device is reached.
+    #[error("a limit is reached")]
+    LimitReached,
+}
+
+/// Where an event stands: the receipt of a message. Text form `shard/offset/term`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The shard.
+    pub shard: ShardId,
+    /// Dense offset in the shard.
+    pub offset: u64,
+    /// Term of the entry that stored it.
+    pub term: u64,
+}
+
+impl std::fmt::Display for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.shard, self.offset, self.term)
+    }
+}
+
+/// What became of one telemetry record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TelemetryAck {
+    /// On disk on a majority, and applied. The only variant that may be acknowledged to a device.
+    Stored(Receipt),
+    /// A later session, another generation, or no such device: close the connection without an ack.
+    Fenced,
+    /// Nobody knows: the road was lost before an answer came. Close the connection without an ack.
+    Unknown,
+}
+
+/// How fresh an answer must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consistency {
+    /// Sees every write that was acknowledged before the query began.
+    Linearizable,
+    /// What the leader has applied, without asking the others. A later fence corrects a stale answer.
+    Leader,
+}
+
+/// What can be read of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One device with its session.
+    Device(DeviceId),
+    /// Devices of one shard, by slot and name, after a cursor that an earlier page returned.
+    Devices {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`crate::limits::DEVICE_PAGE_MAX`] at most.
+        count_max: usize,
+    },
+    /// Counters of one shard.
+    Shard(ShardId),
+}
+
+/// What a query answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum View {
+    /// Answer to [`Query::Device`].
+    Device(Option<DeviceView>),
+    /// Answer to [`Query::Devices`].
+    Devices {
+        /// The page.
+        devices: Vec<DeviceView>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
+    /// Answer to [`Query::Shard`].
+    Shard(ShardView),
+}
+
+/// A device and its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// The registry's part.
+    pub record: DeviceRecord,
+    /// The session; the default one if there never was any.
+    pub session: SessionRecord,
+}
+
+/// Counters of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ShardView {
+    /// Registered devices.
+    pub device_count: u64,
+    /// Devices with a live session.
+    pub connected_count: u64,
+    /// First offset that can be read.
+    pub first_offset: u64,
+    /// Offset that the next event gets.
+    pub next_offset: u64,
+    /// Applied log index.
+    pub applied_index: u64,
+    /// Term of the answering leader.
+    pub term: u64,
+}
+
+/// Where to begin reading events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadFrom {
+    /// At this offset.
+    Offset(u64),
+    /// At the first event stamped at or after this time, milliseconds since 1970.
+    TimeMs(u64),
+    /// After the last event there is now.
+    End,
+}

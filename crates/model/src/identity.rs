@@ -1,0 +1,92 @@
+//! A device's identity as the registry keeps it: status, keys, and the generation that fences them.
+//!
+//! Disable, delete and key roll raise the generation in the same entry, so that whoever was let in
+//! with the old credential is fenced at once. Tokens are checked in `gateway`, never here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DeviceId;
+
+/// Whether a device may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceStatus {
+    /// It may.
+    #[default]
+    Enabled,
+    /// It may not, and what it holds open is closed.
+    Disabled,
+}
+
+/// The two keys of a device, Base64 of 16 to 64 bytes. Both are valid at any time, so that one can be rolled.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct SymmetricKeys {
+    /// First key.
+    pub primary: String,
+    /// Second key.
+    pub secondary: String,
+}
+
+impl std::fmt::Debug for SymmetricKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SymmetricKeys(..)")
+    }
+}
+
+/// What a service asks to store for a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// May it connect?
+    pub status: DeviceStatus,
+    /// Why not, in the operator's words; 128 characters at most, checked at the door.
+    pub status_reason: Option<String>,
+    /// Its keys. The door draws them when the service sends none.
+    pub keys: SymmetricKeys,
+}
+
+/// A device in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Its name.
+    pub device: DeviceId,
+    /// What the service stored.
+    pub spec: DeviceSpec,
+    /// Rises by one at each stored change; the registry's ETag.
+    pub version: u64,
+    /// Rises when a credential stops being valid. Drawn from one counter per shard, so that a device
+    /// that was deleted and made again never meets an old one.
+    pub generation: u64,
+    /// Stamp of the entry that made it, milliseconds since 1970.
+    pub created_ms: u64,
+    /// Stamp of the entry that last changed the status.
+    pub status_changed_ms: u64,
+}
+
+/// A device's session as the shard keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct SessionRecord {
+    /// Rises with each session; uplink records of an older one are fenced.
+    pub epoch: u64,
+    /// The gateway that holds the connection, as long as there is one.
+    pub held_by: Option<crate::id::StreamId>,
+    /// Stamp of the last change of `held_by`.
+    pub changed_ms: u64,
+    /// Whether the session outlives its connection (MQTT: clean session 0).
+    pub persistent: bool,
+    /// Topic filters that the device has subscribed to, with the granted QoS.
+    #[serde(default)]
+    pub subscriptions: std::collections::BTreeMap<String, u8>,
+}
+
+/// What must hold for a write to the registry to take place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// The device must not exist.
+    Absent,
+    /// The device must exist, in any version.
+    Present,
+    /// The device must exist in this version.
+    Version(u64),
+    /// Nothing is asked.
+    Any,
+}

@@ -1,0 +1,18 @@
+//! The words, the limits and the pure state machines of Dunlin, and the ports between its crates.
+//!
+//! Everything here is a value or a function of values: time comes in as an argument, what should
+//! happen in the world goes out as data. The crate reads no clock, opens no file and has no async
+//! runtime; its manifest is the proof. Shells that do touch the world implement the traits in
+//! [`port`]. To follow one message, start at [`telemetry`], then [`shard`].
+
+pub mod command;
+pub mod device;
+pub mod directory;
+pub mod id;
+pub mod identity;
+pub mod limits;
+pub mod port;
+pub mod shard;
+pub mod stream;
+pub mod telemetry;
+pub mod wire;

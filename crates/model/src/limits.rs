@@ -1,0 +1,46 @@
+//! Every bound of the system that more than one crate must agree on, with its relations proved at
+//! compile time. Bounds of one crate alone live in that crate.
+
+/// Slots that device ids hash to. Fixed for ever: state keys begin with the slot.
+pub const SLOT_COUNT: u16 = 4096;
+/// Shards of a cluster unless told otherwise at creation.
+pub const SHARD_COUNT_DEFAULT: u32 = 16;
+/// Shards that a cluster may have.
+pub const SHARD_COUNT_MAX: u32 = 256;
+/// Characters of a device id.
+pub const DEVICE_ID_BYTES_MAX: usize = 128;
+/// Bytes of one device-to-cloud message: property bag and payload together (IoT Hub: 256 KiB).
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of the property bag inside a message.
+pub const PROPERTY_BAG_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one telemetry record: a full message, its device id and its header.
+pub const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + DEVICE_ID_BYTES_MAX + 64;
+/// Bytes that a gateway gathers into one frame, and a shard into one log entry, before it closes it.
+/// The last record may exceed it by one record.
+pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
+/// Bytes of one log entry at the most.
+pub const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Commands in one frame at the most.
+pub const FRAME_COMMANDS_MAX: usize = 16 * 1024;
+/// Log entries that a shard leader keeps in flight; meanwhile commands gather into the next.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// Frames that a stream may have unanswered, and outcomes that the shard keeps for it.
+pub const STREAM_FRAMES_IN_FLIGHT_MAX: u64 = 64;
+/// Streams that a shard knows at one time (gateways, with their earlier incarnations).
+pub const STREAMS_PER_SHARD_MAX: usize = 1024;
+/// Bytes of one message between nodes at the most.
+pub const WIRE_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of events that one read returns at the most, beyond the first run.
+pub const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Devices that one page of a listing holds.
+pub const DEVICE_PAGE_MAX: usize = 1000;
+/// Milliseconds that the leader's clock may lead the last stamp of its log in one entry.
+pub const TIME_JUMP_MS_MAX: u64 = 24 * 3600 * 1000;
+
+// A frame that closed on the target plus one full record still fits one entry ...
+const _: () = assert!(BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
+// ... also when the shard had gathered up to its own target before it took the frame in ...
+const _: () = assert!(2 * BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
+// ... and one entry fits one message between nodes, header included.
+const _: () = assert!(ENTRY_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);
+const _: () = assert!(PROPERTY_BAG_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -1,0 +1,145 @@
+//! What the doors see of the cluster: one trait, whatever node they stand in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{BoxFuture, EventPage};
+use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, TelemetryAck, View};
+use crate::directory::Directory;
+use crate::id::{DeviceId, ShardId, StreamId};
+
+/// Why a command has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It was not taken on: a bound is reached. Nothing happened; try again later.
+    #[error("too much is waiting: {0}")]
+    Busy(&'static str),
+    /// It was taken on and no answer came in time. It may have happened, or may still happen.
+    #[error("no answer in time; the command may or may not take effect")]
+    Unknown,
+    /// This gateway has lost sight of the directory and admits nothing.
+    #[error("this gateway is cut off from the cluster")]
+    CutOff,
+    /// The shard's disk is full. Nothing happened; reads go on.
+    #[error("storage is full; writes are refused until space returns")]
+    StorageFull,
+}
+
+/// Why a query has no answer. Trying again is always safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// No leader answered in time.
+    #[error("shard {0} has no reachable leader")]
+    Unavailable(ShardId),
+    /// The shard number is not in the map.
+    #[error("shard {0} does not exist")]
+    NoSuchShard(ShardId),
+    /// The store behind it failed.
+    #[error("{0}")]
+    Store(String),
+    /// This gateway has lost sight of the directory.
+    #[error("this gateway is cut off from the cluster")]
+    CutOff,
+}
+
+/// Where acknowledgements of telemetry go: one per connection.
+///
+/// Called from the consensus runtime: push, notify, return. Never blocks.
+pub trait AckSink: Send + Sync {
+    /// The record submitted with `token` has this end. Tokens of one device come in log order.
+    fn on_ack(&self, token: u64, ack: TelemetryAck);
+}
+
+/// What the cluster sends down to a connection of this gateway.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Downlink {
+    /// To whom.
+    pub device: DeviceId,
+    /// To which session; an older or newer one ignores it.
+    pub epoch: u64,
+    /// What.
+    pub kind: DownlinkKind,
+}
+
+/// The kinds of things sent down.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum DownlinkKind {
+    /// The session is over: close the connection.
+    SessionEnded(SessionEnd),
+}
+
+/// Why a session was ended from above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SessionEnd {
+    /// The same device connected again.
+    TakenOver,
+    /// The device was disabled or its key rolled.
+    CredentialRevoked,
+    /// The device was deleted.
+    Deleted,
+    /// The shard gave the gateway up for lost.
+    GatewayLost,
+}
+
+/// Where things sent down to this gateway arrive. Never blocks.
+pub trait DownlinkSink: Send + Sync {
+    /// Hand `downlink` to the connection that holds the session, if it is still here.
+    fn on_downlink(&self, downlink: Downlink);
+
+    /// The sessions that this gateway holds, so that a new leader can compare.
+    fn sessions(&self) -> Vec<(DeviceId, u64)>;
+}
+
+/// The cluster, as doors see it. Implemented by `cluster`'s router.
+pub trait ShardClient: Send + Sync + 'static {
+    /// Who this gateway is in the eyes of the shard that `device` belongs to, just now. After a shard
+    /// gave this gateway up for lost it is a new stream, and sessions of the old one are over.
+    fn stream_id(&self, device: &DeviceId) -> StreamId;
+
+    /// The directory as this node sees it now.
+    fn directory(&self) -> Arc<Directory>;
+
+    /// Whether the directory was confirmed recently enough to admit anybody.
+    fn is_fresh(&self) -> bool;
+
+    /// The shard of a device.
+    fn shard_of(&self, device: &DeviceId) -> ShardId;
+
+    /// Submits one telemetry record (see [`crate::telemetry`]); its end goes to `sink` with `token`.
+    ///
+    /// Records of one device are stored in the order of these calls. Returns [`SubmitError::Busy`]
+    /// without taking the record when the budget of waiting bytes is used up; wait for
+    /// [`ready`](ShardClient::ready) and call again.
+    fn submit_telemetry(
+        &self,
+        device: &DeviceId,
+        record: &[u8],
+        sink: &Arc<dyn AckSink>,
+        token: u64,
+    ) -> Result<(), SubmitError>;
+
+    /// Resolves when the budget of waiting bytes has room again.
+    fn ready(&self) -> BoxFuture<'_, ()>;
+
+    /// Submits a command and waits for its outcome.
+    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>>;
+
+    /// Reads state.
+    fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>>;
+
+    /// Reads committed events of a shard. At the end of the log it waits up to `wait_ms` for more.
+    fn read_events(
+        &self,
+        shard: ShardId,
+        from: ReadFrom,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> BoxFuture<'_, Result<EventPage, QueryError>>;
+
+    /// Names the place where downlinks for this gateway go. Called once, before the doors open.
+    fn attach(&self, sink: Arc<dyn DownlinkSink>);
+
+    /// What an operator may ask of the cluster as a whole; JSON in and out, see `cluster::admin`.
+    fn admin(&self, request: Bytes) -> BoxFuture<'_, Result<Bytes, QueryError>>;
+}

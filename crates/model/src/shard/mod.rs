@@ -1,0 +1,83 @@
+//! A shard as a machine: batches in, outcomes, events and notices out.
+//!
+//! [`batch`] decides when gathered frames become a log entry, [`state`] what an entry does,
+//! [`stored`] how outcomes are kept for gateways that ask again. Nothing here waits or writes files.
+
+pub mod batch;
+mod fence;
+pub mod keys;
+pub mod meta;
+mod overlay;
+pub mod read;
+pub mod registry;
+pub mod state;
+pub mod stored;
+pub mod verdict;
+
+use crate::command::Command;
+use crate::id::{DeviceId, StreamId};
+use crate::port::{Frame, SessionEnd};
+
+/// One log entry of a shard, before it has an index.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// The leader's stamp, milliseconds since 1970: above every earlier one in this log.
+    pub time_ms: u64,
+    /// What is in it, in order.
+    pub parts: Vec<Part>,
+}
+
+/// One part of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// What a gateway sent.
+    Frame(Frame),
+    /// A gateway introduces itself. Does nothing if the stream is known.
+    StreamOpen(StreamId),
+    /// A gateway is gone: its stream is forgotten and its sessions end, a bounded number per entry.
+    GatewayGone(StreamId),
+    /// A command of the leader's own making, outside any stream.
+    Internal(Command),
+    /// Cut the event log here.
+    Seal,
+    /// Events below this offset are no longer kept.
+    Trim(u64),
+}
+
+/// A change that somebody beside the log has to hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A stream is known from here on.
+    StreamOpened(StreamId),
+    /// A stream was forgotten. `more` says that sessions of it are left: propose again.
+    StreamClosed {
+        /// Which.
+        stream: StreamId,
+        /// Whether another [`Part::GatewayGone`] is needed.
+        more: bool,
+    },
+    /// A session began; whoever held an earlier one was fenced.
+    SessionOpened {
+        /// Whose.
+        device: DeviceId,
+        /// Its epoch.
+        epoch: u64,
+        /// Who holds it.
+        held_by: StreamId,
+    },
+    /// A held session ended from above or by its gateway.
+    SessionEnded {
+        /// Whose.
+        device: DeviceId,
+        /// Its epoch.
+        epoch: u64,
+        /// Who held it.
+        held_by: StreamId,
+        /// Why; `None` when the gateway itself closed it.
+        reason: Option<SessionEnd>,
+    },
+    /// A device was created or changed.
+    DeviceChanged(DeviceId),
+    /// A device is gone.
+    DeviceDeleted(DeviceId),
+}

@@ -1,0 +1,78 @@
+//! Which records of an entry became events, kept for entries in which not all of them did.
+//!
+//! State reaches the disk by itself, the open block of the event log does not; after a crash the
+//! log is fed entries again that the state has long passed. What was fenced then can no longer be
+//! recomputed, so the rare entries with a rejected record leave a note here until the event log has
+//! made them durable. Notes are this replica's own and no part of snapshots or state hashes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::port::StoreError;
+use crate::wire::Reader;
+
+/// First two bytes of a note's key.
+const FAMILY: [u8; 2] = [0xFF, 0x04];
+
+pub(super) fn key(index: u64) -> Vec<u8> {
+    let mut key = FAMILY.to_vec();
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Keys of notes at or below `index`.
+pub(super) fn range_upto(index: u64) -> (Vec<u8>, Vec<u8>) {
+    (FAMILY.to_vec(), key(index.saturating_add(1)))
+}
+
+/// Whether `key` is that of a note.
+pub fn is_local(key: &[u8]) -> bool {
+    key.starts_with(&FAMILY)
+}
+
+/// What happened to one frame of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FrameVerdict {
+    /// Nothing of it was stored: a repetition, a gap, an unknown stream.
+    Skipped,
+    /// All but these places were stored.
+    Stored { fenced: Vec<u32> },
+}
+
+impl FrameVerdict {
+    pub(super) fn is_regular(&self) -> bool {
+        matches!(self, FrameVerdict::Stored { fenced } if fenced.is_empty())
+    }
+}
+
+pub(super) fn encode(verdicts: &[FrameVerdict]) -> Bytes {
+    let mut out = BytesMut::new();
+    for verdict in verdicts {
+        match verdict {
+            FrameVerdict::Skipped => out.put_u8(0),
+            FrameVerdict::Stored { fenced } => {
+                out.put_u8(1);
+                out.put_u32_le(fenced.len() as u32);
+                fenced.iter().for_each(|place| out.put_u32_le(*place));
+            }
+        }
+    }
+    out.freeze()
+}
+
+pub(super) fn decode(bytes: Bytes) -> Result<Vec<FrameVerdict>, StoreError> {
+    let corrupt =
+        |reason: String| StoreError::Corrupt { what: "note on rejected records".into(), reason };
+    let mut reader = Reader::new(bytes);
+    let mut verdicts = Vec::new();
+    while !reader.is_empty() {
+        let kind = reader.u8("verdict").map_err(|e| corrupt(e.to_string()))?;
+        if kind == 0 {
+            verdicts.push(FrameVerdict::Skipped);
+            continue;
+        }
+        let count = reader.u32("fenced count").map_err(|e| corrupt(e.to_string()))?;
+        let fenced = (0..count).map(|_| reader.u32("fenced place")).collect::<Result<_, _>>();
+        verdicts.push(FrameVerdict::Stored { fenced: fenced.map_err(|e| corrupt(e.to_string()))? });
+    }
+    Ok(verdicts)
+}

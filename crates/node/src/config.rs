@@ -1,0 +1,260 @@
+//! What an operator may tell a node: a TOML file, over defaults that make a complete hub of one node.
+//!
+//! A file with an unknown key or an impossible value is refused whole, with every problem listed at
+//! once by line and key. `config/dunlin.toml` is the annotated example.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use dunlin_cluster::Timing;
+pub use dunlin_model::directory::Role;
+use dunlin_model::limits::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX};
+use serde::Deserialize;
+
+/// Everything a node is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Where the node keeps what must outlive it.
+    pub data: PathBuf,
+    /// Cluster CA, join secret, admin token, shared by the nodes of a cluster; inside `data` if not given.
+    pub pki: Option<PathBuf>,
+    /// The hub's name, as devices put it into user names and tokens.
+    pub host_name: String,
+    /// Address that all doors listen on.
+    pub bind: IpAddr,
+    /// Port of MQTT over TLS.
+    pub mqtts_port: u16,
+    /// Port of HTTPS and of MQTT over WebSocket.
+    pub https_port: u16,
+    /// A second port of HTTPS, where the device SDKs look for WebSockets. Tried, not demanded.
+    pub https_alt_port: Option<u16>,
+    /// Port of MQTT without TLS; on loopback only.
+    pub mqtt_port: Option<u16>,
+    /// Port that other nodes reach this one on.
+    pub cluster_port: u16,
+    /// `host:port` that other nodes are told to reach this one on.
+    pub advertise: Option<String>,
+    /// Where other nodes may be found.
+    pub seeds: Vec<String>,
+    /// Shard nodes that form a new cluster together.
+    pub expect: usize,
+    /// What the node does.
+    pub roles: Vec<Role>,
+    /// Shards of a new cluster.
+    pub shard_count: u32,
+    /// Replicas of each group in a new cluster.
+    pub replication_factor: u32,
+    /// `lan` or `wan`.
+    pub timing: Timing,
+    /// Seconds between checkpoints.
+    pub checkpoint_s: u64,
+    /// Segments of 64 MiB that the journal may have.
+    pub journal_segments: usize,
+    /// Connections of all doors together.
+    pub connections_max: usize,
+    /// Threads for consensus, and as many for the doors; 0 is one per core for each.
+    pub workers: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("dunlin-data"),
+            pki: None,
+            host_name: "localhost".into(),
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            mqtts_port: 8883,
+            https_port: 8443,
+            https_alt_port: Some(443),
+            mqtt_port: None,
+            cluster_port: 8900,
+            advertise: None,
+            seeds: Vec::new(),
+            expect: 1,
+            roles: vec![Role::Shard, Role::Gateway],
+            shard_count: SHARD_COUNT_DEFAULT,
+            replication_factor: 3,
+            timing: Timing::LAN,
+            checkpoint_s: 10,
+            journal_segments: 16,
+            connections_max: 100_000,
+            workers: 0,
+        }
+    }
+}
+
+/// What is wrong with a configuration; one line per problem.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// The file's shape. Every key is optional; unknown ones are collected, not silently dropped.
+#[derive(Debug, Deserialize, Default)]
+#[serde(default)]
+struct File {
+    data: Option<PathBuf>,
+    pki: Option<PathBuf>,
+    host_name: Option<String>,
+    bind: Option<IpAddr>,
+    mqtts_port: Option<u16>,
+    https_port: Option<u16>,
+    https_alt_port: Option<u16>,
+    mqtt_port: Option<u16>,
+    cluster_port: Option<u16>,
+    advertise: Option<String>,
+    seeds: Option<Vec<String>>,
+    expect: Option<usize>,
+    roles: Option<Vec<Role>>,
+    shard_count: Option<u32>,
+    replication_factor: Option<u32>,
+    timing: Option<String>,
+    checkpoint_s: Option<u64>,
+    journal_segments: Option<usize>,
+    connections_max: Option<usize>,
+    workers: Option<usize>,
+}
+
+/// Every key that a file may have.
+const KEYS: &[&str] = &[
+    "data", "pki", "host_name", "bind", "mqtts_port", "https_port", "https_alt_port", "mqtt_port", "cluster_port",
+    "advertise", "seeds", "expect", "roles", "shard_count", "replication_factor", "timing", "checkpoint_s",
+    "journal_segments", "connections_max", "workers",
+];
+
+impl NodeConfig {
+    /// Reads a file's text over the defaults. `name` stands before each problem.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(0, |span| line_of(text, span.start));
+            ConfigError(vec![format!("{name}:{line}: {}", error.message())])
+        })?;
+        let mut problems = Vec::new();
+        let mut config = Self::default();
+        for (key, value) in &table {
+            let at = || format!("{name}:{}: {key}", key_line(text, key));
+            if !KEYS.contains(&key.as_str()) {
+                problems.push(format!("{}: unknown key", at()));
+                continue;
+            }
+            // One key at a time, so that each bad value is reported and not only the first.
+            let one = toml::Table::from_iter([(key.clone(), value.clone())]);
+            match one.try_into::<File>() {
+                Ok(file) => config.take(file),
+                Err(error) => problems.push(format!("{}: {}", at(), error.message())),
+            }
+            if key == "timing" && !matches!(value.as_str(), Some("lan" | "wan")) {
+                problems.push(format!("{}: is \"lan\" or \"wan\"", at()));
+            }
+        }
+        for (key, problem) in config.problems() {
+            problems.push(format!("{name}:{}: {key}: {problem}", key_line(text, key)));
+        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    fn take(&mut self, file: File) {
+        fn set<T>(field: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *field = value;
+            }
+        }
+        set(&mut self.data, file.data);
+        set(&mut self.pki, file.pki.map(Some));
+        set(&mut self.host_name, file.host_name);
+        set(&mut self.bind, file.bind);
+        set(&mut self.mqtts_port, file.mqtts_port);
+        set(&mut self.https_port, file.https_port);
+        set(&mut self.https_alt_port, file.https_alt_port.map(|port| (port != 0).then_some(port)));
+        set(&mut self.mqtt_port, file.mqtt_port.map(Some));
+        set(&mut self.cluster_port, file.cluster_port);
+        set(&mut self.advertise, file.advertise.map(Some));
+        set(&mut self.seeds, file.seeds);
+        set(&mut self.expect, file.expect);
+        set(&mut self.roles, file.roles);
+        set(&mut self.shard_count, file.shard_count);
+        set(&mut self.replication_factor, file.replication_factor);
+        set(&mut self.timing, file.timing.map(|name| if name == "wan" { Timing::WAN } else { Timing::LAN }));
+        set(&mut self.checkpoint_s, file.checkpoint_s);
+        set(&mut self.journal_segments, file.journal_segments);
+        set(&mut self.connections_max, file.connections_max);
+        set(&mut self.workers, file.workers);
+    }
+
+    /// Values that cannot be, by key.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut must = |holds: bool, key: &'static str, rule: String| {
+            if !holds {
+                found.push((key, rule));
+            }
+        };
+        must(!self.host_name.is_empty(), "host_name", "must not be empty".into());
+        must(!self.roles.is_empty(), "roles", "a node has a role".into());
+        must(
+            (1..=SHARD_COUNT_MAX).contains(&self.shard_count),
+            "shard_count",
+            format!("is between 1 and {SHARD_COUNT_MAX}"),
+        );
+        must(
+            [1, 3, 5, 7].contains(&self.replication_factor),
+            "replication_factor",
+            "is 1, 3, 5 or 7".into(),
+        );
+        must(self.expect <= 64, "expect", "is 64 at most".into());
+        must(self.expect <= 1 || !self.seeds.is_empty(), "seeds", "nodes that form together need seeds".into());
+        must(self.checkpoint_s > 0, "checkpoint_s", "is at least 1".into());
+        must(self.journal_segments >= 4, "journal_segments", "is at least 4".into());
+        must(self.connections_max > 0, "connections_max", "is at least 1".into());
+        must(
+            self.mqtt_port.is_none() || self.bind.is_loopback(),
+            "mqtt_port",
+            "MQTT without TLS is served on loopback only".into(),
+        );
+        let ports = [Some(self.mqtts_port), Some(self.https_port), self.https_alt_port, self.mqtt_port];
+        let mut tcp: Vec<u16> = ports.into_iter().flatten().filter(|port| *port != 0).collect();
+        tcp.sort_unstable();
+        must(tcp.windows(2).all(|pair| pair[0] != pair[1]), "https_port", "two doors have the same port".into());
+        if let Err(error) = self.timing.validate() {
+            found.push(("timing", error.to_string()));
+        }
+        found
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text[..at.min(text.len())].matches('\n').count() + 1
+}
+
+fn key_line(text: &str, key: &str) -> usize {
+    let is_key = |line: &str| {
+        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    text.lines().position(is_key).map_or(1, |line| line + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_a_complete_hub() {
+        assert_eq!(NodeConfig::parse("x.toml", ""), Ok(NodeConfig::default()));
+    }
+
+    #[test]
+    fn every_problem_is_listed_at_once_with_line_and_key() {
+        let text = "host_name = \"hub\"\nmqttt_port = 1\nshard_count = 0\nbind = \"nowhere\"\n\ntiming = \"fast\"\n";
+        let ConfigError(problems) = NodeConfig::parse("x.toml", text).unwrap_err();
+        let starts: Vec<String> = problems.iter().map(|p| p.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
+        for wanted in ["x.toml:2: mqttt_port", "x.toml:3: shard_count", "x.toml:4: bind", "x.toml:6: timing"] {
+            assert!(starts.iter().any(|start| start == wanted), "{wanted} in {problems:?}");
+        }
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn a_broken_file_names_its_line() {
+        let ConfigError(problems) = NodeConfig::parse("x.toml", "a = 1\nb = = 2\n").unwrap_err();
+        assert!(problems[0].starts_with("x.toml:2:"), "{problems:?}");
+    }
+}

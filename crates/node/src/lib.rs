@@ -1,0 +1,17 @@
+//! One node, composed: configuration, certificates, wiring, serve, shutdown, and what is seen from outside.
+//!
+//! The only crate that sees every shell; `wiring` is the one place where they meet. `local` runs
+//! several nodes as processes of one machine, for `up` and `demo`.
+
+mod clock;
+pub mod config;
+pub mod local;
+pub mod logging;
+mod observe;
+pub mod pki;
+pub mod ready;
+pub mod serve;
+mod wiring;
+
+pub use config::{ConfigError, NodeConfig};
+pub use wiring::{RunningNode, StartError};

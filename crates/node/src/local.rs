@@ -1,0 +1,231 @@
+//! Several nodes as processes of this machine: node `i` listens on `127.0.0.i` with the same ports.
+//!
+//! The processes are real, and so is a kill. `up` and `demo` stand on it, and so do tests.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::ready::{Ready, ReadyNode};
+
+/// Nodes that one machine may run.
+pub const LOCAL_NODES_MAX: usize = 9;
+/// How long a node may take to become ready, in seconds.
+const READY_TIMEOUT_S: u64 = 60;
+
+/// What a local cluster is told.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// Nodes.
+    pub nodes: usize,
+    /// Where node `i` keeps its data, in `node-i`.
+    pub data: PathBuf,
+    /// The program that runs a node, this one usually.
+    pub program: PathBuf,
+    /// Port of MQTT over TLS.
+    pub mqtts_port: u16,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// Port of MQTT without TLS, if wanted.
+    pub mqtt_port: Option<u16>,
+    /// Port between nodes.
+    pub cluster_port: u16,
+    /// Further arguments of `serve`, the same for every node.
+    pub arguments: Vec<String>,
+}
+
+impl LocalOptions {
+    /// `nodes` nodes with the usual ports, run by this very program.
+    pub fn new(nodes: usize, data: &Path) -> io::Result<Self> {
+        Ok(Self {
+            nodes,
+            data: data.to_owned(),
+            program: std::env::current_exe()?,
+            mqtts_port: 8883,
+            https_port: 8443,
+            mqtt_port: None,
+            cluster_port: 8900,
+            arguments: Vec::new(),
+        })
+    }
+}
+
+/// Why a local cluster is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// Too many, or none.
+    #[error("between 1 and {LOCAL_NODES_MAX} nodes run on one machine, not {0}")]
+    Count(usize),
+    /// A process or a file.
+    #[error("{action}: {source}")]
+    Io {
+        /// Verb and object.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A node ended before it was ready; its log says why.
+    #[error("node {node} did not become ready; see {}", .log.display())]
+    NotReady {
+        /// Which, from 1.
+        node: usize,
+        /// Where it logs to.
+        log: PathBuf,
+    },
+}
+
+struct LocalNode {
+    child: Option<Child>,
+    ready: Option<ReadyNode>,
+}
+
+/// A cluster of processes. Dropping it kills them.
+pub struct LocalCluster {
+    options: LocalOptions,
+    nodes: Vec<LocalNode>,
+    ready: Ready,
+}
+
+impl LocalCluster {
+    /// Starts the nodes and returns when each is ready.
+    pub async fn start(options: LocalOptions) -> Result<LocalCluster, LocalError> {
+        if !(1..=LOCAL_NODES_MAX).contains(&options.nodes) {
+            return Err(LocalError::Count(options.nodes));
+        }
+        std::fs::create_dir_all(&options.data)
+            .map_err(|source| LocalError::Io { action: "create data directory", source })?;
+        let mut started = Vec::new();
+        for index in 1..=options.nodes {
+            started.push(spawn(&options, index)?);
+        }
+        let mut nodes = Vec::new();
+        let mut first: Option<Ready> = None;
+        for (place, mut child) in started.into_iter().enumerate() {
+            let ready = wait_ready(&options, place + 1, &mut child).await?;
+            nodes.push(LocalNode { child: Some(child), ready: ready.nodes.first().cloned() });
+            match &mut first {
+                Some(first) => first.nodes.extend(ready.nodes),
+                None => first = Some(ready),
+            }
+        }
+        let ready = first.expect("there is at least one node");
+        if let Err(error) = ready.save(&options.data) {
+            tracing::warn!(%error, "cannot write the endpoint file");
+        }
+        Ok(LocalCluster { options, nodes, ready })
+    }
+
+    /// What scripts need to know.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Number of nodes, dead ones included.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node in place `index`, from 0, as it was when it was last ready.
+    pub fn node(&self, index: usize) -> Option<&ReadyNode> {
+        self.nodes.get(index)?.ready.as_ref()
+    }
+
+    /// Whether its process runs as far as this one has asked for.
+    pub fn is_running(&self, index: usize) -> bool {
+        self.nodes.get(index).is_some_and(|node| node.child.is_some())
+    }
+
+    /// SIGKILL. Returns when the process is gone.
+    pub async fn kill(&mut self, index: usize) -> Result<(), LocalError> {
+        if let Some(mut child) = self.nodes.get_mut(index).and_then(|node| node.child.take()) {
+            child.kill().await.map_err(|source| LocalError::Io { action: "kill node", source })?;
+        }
+        Ok(())
+    }
+
+    /// Starts a killed node again and returns when it is ready.
+    pub async fn restart(&mut self, index: usize) -> Result<(), LocalError> {
+        let mut child = spawn(&self.options, index + 1)?;
+        let ready = wait_ready(&self.options, index + 1, &mut child).await?;
+        if let Some(node) = self.nodes.get_mut(index) {
+            *node = LocalNode { child: Some(child), ready: ready.nodes.first().cloned() };
+        }
+        Ok(())
+    }
+
+    /// SIGTERM to all, and waits for them to end.
+    pub async fn stop(mut self) {
+        for node in &self.nodes {
+            if let Some(pid) = node.child.as_ref().and_then(Child::id)
+                && let Some(pid) = rustix::process::Pid::from_raw(pid as i32)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                let _ = child.wait().await;
+            }
+        }
+    }
+}
+
+/// Where node `index` (from 1) logs to.
+fn log_path(options: &LocalOptions, index: usize) -> PathBuf {
+    options.data.join(format!("node-{index}.log"))
+}
+
+fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_path(options, index))
+        .map_err(|source| LocalError::Io { action: "open log", source })?;
+    let seeds = (1..=options.nodes)
+        .map(|i| format!("{}:{}", address(i), options.cluster_port))
+        .collect::<Vec<_>>()
+        .join(",");
+    // Each node gets its share of the cores, so that several nodes do not act like many.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut command = Command::new(&options.program);
+    command
+        .args(["serve", "-o", "json"])
+        .args(["--data".into(), options.data.join(format!("node-{index}")).into_os_string()])
+        .args(["--pki".into(), options.data.join("pki").into_os_string()])
+        .args(["--bind", &address(index).to_string()])
+        .args(["--mqtts-port", &options.mqtts_port.to_string()])
+        .args(["--https-port", &options.https_port.to_string()])
+        .args(["--cluster-port", &options.cluster_port.to_string()])
+        .args(["--expect", &options.nodes.to_string()])
+        .args(["--seeds", &seeds])
+        .args(["--workers", &(cores / options.nodes).max(1).to_string()])
+        .args(options.mqtt_port.map(|port| ["--mqtt-port".to_owned(), port.to_string()]).into_iter().flatten())
+        .args(&options.arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    command.spawn().map_err(|source| LocalError::Io { action: "start node", source })
+}
+
+fn address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, index as u8)
+}
+
+async fn wait_ready(options: &LocalOptions, index: usize, child: &mut Child) -> Result<Ready, LocalError> {
+    let failed = || LocalError::NotReady { node: index, log: log_path(options, index) };
+    let output = child.stdout.take().ok_or_else(failed)?;
+    let mut lines = BufReader::new(output).lines();
+    let line = tokio::time::timeout(std::time::Duration::from_secs(READY_TIMEOUT_S), lines.next_line()).await;
+    match line {
+        Ok(Ok(Some(line))) => serde_json::from_str(&line).map_err(|_| failed()),
+        _ => {
+            let _ = child.kill().await;
+            Err(failed())
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Certificates: one authority per cluster, made once; a certificate per node for its peers, and
+//! one for the doors.
+//!
+//! The authority's folder also holds the join secret and the admin token; whoever can read it can
+//! join the cluster, so it is readable by its owner alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dunlin_cluster::config::NodeIdentity;
+use dunlin_model::id::NodeId;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+/// Years that the authority is valid.
+const CA_YEARS: i32 = 20;
+/// Years that a certificate is valid. Every start of a node makes fresh ones.
+const CERTIFICATE_YEARS: i32 = 2;
+/// Certificate of the authority; what clients are given to trust.
+pub const CA_FILE: &str = "ca.pem";
+const CA_KEY_FILE: &str = "ca.key";
+const SECRET_FILE: &str = "join-secret";
+const ADMIN_TOKEN_FILE: &str = "admin-token";
+const LOCK_FILE: &str = "lock";
+
+/// Why certificates cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// Verb: "read", "write".
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A certificate.
+    #[error("make certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+/// A cluster's authority, read from its folder.
+pub struct Authority {
+    folder: PathBuf,
+    ca_pem: String,
+    ca_key_pem: String,
+    secret: String,
+    admin_token: String,
+}
+
+/// What the doors show.
+pub struct ServerCertificate {
+    /// Certificate chain, PEM.
+    pub chain_pem: String,
+    /// Private key, PEM.
+    pub key_pem: String,
+}
+
+impl Authority {
+    /// Reads the authority in `folder`, or makes it if there is none. Several nodes may do so at
+    /// the same time: one makes it, the others find it.
+    pub fn open(folder: &Path) -> Result<Self, PkiError> {
+        let file_error = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| PkiError::File { action, path, source }
+        };
+        fs::create_dir_all(folder).map_err(file_error("create", folder))?;
+        let lock_path = folder.join(LOCK_FILE);
+        let lock = File::create(&lock_path).map_err(file_error("create", &lock_path))?;
+        lock.lock().map_err(file_error("lock", &lock_path))?;
+        if !folder.join(CA_FILE).exists() {
+            make(folder)?;
+        }
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).map_err(file_error("read", &path))
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            ca_pem: read(CA_FILE)?,
+            ca_key_pem: read(CA_KEY_FILE)?,
+            secret: read(SECRET_FILE)?,
+            admin_token: read(ADMIN_TOKEN_FILE)?.trim().to_owned(),
+        })
+    }
+
+    /// The file that clients trust.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join(CA_FILE)
+    }
+
+    /// The authority's certificate.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The token that opens everything.
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// A node's identity towards its peers.
+    pub fn node_identity(&self, node: NodeId) -> Result<NodeIdentity, PkiError> {
+        let mut params = CertificateParams::new(vec!["dunlin-node".to_owned()])?;
+        params.subject_alt_names.push(SanType::URI(format!("dunlin://node/{node}").try_into()?));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let (cert_pem, key_pem) = self.issue(params, &format!("node {node}"))?;
+        Ok(NodeIdentity {
+            ca_pem: self.ca_pem.clone(),
+            cert_pem,
+            key_pem,
+            cluster_secret: self.secret.as_bytes().to_vec(),
+        })
+    }
+
+    /// The doors' certificate, for these names and addresses.
+    pub fn server_certificate(&self, names: &[String], addresses: &[IpAddr]) -> Result<ServerCertificate, PkiError> {
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let name = names.first().map_or("dunlin", String::as_str);
+        let (cert_pem, key_pem) = self.issue(params, name)?;
+        Ok(ServerCertificate { chain_pem: cert_pem + &self.ca_pem, key_pem })
+    }
+
+    fn issue(&self, mut params: CertificateParams, name: &str) -> Result<(String, String), PkiError> {
+        params.distinguished_name = named(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        set_validity(&mut params, CERTIFICATE_YEARS);
+        let ca_key = KeyPair::from_pem(&self.ca_key_pem)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, ca_key)?;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+}
+
+fn make(folder: &Path) -> Result<(), PkiError> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = named("Dunlin cluster CA");
+    set_validity(&mut params, CA_YEARS);
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    let draw = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    write(&folder.join(CA_KEY_FILE), &key.serialize_pem(), 0o600)?;
+    write(&folder.join(SECRET_FILE), &draw(), 0o600)?;
+    write(&folder.join(ADMIN_TOKEN_FILE), &draw(), 0o600)?;
+    // Last, since its presence says that the others are there.
+    write(&folder.join(CA_FILE), &certificate.pem(), 0o644)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let temporary = path.with_extension("tmp");
+    let written = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    written().map_err(|source| PkiError::File { action: "write", path: path.to_owned(), source })
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// Sets from when to when a certificate is valid.
+fn set_validity(params: &mut CertificateParams, years: i32) {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let year = 1970 + (since_1970 / 31_556_952) as i32;
+    // A day before the year, so that a clock that is a little behind finds it valid.
+    params.not_before = rcgen::date_time_ymd(year - 1, 12, 31);
+    params.not_after = rcgen::date_time_ymd(year + years, 12, 31);
+}

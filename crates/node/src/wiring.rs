@@ -1,0 +1,370 @@
+//! The one place where all shells meet: storage, actors, cluster and doors become a node.
+//!
+//! Consensus, transport and journal callbacks run on a runtime of their own, apart from the doors,
+//! so that a storm of handshakes delays no heartbeat.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_actors::{ActorHost, HostConfig};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, Stores};
+use dunlin_gateway::auth::ConnectionString;
+use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity};
+use dunlin_model::directory::Role;
+use dunlin_model::id::{GroupReplica, ShardId, StreamId};
+use dunlin_model::port::{
+    AppliedEntry, AppliedSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink, Leadership, ReadError,
+    Replication, ServeError, ShardServer, ShardStore, StoreError,
+};
+use dunlin_storage::data_dir::DataDir;
+use dunlin_storage::disk::{Disk, RealDisk};
+use dunlin_storage::journal::{Journal, JournalConfig};
+use dunlin_storage::segment::SegmentLog;
+use dunlin_storage::state::StateDb;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::clock::SystemClock;
+use crate::config::NodeConfig;
+use crate::observe::Observed;
+use crate::pki::Authority;
+use crate::ready::{Ready, ReadyNode};
+
+/// Bytes of a journal segment.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// How long open connections get to end at a clean stop.
+const DRAIN_WAIT: Duration = Duration::from_secs(3);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Values that cannot be.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] dunlin_storage::data_dir::DataDirError),
+    /// The journal cannot be opened.
+    #[error("open journal: {0}")]
+    Journal(#[from] dunlin_storage::journal::JournalError),
+    /// The state cannot be opened.
+    #[error("open state: {0}")]
+    Store(#[from] StoreError),
+    /// Certificates cannot be made or read.
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+    /// The shards' actors cannot start.
+    #[error("start actors: {0}")]
+    Host(#[from] dunlin_actors::HostError),
+    /// The node cannot take part in the cluster.
+    #[error("start cluster: {0}")]
+    Cluster(#[from] dunlin_cluster::StartError),
+    /// The doors cannot open.
+    #[error("open doors: {0}")]
+    Gateway(#[from] dunlin_gateway::StartError),
+    /// A runtime cannot be made.
+    #[error("start runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+struct NodeStores {
+    disk: Arc<dyn Disk>,
+    state: StateDb,
+}
+
+impl Stores for NodeStores {
+    fn state(&self, id: GroupReplica) -> Result<Arc<dyn ShardStore>, StoreError> {
+        self.state.replica(id)
+    }
+
+    fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError> {
+        Ok(Arc::new(SegmentLog::open(self.disk.clone(), id)?))
+    }
+}
+
+/// The actors' host, as the cluster wants to see it.
+struct Host(Arc<ActorHost>);
+
+impl ShardHost for Host {
+    fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>) {
+        if let Err(error) = self.0.add_shard(shard, replication) {
+            tracing::error!(%shard, %error, "cannot host a shard");
+        }
+    }
+
+    fn remove_shard(&self, shard: ShardId) {
+        let host = self.0.clone();
+        tokio::spawn(async move { host.remove_shard(shard).await });
+    }
+}
+
+impl AppliedSink for Host {
+    fn on_applied(&self, shard: ShardId, entry: AppliedEntry) {
+        self.0.on_applied(shard, entry);
+    }
+    fn on_leader(&self, shard: ShardId, leadership: Leadership) {
+        self.0.on_leader(shard, leadership);
+    }
+    fn on_follower(&self, shard: ShardId, leader: Option<dunlin_model::id::NodeId>) {
+        self.0.on_follower(shard, leader);
+    }
+}
+
+impl ShardServer for Host {
+    fn open_stream(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        resume: u64,
+        sessions: Vec<(dunlin_model::id::DeviceId, u64)>,
+        sink: Arc<dyn FrameSink>,
+    ) -> BoxFuture<'_, Result<(), ServeError>> {
+        self.0.open_stream(shard, stream, resume, sessions, sink)
+    }
+    fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {
+        self.0.submit(shard, frame)
+    }
+    fn keep_alive(&self, shard: ShardId, stream: StreamId) {
+        self.0.keep_alive(shard, stream);
+    }
+    fn query(
+        &self,
+        shard: ShardId,
+        query: dunlin_model::command::Query,
+        consistency: dunlin_model::command::Consistency,
+    ) -> BoxFuture<'_, Result<dunlin_model::command::View, ReadError>> {
+        self.0.query(shard, query, consistency)
+    }
+    fn read_events(
+        &self,
+        shard: ShardId,
+        from: dunlin_model::command::ReadFrom,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> BoxFuture<'_, Result<EventPage, ReadError>> {
+        self.0.read_events(shard, from, bytes_max, wait_ms)
+    }
+}
+
+/// A node that runs.
+pub struct RunningNode {
+    config: NodeConfig,
+    authority: Authority,
+    data: Arc<DataDir>,
+    cluster: Arc<Cluster>,
+    host: Arc<ActorHost>,
+    gateway: Option<Gateway>,
+    consensus: Runtime,
+    doors: Runtime,
+}
+
+fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
+    let mut builder = Builder::new_multi_thread();
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.thread_name(name).enable_all().build().map_err(StartError::Runtime)
+}
+
+impl RunningNode {
+    /// Starts everything and returns when the cluster is formed and the doors are open. Blocks.
+    pub fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+        let problems: Vec<String> =
+            config.problems().into_iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
+        if !problems.is_empty() {
+            return Err(crate::config::ConfigError(problems).into());
+        }
+        let data = Arc::new(DataDir::open(&config.data)?);
+        let authority = Authority::open(&config.pki.clone().unwrap_or_else(|| config.data.join("pki")))?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.path()));
+        let journal_config = JournalConfig {
+            segment_bytes: SEGMENT_BYTES,
+            segments_max: config.journal_segments,
+            ..JournalConfig::default()
+        };
+        let journal = Arc::new(Journal::open(disk.clone(), journal_config)?);
+        journal.on_failure(Box::new(|error| {
+            // What was not synced is lost to this process: going on would mean guessing (design rule: fsync failure is fatal).
+            tracing::error!(%error, "the journal has failed; the node stops");
+            std::process::abort();
+        }));
+        let state = StateDb::open(&data.state_path())?;
+        let consensus = runtime("consensus", config.workers)?;
+        let doors = runtime("doors", config.workers)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let entered = consensus.enter();
+        let host = ActorHost::start(clock.clone(), HostConfig::default())?;
+        drop(entered);
+        let parts = Parts {
+            data: data.clone(),
+            journal: journal.clone(),
+            stores: Arc::new(NodeStores { disk, state }),
+            host: Arc::new(Host(host.clone())),
+            clock,
+            gateway_runtime: doors.handle().clone(),
+        };
+        let cluster_config = cluster_config(&config, &authority, &data)?;
+        let cluster = Arc::new(consensus.block_on(Cluster::start(cluster_config, parts))?);
+        let observed = Arc::new(Observed {
+            cluster: cluster.clone(),
+            journal,
+            host: host.clone(),
+            gateway: std::sync::OnceLock::new(),
+        });
+        // The doors are bound before the cluster is waited for: a port in use is said at once.
+        let gateway = if config.roles.contains(&Role::Gateway) {
+            Some(doors.block_on(open_doors(&config, &authority, &cluster, &observed))?)
+        } else {
+            None
+        };
+        consensus.block_on(cluster.ready());
+        Ok(RunningNode { config, authority, data, cluster, host, gateway, consensus, doors })
+    }
+
+    /// What scripts need to know.
+    pub fn ready(&self) -> Ready {
+        let directory = self.cluster.client().directory();
+        let shown = |address: Option<&SocketAddr>| address.map(|address| self.shown(*address));
+        let gateway = self.gateway.as_ref();
+        let mqtts = gateway.and_then(|g| shown(g.mqtts_addresses().first())).unwrap_or_default();
+        let https = gateway.and_then(|g| shown(g.https_addresses().first())).unwrap_or_default();
+        let mqtt = gateway.and_then(|g| g.mqtt_plain_address()).map(|address| self.shown(address));
+        let key = directory.policies.get("iothubowner").map(|policy| policy.keys.primary.clone());
+        let connection_string = ConnectionString {
+            host_name: https.clone(),
+            shared_access_key_name: Some("iothubowner".to_owned()),
+            shared_access_key: key.unwrap_or_default(),
+            ..ConnectionString::default()
+        };
+        let node = ReadyNode {
+            id: self.cluster.node_id().to_string(),
+            pid: std::process::id(),
+            roles: self.config.roles.clone(),
+            mqtts: mqtts.clone(),
+            https: https.clone(),
+            mqtt: mqtt.clone(),
+            data_dir: absolute(self.data.path()),
+        };
+        Ready {
+            ready: true,
+            mqtts,
+            https,
+            mqtt,
+            ca_file: absolute(&self.authority.ca_file()),
+            admin_token: self.authority.admin_token().to_owned(),
+            connection_string: connection_string.format(),
+            nodes: vec![node],
+        }
+    }
+
+    /// The default address is shown as the name in the certificate that people know.
+    fn shown(&self, address: SocketAddr) -> String {
+        if address.ip() == IpAddr::from([127, 0, 0, 1]) {
+            format!("localhost:{}", address.port())
+        } else {
+            address.to_string()
+        }
+    }
+
+    /// Waits on the doors' runtime.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.doors.block_on(future)
+    }
+
+    /// Stops in order: doors, leaderships, replicas, journal.
+    pub fn stop(self) {
+        if let Some(gateway) = &self.gateway
+            && !self.doors.block_on(gateway.drain(DRAIN_WAIT))
+        {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.consensus.block_on(async {
+            self.cluster.stop().await;
+            self.host.stop().await;
+        });
+        self.doors.shutdown_timeout(Duration::from_secs(1));
+        self.consensus.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn cluster_config(config: &NodeConfig, authority: &Authority, data: &DataDir) -> Result<ClusterConfig, StartError> {
+    let advertise = config.advertise.clone().or_else(|| {
+        (!config.bind.is_unspecified() && config.cluster_port != 0)
+            .then(|| SocketAddr::new(config.bind, config.cluster_port).to_string())
+    });
+    Ok(ClusterConfig {
+        listen: SocketAddr::new(config.bind, config.cluster_port),
+        advertise,
+        seeds: config.seeds.clone(),
+        roles: config.roles.clone(),
+        expect: config.expect,
+        shard_count: config.shard_count,
+        replication_factor: config.replication_factor,
+        timing: config.timing,
+        checkpoint_every: Duration::from_secs(config.checkpoint_s),
+        identity: authority.node_identity(data.node_id())?,
+    })
+}
+
+async fn open_doors(
+    config: &NodeConfig,
+    authority: &Authority,
+    cluster: &Arc<Cluster>,
+    observed: &Arc<Observed>,
+) -> Result<Gateway, StartError> {
+    let mut names = vec![config.host_name.clone(), "localhost".to_owned()];
+    names.dedup();
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    if !config.bind.is_unspecified() && !addresses.contains(&config.bind) {
+        addresses.push(config.bind);
+    }
+    let certificate = authority.server_certificate(&names, &addresses)?;
+    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes())
+        .map_err(dunlin_gateway::StartError::from)?;
+    // Devices on this machine may name the hub by address as well.
+    names.extend(addresses.iter().map(ToString::to_string));
+    let mut https = vec![SocketAddr::new(config.bind, config.https_port)];
+    https.extend(config.https_alt_port.map(|port| SocketAddr::new(config.bind, port)).filter(can_bind));
+    let gateway_config = GatewayConfig {
+        host_names: names,
+        mqtts: vec![SocketAddr::new(config.bind, config.mqtts_port)],
+        https,
+        mqtt_plain: config.mqtt_port.map(|port| SocketAddr::new(config.bind, port)),
+        tls,
+        connections_max: config.connections_max,
+    };
+    let (healthy, measured) = (observed.clone(), observed.clone());
+    let token = authority.admin_token().to_owned();
+    let hooks = Hooks {
+        health: Arc::new(move || healthy.health()),
+        metrics_text: Arc::new(move || measured.metrics()),
+        is_admin_token: Arc::new(move |given| same(given.as_bytes(), token.as_bytes())),
+        ..Hooks::default()
+    };
+    let gateway = Gateway::start(gateway_config, cluster.client(), hooks).await?;
+    let _ = observed.gateway.set(gateway.metrics().clone());
+    Ok(gateway)
+}
+
+/// Whether the second HTTPS port can be had: it needs a privilege, and another program may hold it.
+fn can_bind(address: &SocketAddr) -> bool {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::debug!(%address, %error, "the second HTTPS port is left out");
+            false
+        }
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(given: &[u8], wanted: &[u8]) -> bool {
+    let tag = |bytes| ring::digest::digest(&ring::digest::SHA256, bytes);
+    let (given, wanted) = (tag(given), tag(wanted));
+    given.as_ref().iter().zip(wanted.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}

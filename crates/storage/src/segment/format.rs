@@ -1,0 +1,264 @@
+//! How event segments look on disk: blocks of compressed runs, and the footer of a sealed segment.
+//!
+//! Encoding and decoding only. Nothing in these bytes depends on the node, so equal sequences of
+//! runs give equal files. All integers are little-endian.
+//!
+//! Block: magic, version, crc32c over the rest of header and body, stored and raw length, offsets,
+//! indexes, times; then the lz4 body. Footer: magic, version, the header of each block with its
+//! place, then crc32c over footer, crc32c over all blocks, length of the footer, end magic.
+
+use bytes::Bytes;
+use dunlin_model::port::EventRun;
+
+/// The open block is closed when the bytes of its runs, uncompressed, reach this.
+pub const BLOCK_BYTES: usize = 64 << 10;
+
+/// Bytes of a block before its body.
+pub const BLOCK_HEADER_BYTES: usize = 4 + 4 + 4 + 4 + 4 + 6 * 8;
+
+/// Version of blocks and footers.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A block is never larger than this uncompressed; a longer claim is damage.
+const RAW_BYTES_MAX: usize = 64 << 20;
+
+const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"DuBl");
+const FOOTER_MAGIC: u32 = u32::from_le_bytes(*b"DuFt");
+const END_MAGIC: u32 = u32::from_le_bytes(*b"DuEn");
+const RUN_HEADER_BYTES: usize = 4 * 8 + 4 + 4;
+const FOOTER_HEAD_BYTES: usize = 4 + 4 + 4;
+const FOOTER_BLOCK_BYTES: usize = 4 + 4 + 8 + 6 * 8;
+/// Length of what ends a footer.
+pub const TRAILER_BYTES: usize = 4 + 4 + 4 + 4;
+
+/// What is known of a block without reading its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockMeta {
+    /// Where the block starts in its file.
+    pub at: u64,
+    /// Compressed length of the body.
+    pub stored_bytes: u32,
+    /// Length of the body uncompressed.
+    pub raw_bytes: u32,
+    /// Offset of the first event.
+    pub first_offset: u64,
+    /// Offset after the last event.
+    pub next_offset: u64,
+    /// Log index of the first run.
+    pub first_index: u64,
+    /// Log index of the last run.
+    pub last_index: u64,
+    /// Stamp of the first run, milliseconds since 1970.
+    pub first_time_ms: u64,
+    /// Stamp of the last run.
+    pub last_time_ms: u64,
+}
+
+impl BlockMeta {
+    /// Where the next block starts.
+    pub fn end(&self) -> u64 {
+        self.at + BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
+    }
+
+    fn range(&self) -> [u64; 6] {
+        [
+            self.first_offset,
+            self.next_offset,
+            self.first_index,
+            self.last_index,
+            self.first_time_ms,
+            self.last_time_ms,
+        ]
+    }
+
+    fn from_parts(at: u64, stored_bytes: u32, raw_bytes: u32, range: &[u8]) -> BlockMeta {
+        BlockMeta {
+            at,
+            stored_bytes,
+            raw_bytes,
+            first_offset: u64_at(range, 0),
+            next_offset: u64_at(range, 8),
+            first_index: u64_at(range, 16),
+            last_index: u64_at(range, 24),
+            first_time_ms: u64_at(range, 32),
+            last_time_ms: u64_at(range, 40),
+        }
+    }
+}
+
+/// Length of a run in the body of a block, uncompressed.
+pub fn run_bytes(run: &EventRun) -> usize {
+    RUN_HEADER_BYTES + run.records.len()
+}
+
+/// Encodes `runs`, at least one, as the block at `at`.
+pub fn encode_block(runs: &[EventRun], at: u64) -> (BlockMeta, Vec<u8>) {
+    let (first, last) = (
+        runs.first().expect("a block has runs"),
+        runs.last().expect("a block has runs"),
+    );
+    let mut raw = Vec::with_capacity(runs.iter().map(run_bytes).sum());
+    for run in runs {
+        for field in [run.index, run.term, run.time_ms, run.first_offset] {
+            raw.extend_from_slice(&field.to_le_bytes());
+        }
+        raw.extend_from_slice(&run.count.to_le_bytes());
+        raw.extend_from_slice(&(run.records.len() as u32).to_le_bytes());
+        raw.extend_from_slice(&run.records);
+    }
+    let body = lz4_flex::block::compress(&raw);
+    let meta = BlockMeta {
+        at,
+        stored_bytes: body.len() as u32,
+        raw_bytes: raw.len() as u32,
+        first_offset: first.first_offset,
+        next_offset: last.next_offset(),
+        first_index: first.index,
+        last_index: last.index,
+        first_time_ms: first.time_ms,
+        last_time_ms: last.time_ms,
+    };
+    let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + body.len());
+    block.extend_from_slice(&BLOCK_MAGIC.to_le_bytes());
+    block.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    block.extend_from_slice(&[0; 4]);
+    block.extend_from_slice(&meta.stored_bytes.to_le_bytes());
+    block.extend_from_slice(&meta.raw_bytes.to_le_bytes());
+    for field in meta.range() {
+        block.extend_from_slice(&field.to_le_bytes());
+    }
+    block.extend_from_slice(&body);
+    let sum = block_sum(&block);
+    block[8..12].copy_from_slice(&sum.to_le_bytes());
+    (meta, block)
+}
+
+fn block_sum(block: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&block[..8]), &block[12..])
+}
+
+/// Checks the block at the start of `bytes`, which is at `at` in its file.
+pub fn check_block(bytes: &[u8], at: u64) -> Result<BlockMeta, &'static str> {
+    if bytes.len() < BLOCK_HEADER_BYTES || u32_at(bytes, 0) != BLOCK_MAGIC {
+        return Err("no block starts here");
+    }
+    if u32_at(bytes, 4) != FORMAT_VERSION {
+        return Err("block has an unknown version");
+    }
+    let meta = BlockMeta::from_parts(at, u32_at(bytes, 12), u32_at(bytes, 16), &bytes[20..]);
+    let Some(block) = bytes.get(..BLOCK_HEADER_BYTES + meta.stored_bytes as usize) else {
+        return Err("block ends beyond the file");
+    };
+    if u32_at(block, 8) != block_sum(block) {
+        return Err("block does not match its checksum");
+    }
+    Ok(meta)
+}
+
+/// The runs of the block at the start of `bytes`, which must match `expected`.
+pub fn decode_block(bytes: &[u8], expected: &BlockMeta) -> Result<Vec<EventRun>, &'static str> {
+    let meta = check_block(bytes, expected.at)?;
+    if meta != *expected {
+        return Err("block is not the one that the index names");
+    }
+    if meta.raw_bytes as usize > RAW_BYTES_MAX {
+        return Err("block claims too many bytes");
+    }
+    let body = &bytes[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + meta.stored_bytes as usize];
+    let raw =
+        lz4_flex::block::decompress(body, meta.raw_bytes as usize).map_err(|_| "block does not unpack")?;
+    let raw = Bytes::from(raw);
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < raw.len() {
+        let Some(head) = raw.get(at..at + RUN_HEADER_BYTES) else {
+            return Err("run is cut");
+        };
+        let length = u32_at(head, 36) as usize;
+        let start = at + RUN_HEADER_BYTES;
+        if raw.len() - start < length {
+            return Err("run is cut");
+        }
+        runs.push(EventRun {
+            index: u64_at(head, 0),
+            term: u64_at(head, 8),
+            time_ms: u64_at(head, 16),
+            first_offset: u64_at(head, 24),
+            count: u32_at(head, 32),
+            records: raw.slice(start..start + length),
+        });
+        at = start + length;
+    }
+    Ok(runs)
+}
+
+/// The footer of a segment whose blocks are `blocks`, with `content_sum` over their bytes.
+pub fn encode_footer(blocks: &[BlockMeta], content_sum: u32) -> Vec<u8> {
+    let mut footer = Vec::new();
+    footer.extend_from_slice(&FOOTER_MAGIC.to_le_bytes());
+    footer.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    footer.extend_from_slice(&(blocks.len() as u32).to_le_bytes());
+    for block in blocks {
+        footer.extend_from_slice(&block.stored_bytes.to_le_bytes());
+        footer.extend_from_slice(&block.raw_bytes.to_le_bytes());
+        footer.extend_from_slice(&block.at.to_le_bytes());
+        for field in block.range() {
+            footer.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+    let bytes = footer.len() + TRAILER_BYTES;
+    footer.extend_from_slice(&content_sum.to_le_bytes());
+    footer.extend_from_slice(&(bytes as u32).to_le_bytes());
+    footer.extend_from_slice(&END_MAGIC.to_le_bytes());
+    let sum = crc32c::crc32c(&footer);
+    footer.extend_from_slice(&sum.to_le_bytes());
+    footer
+}
+
+/// A footer that was read and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// The blocks of the segment.
+    pub blocks: Vec<BlockMeta>,
+    /// crc32c over all bytes before the footer.
+    pub content_sum: u32,
+}
+
+/// Length of the footer, from the last [`TRAILER_BYTES`] of a file, if they end one.
+pub fn footer_bytes(trailer: &[u8]) -> Option<u64> {
+    (trailer.len() == TRAILER_BYTES && u32_at(trailer, 8) == END_MAGIC).then(|| u64::from(u32_at(trailer, 4)))
+}
+
+/// Whether a footer, perhaps a torn one, starts here.
+pub fn footer_starts(bytes: &[u8]) -> bool {
+    bytes.len() >= 4 && u32_at(bytes, 0) == FOOTER_MAGIC
+}
+
+/// Reads and checks a footer.
+pub fn decode_footer(footer: &[u8]) -> Option<Footer> {
+    if footer.len() < FOOTER_HEAD_BYTES + TRAILER_BYTES || !footer_starts(footer) {
+        return None;
+    }
+    let (body, sum) = footer.split_at(footer.len() - 4);
+    if u32_at(sum, 0) != crc32c::crc32c(body) || u32_at(footer, 4) != FORMAT_VERSION {
+        return None;
+    }
+    let listed = &footer[FOOTER_HEAD_BYTES..footer.len() - TRAILER_BYTES];
+    if listed.len() != u32_at(footer, 8) as usize * FOOTER_BLOCK_BYTES {
+        return None;
+    }
+    let parse =
+        |part: &[u8]| BlockMeta::from_parts(u64_at(part, 8), u32_at(part, 0), u32_at(part, 4), &part[16..]);
+    Some(Footer {
+        blocks: listed.chunks_exact(FOOTER_BLOCK_BYTES).map(parse).collect(),
+        content_sum: u32_at(footer, footer.len() - TRAILER_BYTES),
+    })
+}
+
+fn u32_at(bytes: &[u8], start: usize) -> u32 {
+    u32::from_le_bytes(bytes[start..start + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], start: usize) -> u64 {
+    u64::from_le_bytes(bytes[start..start + 8].try_into().expect("eight bytes"))
+}

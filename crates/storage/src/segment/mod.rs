@@ -1,0 +1,685 @@
+//! The events of one replica on disk: what consumers read, and what warm and cold are built from.
+//!
+//! Runs gather in an open block in memory; a full block is compressed and written, blocks gather in
+//! segments, sealed segments are immutable and the same bytes on every replica. This room decides
+//! block and segment boundaries and what of a crash's leftovers counts. It never decides retention
+//! (that is `trim`), never repairs on its own (see [`SegmentLog::install_segment`]), and knows
+//! nothing of what the records say. [`format`] has the bytes, `open` the first look at a folder.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dunlin_model::id::GroupReplica;
+use dunlin_model::port::{EventLog, EventRun, StoreError};
+
+pub mod format;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use crate::disk::{Disk, is_full, read_exact_at};
+use format::{BLOCK_BYTES, BlockMeta, run_bytes};
+use open::{Segment, Start, segment_name};
+
+/// A segment is sealed when its blocks reach this many bytes.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Written blocks are synced when this many bytes are not, so that a checkpoint stays short.
+pub const DIRTY_BYTES_MAX: u64 = 8 << 20;
+
+/// A whole sealed segment is at most this long when it is installed: a segment, and one block more
+/// than fits, with its footer.
+pub const INSTALL_BYTES_MAX: usize = 256 << 20;
+
+/// A sealed segment, as told to peers and put in snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// Offset of its first event; its name.
+    pub first_offset: u64,
+    /// Offset after its last event.
+    pub next_offset: u64,
+    /// Index of its last run.
+    pub last_index: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// crc32c over all bytes of the file.
+    pub crc32c: u32,
+}
+
+/// The [`EventLog`] of one replica, in files under `events/<group>-<replica>/`.
+pub struct SegmentLog {
+    disk: Arc<dyn Disk>,
+    folder: String,
+    segment_bytes: u64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    start: Start,
+    segments: BTreeMap<u64, Segment>,
+    open_block: Vec<EventRun>,
+    open_bytes: usize,
+    /// The last index in a block, or that of the start.
+    closed_index: u64,
+    next_offset: u64,
+    last_time_ms: u64,
+    dirty_bytes: u64,
+    /// A write failed; nothing may be written any more.
+    failed: Option<StoreError>,
+}
+
+impl SegmentLog {
+    /// The folder of a replica's events on its disk.
+    pub fn folder(id: GroupReplica) -> String {
+        format!("events/{}-{}", id.group.0, id.replica.0)
+    }
+
+    /// Opens the log of `id`, or makes it. Bytes after the last good block of the last segment are cut.
+    pub fn open(disk: Arc<dyn Disk>, id: GroupReplica) -> Result<SegmentLog, StoreError> {
+        Self::open_with(disk, id, SEGMENT_BYTES)
+    }
+
+    /// As [`open`](Self::open) with another segment length. It must be the same on all replicas.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        id: GroupReplica,
+        segment_bytes: u64,
+    ) -> Result<SegmentLog, StoreError> {
+        let folder = Self::folder(id);
+        disk.create_dir_all(&folder)
+            .map_err(|error| refused("make event folder", error))?;
+        let start = Start::load(&*disk, &folder)?;
+        let segments = open::load_segments(&*disk, &folder, &start)?;
+        let last = segments.values().rev().find_map(|segment| segment.blocks.last());
+        let inner = Inner {
+            start,
+            closed_index: last.map_or(start.index, |block| block.last_index),
+            next_offset: segments
+                .values()
+                .next_back()
+                .map_or(start.first_offset, Segment::next_offset),
+            last_time_ms: last.map_or(0, |block| block.last_time_ms),
+            segments,
+            open_block: Vec::new(),
+            open_bytes: 0,
+            dirty_bytes: 0,
+            failed: None,
+        };
+        let log = SegmentLog {
+            disk,
+            folder,
+            segment_bytes,
+            inner: Mutex::new(inner),
+        };
+        Ok(log)
+    }
+
+    /// Removes all files of `id`.
+    pub fn remove(disk: &dyn Disk, id: GroupReplica) -> Result<(), StoreError> {
+        let folder = Self::folder(id);
+        if !disk.exists(&folder) {
+            return Ok(());
+        }
+        let remove = || -> io::Result<()> {
+            for name in disk.list(&folder)? {
+                disk.remove(&format!("{folder}/{name}"))?;
+            }
+            disk.remove_dir(&folder)?;
+            disk.sync_dir("events")
+        };
+        remove().map_err(|error| refused("remove event segments", error))
+    }
+
+    /// Replicas that have a folder on `disk`.
+    pub fn replicas(disk: &dyn Disk) -> Result<Vec<GroupReplica>, StoreError> {
+        use dunlin_model::id::{GroupId, ReplicaId};
+        if !disk.exists("events") {
+            return Ok(Vec::new());
+        }
+        let names = disk
+            .list("events")
+            .map_err(|error| refused("list event folders", error))?;
+        let parse = |name: &String| {
+            let (group, replica) = name.split_once('-')?;
+            Some(GroupReplica {
+                group: GroupId(group.parse().ok()?),
+                replica: ReplicaId(replica.parse().ok()?),
+            })
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
+    /// Sealed segments in order, those that are damaged left out.
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        let inner = self.lock();
+        let sealed = |segment: &Segment| {
+            let bytes = segment.sealed_bytes.filter(|_| !segment.damaged)?;
+            let footer = format::encode_footer(&segment.blocks, segment.content_sum);
+            Some(SealedSegment {
+                first_offset: segment.first_offset,
+                next_offset: segment.next_offset(),
+                last_index: segment.blocks.last()?.last_index,
+                bytes,
+                crc32c: crc32c::crc32c_combine(segment.content_sum, crc32c::crc32c(&footer), footer.len()),
+            })
+        };
+        inner.segments.values().filter_map(sealed).collect()
+    }
+
+    /// First offsets of the sealed segments that are known to be damaged or are missing.
+    pub fn damaged_segments(&self) -> Vec<u64> {
+        let inner = self.lock();
+        let mut damaged = Vec::new();
+        let mut expected = inner.start.first_offset;
+        let mut blamed = false;
+        for segment in inner.segments.values() {
+            // A damaged segment may not know how far it reached.
+            if segment.first_offset != expected && !blamed {
+                damaged.push(expected);
+            }
+            if segment.damaged {
+                damaged.push(segment.first_offset);
+            }
+            blamed = segment.damaged;
+            expected = segment.next_offset();
+        }
+        damaged
+    }
+
+    /// Reads all of a sealed segment and checks it. Damage is remembered and returned as an error.
+    pub fn verify_sealed(&self, first_offset: u64) -> Result<(), StoreError> {
+        let segment = self.sealed(first_offset)?;
+        let mut whole = vec![0; segment.sealed_bytes.unwrap_or(0) as usize];
+        read_exact_at(&*segment.file, &mut whole, 0).map_err(|error| refused("read event segment", error))?;
+        open::check_sealed(&whole)
+            .map(drop)
+            .map_err(|reason| self.damage(first_offset, reason))
+    }
+
+    /// Bytes of a sealed segment: up to `length` from `position`, fewer at its end.
+    pub fn read_segment(
+        &self,
+        first_offset: u64,
+        position: u64,
+        length: usize,
+    ) -> Result<bytes::Bytes, StoreError> {
+        let segment = self.sealed(first_offset)?;
+        let left = segment.sealed_bytes.unwrap_or(0).saturating_sub(position);
+        let mut bytes = vec![0; length.min(left as usize)];
+        read_exact_at(&*segment.file, &mut bytes, position)
+            .map_err(|error| refused("read event segment", error))?;
+        Ok(bytes.into())
+    }
+
+    /// Installs a sealed segment from a peer: in place of the one with the same first offset, in the
+    /// gap that a lost one left, or at the end of a log whose open segment is empty. `whole` must be what `expected` tells of. It is
+    /// durable on return; after a crash the old or the new file is there.
+    pub fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError> {
+        let what = || format!("event segment {}", expected.first_offset);
+        let corrupt = |reason: &str| StoreError::Corrupt {
+            what: what(),
+            reason: reason.to_owned(),
+        };
+        if whole.len() > INSTALL_BYTES_MAX || whole.len() as u64 != expected.bytes {
+            return Err(corrupt("length is not as expected"));
+        }
+        if crc32c::crc32c(whole) != expected.crc32c {
+            return Err(corrupt("checksum is not as expected"));
+        }
+        let footer = open::check_sealed(whole).map_err(corrupt)?;
+        let (first, last) = (footer.blocks[0], footer.blocks[footer.blocks.len() - 1]);
+        if (first.first_offset, last.next_offset) != (expected.first_offset, expected.next_offset) {
+            return Err(corrupt("offsets are not as expected"));
+        }
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        let replaces = match inner.segments.get(&first.first_offset) {
+            Some(old) if old.sealed_bytes.is_some() => {
+                let follows = inner.segments.range(first.first_offset + 1..).next();
+                if follows.is_some_and(|(offset, _)| *offset != last.next_offset) {
+                    return Err(corrupt("it does not meet the next segment"));
+                }
+                true
+            }
+            Some(_) => return Err(corrupt("a segment with this offset is being written")),
+            None => false,
+        };
+        let at_end = inner.next_offset == first.first_offset && inner.open_block.is_empty();
+        let before = inner.segments.range(..first.first_offset).next_back();
+        let after = inner.segments.range(first.first_offset..).next();
+        let fills_gap = before.map_or(inner.start.first_offset, |(_, segment)| segment.next_offset())
+            == first.first_offset
+            && after.is_some_and(|(offset, _)| *offset == last.next_offset);
+        if !replaces && !at_end && !fills_gap {
+            return Err(corrupt("it does not follow the last segment"));
+        }
+        let name = format!(
+            "{}/{}",
+            self.folder,
+            segment_name(&inner.start, first.first_offset)
+        );
+        let temporary = format!("{name}.tmp");
+        let write = || -> io::Result<Arc<dyn crate::disk::DiskFile>> {
+            let file = self.disk.create(&temporary)?;
+            file.write_at(whole, 0)?;
+            file.sync_data()?;
+            self.disk.rename(&temporary, &name)?;
+            self.disk.sync_dir(&self.folder)?;
+            Ok(file)
+        };
+        let file = write().map_err(|error| inner.note(refused("install event segment", error)))?;
+        let segment = Segment {
+            name,
+            file,
+            first_offset: first.first_offset,
+            content_bytes: last.end(),
+            content_sum: footer.content_sum,
+            sealed_bytes: Some(whole.len() as u64),
+            damaged: false,
+            blocks: footer.blocks,
+        };
+        inner.segments.insert(first.first_offset, segment);
+        if last.next_offset >= inner.next_offset && inner.open_block.is_empty() {
+            inner.next_offset = last.next_offset;
+            inner.closed_index = last.last_index;
+            inner.last_time_ms = last.last_time_ms;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn sealed(&self, first_offset: u64) -> Result<Segment, StoreError> {
+        let inner = self.lock();
+        let segment = inner
+            .segments
+            .get(&first_offset)
+            .filter(|segment| segment.sealed_bytes.is_some());
+        segment
+            .cloned()
+            .ok_or_else(|| StoreError::io("find sealed segment", format!("no segment {first_offset}")))
+    }
+
+    fn damage(&self, first_offset: u64, reason: &str) -> StoreError {
+        let what = format!("{}, segment {first_offset}", self.folder);
+        tracing::error!(%what, reason, "event segment is damaged");
+        if let Some(segment) = self.lock().segments.get_mut(&first_offset)
+            && segment.sealed_bytes.is_some()
+        {
+            segment.damaged = true;
+        }
+        StoreError::Corrupt {
+            what,
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn close_block(&self, inner: &mut Inner) -> Result<(), StoreError> {
+        if inner.open_block.is_empty() {
+            return Ok(());
+        }
+        let first_offset = inner.open_block[0].first_offset;
+        let writing = inner
+            .segments
+            .values()
+            .next_back()
+            .filter(|segment| segment.sealed_bytes.is_none());
+        let (key, is_new) = writing.map_or((first_offset, true), |segment| (segment.first_offset, false));
+        if is_new {
+            let name = format!("{}/{}", self.folder, segment_name(&inner.start, first_offset));
+            let create = || {
+                let file = self.disk.create(&name)?;
+                self.disk.sync_dir(&self.folder)?;
+                Ok(file)
+            };
+            let file = create().map_err(|error| inner.note(refused("make event segment", error)))?;
+            let segment = Segment {
+                name,
+                file,
+                first_offset,
+                blocks: Vec::new(),
+                content_bytes: 0,
+                content_sum: 0,
+                sealed_bytes: None,
+                damaged: false,
+            };
+            inner.segments.insert(first_offset, segment);
+        }
+        let segment = inner.segments.get_mut(&key).expect("found or made above");
+        let (meta, block) = format::encode_block(&inner.open_block, segment.content_bytes);
+        let written = segment.file.write_at(&block, segment.content_bytes);
+        written.map_err(|error| inner.note(refused("write event block", error)))?;
+        let segment = inner.segments.get_mut(&key).expect("found or made above");
+        segment.content_sum = crc32c::crc32c_append(segment.content_sum, &block);
+        segment.content_bytes = meta.end();
+        segment.blocks.push(meta);
+        let full = segment.content_bytes >= self.segment_bytes;
+        inner.closed_index = meta.last_index;
+        inner.open_block.clear();
+        inner.open_bytes = 0;
+        inner.dirty_bytes += block.len() as u64;
+        if full {
+            self.close_segment(inner)
+        } else if inner.dirty_bytes >= DIRTY_BYTES_MAX {
+            self.sync(inner)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn close_segment(&self, inner: &mut Inner) -> Result<(), StoreError> {
+        let Some(segment) = inner.segments.values_mut().next_back() else {
+            return Ok(());
+        };
+        if segment.sealed_bytes.is_some() || segment.blocks.is_empty() {
+            return Ok(());
+        }
+        // The next segment is made only after this is durable: damage and torn tails stay apart.
+        let sealed = open::seal(segment);
+        sealed.map_err(|error| inner.note(refused("seal event segment", error)))?;
+        inner.dirty_bytes = 0;
+        Ok(())
+    }
+
+    fn sync(&self, inner: &mut Inner) -> Result<(), StoreError> {
+        if inner.dirty_bytes == 0 {
+            return Ok(());
+        }
+        // Only the segment being written can be dirty.
+        if let Some(segment) = inner.segments.values().next_back() {
+            let synced = segment.file.sync_data();
+            synced.map_err(|error| inner.note(refused("sync event segment", error)))?;
+        }
+        inner.dirty_bytes = 0;
+        Ok(())
+    }
+
+    fn read_block(&self, segment: &Segment, block: &BlockMeta) -> Result<Vec<EventRun>, StoreError> {
+        let mut bytes = vec![0; (block.end() - block.at) as usize];
+        read_exact_at(&*segment.file, &mut bytes, block.at)
+            .map_err(|error| refused("read event block", error))?;
+        format::decode_block(&bytes, block).map_err(|reason| self.damage(segment.first_offset, reason))
+    }
+
+    /// The first block that ends after `offset`, or `None` when that is not in a block.
+    fn block_after(&self, offset: u64) -> Result<Option<(Segment, BlockMeta)>, StoreError> {
+        let inner = self.lock();
+        let offset = offset.max(inner.first_offset());
+        let at_or_before = inner.segments.range(..=offset).next_back();
+        let Some((_, segment)) = at_or_before else {
+            // The first segment was lost.
+            return if inner.segments.is_empty() || offset >= inner.open_offset() {
+                Ok(None)
+            } else {
+                Err(inner.gap(offset, &self.folder))
+            };
+        };
+        let at = segment
+            .blocks
+            .partition_point(|block| block.next_offset <= offset);
+        match segment.blocks.get(at) {
+            Some(block) => Ok(Some((segment.without_other_blocks(), *block))),
+            None if offset >= inner.open_offset() => Ok(None),
+            None => Err(inner.gap(offset, &self.folder)),
+        }
+    }
+}
+
+impl Segment {
+    /// A copy for reading one block, without copying the index.
+    fn without_other_blocks(&self) -> Segment {
+        Segment {
+            name: String::new(),
+            file: Arc::clone(&self.file),
+            first_offset: self.first_offset,
+            blocks: Vec::new(),
+            content_bytes: self.content_bytes,
+            content_sum: self.content_sum,
+            sealed_bytes: self.sealed_bytes,
+            damaged: self.damaged,
+        }
+    }
+}
+
+impl Inner {
+    fn first_offset(&self) -> u64 {
+        self.start.first_offset
+    }
+
+    /// Offset of the first event of the open block, or of the next event.
+    fn open_offset(&self) -> u64 {
+        self.open_block
+            .first()
+            .map_or(self.next_offset, |run| run.first_offset)
+    }
+
+    fn gap(&self, offset: u64, folder: &str) -> StoreError {
+        StoreError::Corrupt {
+            what: folder.to_owned(),
+            reason: format!("events from offset {offset} are missing"),
+        }
+    }
+
+    fn applied_index(&self) -> u64 {
+        self.open_block.last().map_or(self.closed_index, |run| run.index)
+    }
+
+    fn check_failed(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers an error that ends all writing; a full disk does not.
+    fn note(&mut self, error: StoreError) -> StoreError {
+        if !matches!(error, StoreError::Full(_)) {
+            self.failed = Some(error.clone());
+        }
+        error
+    }
+}
+
+fn refused(action: &'static str, error: io::Error) -> StoreError {
+    if is_full(&error) {
+        StoreError::Full(action.to_owned())
+    } else {
+        StoreError::io(action, error)
+    }
+}
+
+impl EventLog for SegmentLog {
+    fn append(&self, run: EventRun) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        if run.index <= inner.applied_index() {
+            return Ok(());
+        }
+        assert!(run.count > 0, "a run has events");
+        assert_eq!(
+            run.first_offset, inner.next_offset,
+            "{}: offsets are dense",
+            self.folder
+        );
+        assert!(
+            run.time_ms >= inner.last_time_ms,
+            "{}: stamps never go back",
+            self.folder
+        );
+        let before = (inner.next_offset, inner.last_time_ms);
+        inner.next_offset = run.next_offset();
+        inner.last_time_ms = run.time_ms;
+        inner.open_bytes += run_bytes(&run);
+        let bytes = run_bytes(&run);
+        inner.open_block.push(run);
+        if inner.open_bytes < BLOCK_BYTES {
+            return Ok(());
+        }
+        let closed = self.close_block(&mut inner);
+        if closed.is_err() && !inner.open_block.is_empty() {
+            // Not taken in: the same run may come again when there is room.
+            inner.open_block.pop();
+            inner.open_bytes -= bytes;
+            (inner.next_offset, inner.last_time_ms) = before;
+        }
+        closed
+    }
+
+    fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<EventRun>, StoreError> {
+        let mut runs: Vec<EventRun> = Vec::new();
+        let mut bytes = 0;
+        let mut offset = from;
+        let mut take = |run: &EventRun, runs: &mut Vec<EventRun>| {
+            let fits = runs.is_empty() || bytes + run.records.len() <= bytes_max;
+            if fits {
+                bytes += run.records.len();
+                runs.push(run.clone());
+            }
+            fits
+        };
+        loop {
+            let block = match self.block_after(offset) {
+                Ok(block) => block,
+                Err(error) if runs.is_empty() => return Err(error),
+                // What is before the gap can be read.
+                Err(_) => return Ok(runs),
+            };
+            let Some((segment, block)) = block else { break };
+            let decoded = match self.read_block(&segment, &block) {
+                Ok(decoded) => decoded,
+                Err(error) if runs.is_empty() => return Err(error),
+                Err(_) => return Ok(runs),
+            };
+            for run in decoded.iter().filter(|run| run.next_offset() > offset) {
+                if !take(run, &mut runs) {
+                    return Ok(runs);
+                }
+            }
+            offset = block.next_offset;
+        }
+        let inner = self.lock();
+        if inner.open_offset() > offset && !runs.is_empty() {
+            // The block was closed since; the next read finds it on disk.
+            return Ok(runs);
+        }
+        for run in inner.open_block.iter().filter(|run| run.next_offset() > offset) {
+            if !take(run, &mut runs) {
+                break;
+            }
+        }
+        Ok(runs)
+    }
+
+    fn offset_at(&self, time_ms: u64) -> Result<u64, StoreError> {
+        let found = {
+            let inner = self.lock();
+            let blocks = inner
+                .segments
+                .values()
+                .flat_map(|segment| segment.blocks.iter().map(move |b| (segment, b)));
+            let mut late = blocks.filter(|(_, block)| block.last_time_ms >= time_ms);
+            match late.next() {
+                Some((segment, block)) => (segment.without_other_blocks(), *block),
+                None => {
+                    let run = inner.open_block.iter().find(|run| run.time_ms >= time_ms);
+                    return Ok(run.map_or(inner.next_offset, |run| run.first_offset));
+                }
+            }
+        };
+        let runs = self.read_block(&found.0, &found.1)?;
+        let run = runs.iter().find(|run| run.time_ms >= time_ms);
+        Ok(run.map_or(found.1.next_offset, |run| run.first_offset))
+    }
+
+    fn range(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.first_offset(), inner.next_offset)
+    }
+
+    fn applied_index(&self) -> u64 {
+        self.lock().applied_index()
+    }
+
+    fn seal(&self) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        self.close_block(&mut inner)?;
+        self.close_segment(&mut inner)
+    }
+
+    fn trim(&self, offset: u64) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        let gone: Vec<u64> = inner
+            .segments
+            .values()
+            .take_while(|segment| segment.sealed_bytes.is_some() && segment.next_offset() <= offset)
+            .map(|segment| segment.first_offset)
+            .collect();
+        let Some(last) = gone.last().and_then(|first| inner.segments.get(first)) else {
+            return Ok(());
+        };
+        let next = inner.segments.range(last.first_offset + 1..).next();
+        let start = Start {
+            generation: inner.start.generation,
+            first_offset: next.map_or(inner.open_offset(), |(first, _)| *first),
+            index: last
+                .blocks
+                .last()
+                .map_or(inner.start.index, |block| block.last_index),
+        };
+        // First where the log begins, then the files: after a crash the rest goes at open.
+        let saved = start.save(&*self.disk, &self.folder);
+        saved.map_err(|error| inner.note(refused("trim event log", error)))?;
+        inner.start = start;
+        for first in gone {
+            let segment = inner.segments.remove(&first).expect("listed above");
+            let removed = self.disk.remove(&segment.name);
+            removed.map_err(|error| inner.note(refused("remove event segment", error)))?;
+        }
+        Ok(())
+    }
+
+    // One file, `start`, decides: after a crash the old or the new log is there.
+    fn reset(&self, first_offset: u64, index: u64) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        let start = Start {
+            generation: inner.start.generation + 1,
+            first_offset,
+            index,
+        };
+        start
+            .save(&*self.disk, &self.folder)
+            .map_err(|error| inner.note(refused("reset event log", error)))?;
+        let old = std::mem::take(&mut inner.segments);
+        *inner = Inner {
+            start,
+            segments: BTreeMap::new(),
+            open_block: Vec::new(),
+            open_bytes: 0,
+            closed_index: index,
+            next_offset: first_offset,
+            last_time_ms: 0,
+            dirty_bytes: 0,
+            failed: None,
+        };
+        for segment in old.into_values() {
+            self.disk
+                .remove(&segment.name)
+                .map_err(|error| inner.note(refused("remove event segment", error)))?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, applied: u64) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        self.sync(&mut inner)?;
+        Ok(if inner.open_block.is_empty() {
+            applied
+        } else {
+            inner.closed_index
+        })
+    }
+}

@@ -1,0 +1,334 @@
+//! The event log against power cuts, damage and peers.
+
+use bytes::Bytes;
+use dunlin_model::id::{GroupId, ReplicaId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::faulty::{FaultyDisk, Operation, PowerCut};
+
+fn id(replica: u64) -> GroupReplica {
+    GroupReplica {
+        group: GroupId(1),
+        replica: ReplicaId(replica),
+    }
+}
+
+const SMALL_SEGMENT_BYTES: u64 = 100 << 10;
+
+fn open(disk: &FaultyDisk, replica: u64) -> SegmentLog {
+    SegmentLog::open_with(Arc::new(disk.clone()), id(replica), SMALL_SEGMENT_BYTES).unwrap()
+}
+
+/// Records that lz4 cannot shorten much, so that a few runs fill a block.
+fn records(index: u64, length: usize) -> Bytes {
+    let mut state = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// Run number `index`: two events each, from offset 2 × (index − 1), ten milliseconds apart.
+fn run(index: u64) -> EventRun {
+    EventRun {
+        index,
+        term: 1,
+        time_ms: 1000 + index * 10,
+        first_offset: (index - 1) * 2,
+        count: 2,
+        records: records(index, 20 << 10),
+    }
+}
+
+fn feed(log: &SegmentLog, indexes: std::ops::RangeInclusive<u64>) {
+    for index in indexes {
+        log.append(run(index)).unwrap();
+    }
+}
+
+fn read_all(log: &SegmentLog) -> Vec<EventRun> {
+    let (mut from, end) = log.range();
+    let mut all = Vec::new();
+    while from < end {
+        let page = log.read(from, 50 << 10).unwrap();
+        from = page.last().expect("there is more").next_offset();
+        all.extend(page);
+    }
+    all
+}
+
+#[test]
+fn runs_are_read_by_offset_and_time_from_blocks_and_memory() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    assert_eq!((log.range(), log.applied_index()), ((0, 0), 0));
+    assert_eq!(log.read(0, 1).unwrap(), vec![]);
+    feed(&log, 1..=22);
+    feed(&log, 3..=5);
+    assert_eq!(
+        read_all(&log),
+        (1..=22).map(run).collect::<Vec<_>>(),
+        "fed again is skipped"
+    );
+    assert_eq!(log.range(), (0, 44));
+    assert_eq!(log.applied_index(), 22);
+    assert_eq!(
+        log.read(7, 1).unwrap(),
+        vec![run(4)],
+        "the run that holds the offset, one at least"
+    );
+    assert_eq!(
+        log.read(42, 1 << 20).unwrap(),
+        vec![run(22)],
+        "the open block is read, too"
+    );
+    assert_eq!(log.read(44, 1).unwrap(), vec![]);
+    for (time, offset) in [(0, 0), (1010, 0), (1011, 2), (1050, 8), (1220, 42), (1221, 44)] {
+        assert_eq!(log.offset_at(time).unwrap(), offset, "{time}");
+    }
+}
+
+#[test]
+fn a_checkpoint_survives_and_the_rest_is_fed_again() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=10);
+    let needed = log.checkpoint(10).unwrap();
+    assert_eq!(
+        needed, 8,
+        "four runs fill a block; the open block still needs the journal"
+    );
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    let log = open(&disk, 1);
+    assert_eq!(log.applied_index(), 8);
+    feed(&log, 5..=10);
+    assert_eq!(read_all(&log), (1..=10).map(run).collect::<Vec<_>>());
+    log.seal().unwrap();
+    assert_eq!(log.checkpoint(11).unwrap(), 11, "nothing is open");
+}
+
+#[test]
+fn sealed_segments_are_the_same_bytes_whatever_happened_between() {
+    let (first, second) = (FaultyDisk::new(), FaultyDisk::new());
+    let smooth = open(&first, 1);
+    feed(&smooth, 1..=30);
+    smooth.seal().unwrap();
+    feed(&smooth, 31..=40);
+    smooth.seal().unwrap();
+
+    let mut disk = second;
+    let mut log = open(&disk, 2);
+    for index in 1..=40 {
+        log.append(run(index)).unwrap();
+        if index == 30 || index == 40 {
+            log.seal().unwrap();
+            log.seal().unwrap();
+        }
+        if index % 7 == 0 {
+            log.checkpoint(index).unwrap();
+            disk = disk.power_cut(PowerCut::KeepSome { seed: index });
+            log = open(&disk, 2);
+            feed(&log, 1..=index);
+        }
+    }
+    assert_eq!(log.sealed_segments(), smooth.sealed_segments());
+    assert!(log.sealed_segments().len() >= 4);
+    for segment in smooth.sealed_segments() {
+        let length = segment.bytes as usize;
+        let bytes = smooth.read_segment(segment.first_offset, 0, length).unwrap();
+        assert_eq!(bytes, log.read_segment(segment.first_offset, 0, length).unwrap());
+        assert_eq!(crc32c::crc32c(&bytes), segment.crc32c);
+        smooth.verify_sealed(segment.first_offset).unwrap();
+    }
+}
+
+fn whole(log: &SegmentLog, segment: &SealedSegment) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < segment.bytes {
+        bytes.extend_from_slice(
+            &log.read_segment(segment.first_offset, bytes.len() as u64, 10_000)
+                .unwrap(),
+        );
+    }
+    bytes
+}
+
+#[test]
+fn a_damaged_segment_is_reported_and_repaired_from_a_peer() {
+    let (disk, peer_disk) = (FaultyDisk::new(), FaultyDisk::new());
+    let (log, peer) = (open(&disk, 1), open(&peer_disk, 1));
+    feed(&log, 1..=40);
+    feed(&peer, 1..=40);
+    log.checkpoint(40).unwrap();
+    let segments = peer.sealed_segments();
+    assert!(segments.len() >= 3);
+    let name = format!(
+        "{}/{}",
+        SegmentLog::folder(id(1)),
+        segment_name(&Start::default(), segments[1].first_offset)
+    );
+    let middle = segments[1].bytes * 8 / 2;
+    // A block, the footer, and a file that is gone.
+    for damage in 0..3 {
+        let disk = disk.power_cut(PowerCut::LoseAll);
+        match damage {
+            0 => disk.flip_bit(&name, middle),
+            1 => disk.flip_bit(&name, segments[1].bytes * 8 - 300),
+            _ => {
+                Disk::remove(&disk, &name).unwrap();
+                disk.sync_dir(&SegmentLog::folder(id(1))).unwrap();
+            }
+        }
+        let log = open(&disk, 1);
+        if damage == 0 {
+            assert!(matches!(
+                log.verify_sealed(segments[1].first_offset),
+                Err(StoreError::Corrupt { .. })
+            ));
+        }
+        assert_eq!(
+            log.damaged_segments(),
+            vec![segments[1].first_offset],
+            "damage {damage}"
+        );
+        log.read(segments[0].first_offset, 1).unwrap();
+        assert_eq!(
+            log.read(segments[2].first_offset, 1).unwrap()[0].first_offset,
+            segments[2].first_offset
+        );
+        if damage != 1 {
+            let inside = (segments[1].first_offset..segments[1].next_offset).step_by(2);
+            let refused = inside.filter(|from| matches!(log.read(*from, 1), Err(StoreError::Corrupt { .. })));
+            assert!(refused.count() > 0, "damage {damage}");
+        }
+        let good = whole(&peer, &segments[1]);
+        let mut spoiled = good.clone();
+        spoiled[good.len() / 2] ^= 1;
+        assert!(log.install_segment(&spoiled, &segments[1]).is_err());
+        assert!(log.install_segment(&good, &segments[0]).is_err());
+        log.install_segment(&good, &segments[1]).unwrap();
+        let log = open(&disk.power_cut(PowerCut::LoseAll), 1);
+        assert_eq!(log.damaged_segments(), Vec::<u64>::new());
+        log.verify_sealed(segments[1].first_offset).unwrap();
+        let read = read_all(&log);
+        assert_eq!(read, (1..=read.len() as u64).map(run).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_new_replica_is_filled_from_sealed_segments() {
+    let peer = open(&FaultyDisk::new(), 1);
+    feed(&peer, 1..=40);
+    peer.trim(10).unwrap();
+    let segments = peer.sealed_segments();
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 2);
+    feed(&log, 1..=6);
+    log.seal().unwrap();
+    let before = peer.lock().start.index;
+    log.reset(segments[0].first_offset, before).unwrap();
+    for segment in &segments {
+        log.install_segment(&whole(&peer, segment), segment).unwrap();
+    }
+    let last = segments.last().unwrap();
+    assert_eq!(
+        (log.range(), log.applied_index()),
+        ((segments[0].first_offset, last.next_offset), last.last_index)
+    );
+    let log = open(&disk.power_cut(PowerCut::LoseAll), 2);
+    assert_eq!(
+        (log.range(), log.applied_index()),
+        ((segments[0].first_offset, last.next_offset), last.last_index)
+    );
+    feed(&log, last.last_index + 1..=60);
+    feed(&peer, 41..=60);
+    assert_eq!(log.sealed_segments(), peer.sealed_segments());
+}
+
+#[test]
+fn trim_keeps_the_rest_also_when_all_is_gone() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=20);
+    log.seal().unwrap();
+    let sealed = log.sealed_segments();
+    log.trim(sealed[0].next_offset - 1).unwrap();
+    assert_eq!(log.range().0, 0, "a segment goes only when all of it is below");
+    log.trim(sealed[0].next_offset).unwrap();
+    assert_eq!(log.range().0, sealed[0].next_offset);
+    assert_eq!(log.read(0, 1).unwrap()[0].first_offset, sealed[0].next_offset);
+    log.trim(u64::MAX).unwrap();
+    assert_eq!((log.range(), log.applied_index()), ((40, 40), 20));
+    let log = open(&disk.power_cut(PowerCut::LoseAll), 1);
+    assert_eq!((log.range(), log.applied_index()), ((40, 40), 20));
+    feed(&log, 21..=22);
+    assert_eq!(read_all(&log), vec![run(21), run(22)]);
+}
+
+#[test]
+fn a_full_disk_refuses_the_run_and_heals_but_a_failed_sync_does_not() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=7);
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert!(matches!(log.append(run(8)), Err(StoreError::Full(_))));
+    assert_eq!((log.applied_index(), log.range()), (7, (0, 14)));
+    disk.set_capacity(None);
+    feed(&log, 8..=12);
+    assert_eq!(read_all(&log), (1..=12).map(run).collect::<Vec<_>>());
+    disk.fail(Operation::Sync, 0, false);
+    assert!(matches!(log.checkpoint(12), Err(StoreError::Io { .. })));
+    assert!(log.checkpoint(12).is_err(), "never retried");
+    assert!(log.append(run(13)).is_err());
+    assert_eq!(log.read(0, 1).unwrap(), vec![run(1)], "reads go on");
+}
+
+#[test]
+fn the_log_of_a_replica_can_be_removed() {
+    let disk = FaultyDisk::new();
+    feed(&open(&disk, 1), 1..=8);
+    feed(&open(&disk, 2), 1..=8);
+    assert_eq!(SegmentLog::replicas(&disk).unwrap(), vec![id(1), id(2)]);
+    SegmentLog::remove(&disk, id(1)).unwrap();
+    SegmentLog::remove(&disk, id(1)).unwrap();
+    assert_eq!(SegmentLog::replicas(&disk).unwrap(), vec![id(2)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_power_cut_leaves_a_prefix_with_all_that_was_checkpointed(
+        fed in 1u64..40,
+        checkpoint_at in 0u64..40,
+        seal_at in 0u64..40,
+        seed: u64,
+    ) {
+        let disk = FaultyDisk::new();
+        let log = open(&disk, 1);
+        let mut needed = 0;
+        for index in 1..=fed {
+            log.append(run(index)).unwrap();
+            if index == seal_at {
+                log.seal().unwrap();
+            }
+            if index == checkpoint_at {
+                needed = log.checkpoint(index).unwrap();
+            }
+        }
+        let log = open(&disk.power_cut(PowerCut::KeepSome { seed }), 1);
+        let kept = log.applied_index();
+        prop_assert!(kept >= needed, "{kept} of {needed}");
+        prop_assert_eq!(read_all(&log), (1..=kept).map(run).collect::<Vec<_>>());
+        prop_assert!(log.damaged_segments().is_empty());
+        for index in 1..=fed {
+            log.append(run(index)).unwrap();
+        }
+        prop_assert_eq!(read_all(&log), (1..=fed).map(run).collect::<Vec<_>>());
+    }
+}

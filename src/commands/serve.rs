@@ -1,0 +1,129 @@
+//! `dunlin serve`: one node. Flags stand over the file, the file over the defaults.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use dunlin_node::NodeConfig;
+
+use super::Format;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    Shard,
+    Gateway,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the node keeps its data [default: dunlin-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder of the cluster's CA, join secret and admin token [default: DIR/pki]
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// The hub's name in user names and tokens [default: localhost]
+    #[arg(long, value_name = "NAME")]
+    host_name: Option<String>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+    /// Port of MQTT over TLS [default: 8883]
+    #[arg(long, value_name = "PORT")]
+    mqtts_port: Option<u16>,
+    /// Port of HTTPS and MQTT over WebSocket [default: 8443]
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// Second HTTPS port, left out if it cannot be bound; 0 for none [default: 443]
+    #[arg(long, value_name = "PORT")]
+    https_alt_port: Option<u16>,
+    /// Port of MQTT without TLS, on loopback only [default: none]
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+    /// Port (UDP) that other nodes use [default: 8900]
+    #[arg(long, value_name = "PORT")]
+    cluster_port: Option<u16>,
+    /// host:port that other nodes are told to use
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// host:port of other nodes, comma separated
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    seeds: Option<Vec<String>>,
+    /// Shard nodes that form a new cluster together [default: 1]
+    #[arg(long, value_name = "N")]
+    expect: Option<usize>,
+    /// What the node does, comma separated [default: shard,gateway]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    roles: Option<Vec<RoleName>>,
+    /// Shards of a new cluster [default: 16]
+    #[arg(long, value_name = "N")]
+    shards: Option<u32>,
+    /// Seconds between checkpoints [default: 10]
+    #[arg(long, value_name = "S")]
+    checkpoint: Option<u64>,
+    /// Threads for consensus, and as many for the doors; 0 is one per core [default: 0]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> ExitCode {
+        dunlin_node::logging::init("");
+        match self.config() {
+            Ok((config, output)) => dunlin_node::serve::run(config, output.into()),
+            Err(problems) => {
+                eprintln!("{problems}");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn config(self) -> Result<(NodeConfig, Format), String> {
+        let mut config = match &self.config {
+            None => NodeConfig::default(),
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+                NodeConfig::parse(&path.display().to_string(), &text).map_err(|error| error.to_string())?
+            }
+        };
+        fn set<T>(field: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *field = value;
+            }
+        }
+        set(&mut config.data, self.data);
+        set(&mut config.pki, self.pki.map(Some));
+        set(&mut config.host_name, self.host_name);
+        set(&mut config.bind, self.bind);
+        set(&mut config.mqtts_port, self.mqtts_port);
+        set(&mut config.https_port, self.https_port);
+        set(&mut config.https_alt_port, self.https_alt_port.map(|port| (port != 0).then_some(port)));
+        set(&mut config.mqtt_port, self.mqtt_port.map(Some));
+        set(&mut config.cluster_port, self.cluster_port);
+        set(&mut config.advertise, self.advertise.map(Some));
+        set(&mut config.seeds, self.seeds);
+        set(&mut config.expect, self.expect);
+        set(&mut config.shard_count, self.shards);
+        set(&mut config.checkpoint_s, self.checkpoint);
+        set(&mut config.workers, self.workers);
+        set(&mut config.roles, self.roles.map(|roles| roles.into_iter().map(Into::into).collect()));
+        Ok((config, self.output))
+    }
+}
+
+impl From<RoleName> for dunlin_node::config::Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Shard => Self::Shard,
+            RoleName::Gateway => Self::Gateway,
+        }
+    }
+}
