@@ -1,12 +1,29 @@
-//! The commands, one file each.
+//! The commands, one file each, and how each of them ends.
 
+mod cert;
+mod cluster;
+mod completions;
+mod demo;
+mod device;
+mod health;
+mod hub;
+mod monitor;
+mod progress;
+mod recording;
+mod send;
 mod serve;
+mod simulate;
+mod sse;
+mod table;
 mod up;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use dunlin_node::serve::Output;
+
+use hub::HubError;
 
 /// An IoT hub you run yourself: an acknowledged message is on disk on a majority of its replicas.
 #[derive(Parser)]
@@ -22,6 +39,20 @@ enum Command {
     Serve(serve::Serve),
     /// Run a cluster of several nodes on this machine, as real processes
     Up(up::Up),
+    /// Kill a node under load and prove that nothing acked was lost
+    Demo(demo::Demo),
+    /// Create, list and simulate devices, and send as one
+    Device(device::Device),
+    /// Print events as they commit
+    Monitor(monitor::Monitor),
+    /// See how the cluster is
+    Cluster(cluster::Cluster),
+    /// Ask every node whether it serves; exit code 0 if all do, 1 if not
+    Health(health::Health),
+    /// See the certificates of a hub
+    Cert(cert::Cert),
+    /// Print a script that completes commands in your shell
+    Completions(completions::Completions),
 }
 
 /// How a command answers.
@@ -48,6 +79,136 @@ impl Cli {
         match self.command {
             Command::Serve(command) => command.run(),
             Command::Up(command) => command.run(),
+            Command::Demo(command) => command.run(),
+            Command::Device(command) => end(block_on(command.run())),
+            Command::Monitor(command) => end(block_on(command.run())),
+            Command::Cluster(command) => end(block_on(command.run())),
+            Command::Health(command) => end(block_on(command.run())),
+            Command::Cert(command) => end(block_on(command.run())),
+            Command::Completions(command) => end(command.run()),
         }
+    }
+}
+
+/// Why a command did not do what it was asked. Its text is one line that says what to do next.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    /// The hub is not there, or says no.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The command line makes no sense, as clap alone cannot see.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+    /// The answer could not be written.
+    #[error("write the answer: {0}")]
+    Write(#[from] io::Error),
+}
+
+type CommandResult = Result<ExitCode, CommandError>;
+
+/// Runs a command that waits, on this thread.
+fn block_on(command: impl Future<Output = CommandResult>) -> CommandResult {
+    dunlin_node::logging::init("warn");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CommandError::Failed(format!("start runtime: {error}")))?;
+    runtime.block_on(command)
+}
+
+/// Says what went wrong, if anything did.
+fn end(result: CommandResult) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        // Whoever read us has seen enough, as `head` does; nothing is wrong with that.
+        Err(CommandError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => error,
+    };
+    eprintln!("error: {error}");
+    ExitCode::from(match error {
+        CommandError::Usage(_) | CommandError::Hub(HubError::ConnectionString(_) | HubError::NoTrust) => 2,
+        _ => 1,
+    })
+}
+
+/// Writes a line, or lines, to standard output.
+fn say(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Text from a device or a file as a terminal may show it: control characters could do things there.
+fn shown(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        for line in [
+            "dunlin device create dev-1 --disabled",
+            "dunlin device create room- --count 100 --data /tmp/x",
+            "dunlin device list --top 5 -o json",
+            "dunlin device --data /tmp/x delete dev-1 --yes",
+            "dunlin device send dev-1 --body {} --property a=b --property c=",
+            "dunlin device simulate a b --interval 0 --messages 10",
+            "dunlin device simulate a --from-csv room.csv --speed 60",
+            "dunlin monitor --shard 3 --from 17 -o json",
+            "dunlin monitor --from beginning --device dev-1 --count 5",
+            "dunlin cluster status",
+            "dunlin health --connection-string HostName=h;SharedAccessKeyName=n;SharedAccessKey=k --ca ca.pem",
+            "dunlin cert show",
+            "dunlin completions bash",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "dunlin device create",
+            "dunlin device create a#b",
+            "dunlin device create a --count 0",
+            "dunlin device send dev-1",
+            "dunlin device send dev-1 --body x --property novalue",
+            "dunlin device simulate",
+            "dunlin device simulate a --speed 2",
+            "dunlin device simulate a --from-csv x --speed 0",
+            "dunlin device simulate a --from-csv x --speed 2 --interval 5",
+            "dunlin monitor --from yesterday",
+            "dunlin cluster join",
+            "dunlin completions cobol",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        assert_eq!(shown("21 °C\u{1b}[2J\n"), "21 °C\\u{1b}[2J\\n");
     }
 }

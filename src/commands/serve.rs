@@ -89,8 +89,8 @@ impl Serve {
         let mut config = match &self.config {
             None => NodeConfig::default(),
             Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("read {}: {error}", path.display()))?;
                 NodeConfig::parse(&path.display().to_string(), &text).map_err(|error| error.to_string())?
             }
         };
@@ -105,7 +105,10 @@ impl Serve {
         set(&mut config.bind, self.bind);
         set(&mut config.mqtts_port, self.mqtts_port);
         set(&mut config.https_port, self.https_port);
-        set(&mut config.https_alt_port, self.https_alt_port.map(|port| (port != 0).then_some(port)));
+        set(
+            &mut config.https_alt_port,
+            self.https_alt_port.map(|port| (port != 0).then_some(port)),
+        );
         set(&mut config.mqtt_port, self.mqtt_port.map(Some));
         set(&mut config.cluster_port, self.cluster_port);
         set(&mut config.advertise, self.advertise.map(Some));
@@ -114,7 +117,11 @@ impl Serve {
         set(&mut config.shard_count, self.shards);
         set(&mut config.checkpoint_s, self.checkpoint);
         set(&mut config.workers, self.workers);
-        set(&mut config.roles, self.roles.map(|roles| roles.into_iter().map(Into::into).collect()));
+        set(
+            &mut config.roles,
+            self.roles
+                .map(|roles| roles.into_iter().map(Into::into).collect()),
+        );
         Ok((config, self.output))
     }
 }

@@ -54,8 +54,10 @@ impl Up {
     }
 
     async fn serve(self) -> Result<(), LocalError> {
-        let mut options = LocalOptions::new(self.nodes, &self.data)
-            .map_err(|source| LocalError::Io { action: "find this program", source })?;
+        let mut options = LocalOptions::new(self.nodes, &self.data).map_err(|source| LocalError::Io {
+            action: "find this program",
+            source,
+        })?;
         options.mqtts_port = self.mqtts_port;
         options.https_port = self.https_port;
         options.mqtt_port = self.mqtt_port;

@@ -152,8 +152,10 @@ impl Hub {
             }
             let address = &self.nodes[node % self.nodes.len()];
             node += 1;
-            let mut request =
-                self.http.request(method.clone(), format!("https://{address}{path}")).bearer_auth(&self.token);
+            let mut request = self
+                .http
+                .request(method.clone(), format!("https://{address}{path}"))
+                .bearer_auth(&self.token);
             if let Some(body) = &body {
                 request = request.json(body);
             }
@@ -166,19 +168,31 @@ impl Hub {
                 Ok((status, body)) => {
                     let body = String::from_utf8_lossy(&body).into_owned();
                     if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-                        return Err(HubError::Refused { method, path: path.to_owned(), status, body });
+                        return Err(HubError::Refused {
+                            method,
+                            path: path.to_owned(),
+                            status,
+                            body,
+                        });
                     }
                     last = format!("{address}: {status}: {body}");
                 }
                 Err(error) => last = format!("{address}: {error}"),
             }
         }
-        Err(HubError::NoAnswer { method, path: path.to_owned(), last })
+        Err(HubError::NoAnswer {
+            method,
+            path: path.to_owned(),
+            last,
+        })
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
         let body = self.call(Method::GET, path, None).await?;
-        serde_json::from_slice(&body).map_err(|source| HubError::Json { path: path.to_owned(), source })
+        serde_json::from_slice(&body).map_err(|source| HubError::Json {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Creates a device with this key. One that is there already was created by an earlier attempt.
@@ -187,9 +201,15 @@ impl Hub {
             "deviceId": device,
             "authentication": { "type": "sas", "symmetricKey": { "primaryKey": key, "secondaryKey": key } },
         });
-        match self.call(Method::PUT, &format!("/devices/{device}"), Some(body)).await {
+        match self
+            .call(Method::PUT, &format!("/devices/{device}"), Some(body))
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(HubError::Refused { status: StatusCode::CONFLICT, .. }) => Ok(()),
+            Err(HubError::Refused {
+                status: StatusCode::CONFLICT,
+                ..
+            }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -197,7 +217,10 @@ impl Hub {
     /// How the cluster is.
     pub async fn status(&self) -> Result<ClusterStatus, HubError> {
         let path = "/cluster/admin";
-        let json_error = |source| HubError::Json { path: path.to_owned(), source };
+        let json_error = |source| HubError::Json {
+            path: path.to_owned(),
+            source,
+        };
         let request = serde_json::to_value(AdminRequest::Status).map_err(json_error)?;
         let body = self.call(Method::POST, path, Some(request)).await?;
         serde_json::from_slice(&body).map_err(json_error)
@@ -215,11 +238,16 @@ impl Hub {
             end: u64,
         }
         let answer: Shards = self.get("/shards").await?;
-        Ok(answer.shards.iter().map(|shard| (shard.shard, shard.end)).collect())
+        Ok(answer
+            .shards
+            .iter()
+            .map(|shard| (shard.shard, shard.end))
+            .collect())
     }
 
     /// A page of a shard's events from `from` on.
     pub async fn events(&self, shard: u32, from: u64) -> Result<Page, HubError> {
-        self.get(&format!("/events/{shard}?from={from}&max={PAGE_EVENTS}")).await
+        self.get(&format!("/events/{shard}?from={from}&max={PAGE_EVENTS}"))
+            .await
     }
 }

@@ -93,7 +93,11 @@ impl History {
 
     /// How often each message was read back, by device and sequence number.
     pub fn copies(&self, stored: &[Stored]) -> Vec<Vec<u32>> {
-        let mut copies: Vec<Vec<u32>> = self.devices.iter().map(|device| vec![0; device.messages.len()]).collect();
+        let mut copies: Vec<Vec<u32>> = self
+            .devices
+            .iter()
+            .map(|device| vec![0; device.messages.len()])
+            .collect();
         for (device, seq) in stored.iter().filter_map(|stored| self.message_of(stored)) {
             copies[device][seq] += 1;
         }
@@ -104,7 +108,9 @@ impl History {
     pub fn is_excused(&self, connection: &Connection) -> bool {
         connection.lost_us.is_some_and(|lost_us| {
             self.kills.iter().any(|kill| {
-                kill.node == connection.node && connection.opened_us <= kill.gone_us && lost_us >= kill.asked_us
+                kill.node == connection.node
+                    && connection.opened_us <= kill.gone_us
+                    && lost_us >= kill.asked_us
             })
         })
     }
@@ -112,15 +118,20 @@ impl History {
     /// Messages, and those of them that were acknowledged.
     pub fn sent_and_acked(&self) -> (u64, u64) {
         let messages = || self.devices.iter().flat_map(|device| &device.messages);
-        (messages().count() as u64, messages().filter(|message| message.is_acked).count() as u64)
+        (
+            messages().count() as u64,
+            messages().filter(|message| message.is_acked).count() as u64,
+        )
     }
 
-    /// Microseconds from each loss that a kill excuses to the device's next connection.
+    /// Microseconds from each loss that a kill excuses to the device's connection to another node. A probe
+    /// waits for its own node and does not count.
     pub fn reconnects_us(&self) -> Vec<u64> {
         let mut found = Vec::new();
         for device in &self.devices {
             for pair in device.connections.windows(2) {
-                if let (true, Some(lost_us)) = (self.is_excused(&pair[0]), pair[0].lost_us) {
+                let has_moved = pair[0].node != pair[1].node;
+                if let (true, Some(lost_us)) = (has_moved && self.is_excused(&pair[0]), pair[0].lost_us) {
                     found.push(pair[1].opened_us.saturating_sub(lost_us));
                 }
             }
@@ -150,9 +161,16 @@ pub(crate) mod tests {
                     is_acked: true,
                 })
                 .collect(),
-            connections: vec![Connection { node: 0, opened_us: 0, lost_us: None }],
+            connections: vec![Connection {
+                node: 0,
+                opened_us: 0,
+                lost_us: None,
+            }],
         });
-        History { devices: devices.collect(), kills: Vec::new() }
+        History {
+            devices: devices.collect(),
+            kills: Vec::new(),
+        }
     }
 
     /// Records of shard 0 from offset 0 on, of these devices and sequence numbers.
@@ -169,13 +187,30 @@ pub(crate) mod tests {
 
     #[test]
     fn only_a_loss_that_a_kill_explains_is_excused() {
-        let kills = vec![Kill { node: 1, asked_us: 100, gone_us: 110 }];
-        let history = History { kills, ..History::default() };
-        let connection = |node, opened_us, lost_us| Connection { node, opened_us, lost_us };
+        let kills = vec![Kill {
+            node: 1,
+            asked_us: 100,
+            gone_us: 110,
+        }];
+        let history = History {
+            kills,
+            ..History::default()
+        };
+        let connection = |node, opened_us, lost_us| Connection {
+            node,
+            opened_us,
+            lost_us,
+        };
         assert!(history.is_excused(&connection(1, 0, Some(105))));
-        assert!(!history.is_excused(&connection(1, 0, Some(99))), "before the kill");
+        assert!(
+            !history.is_excused(&connection(1, 0, Some(99))),
+            "before the kill"
+        );
         assert!(!history.is_excused(&connection(0, 0, Some(105))), "another node");
-        assert!(!history.is_excused(&connection(1, 500, Some(600))), "after the node had come back");
+        assert!(
+            !history.is_excused(&connection(1, 500, Some(600))),
+            "after the node had come back"
+        );
         assert!(!history.is_excused(&connection(1, 0, None)));
     }
 

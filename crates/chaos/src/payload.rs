@@ -58,7 +58,11 @@ impl Payloads {
     pub fn write(&self, out: &mut String, (index, device): (usize, &str), seq: u32) {
         out.clear();
         let row = &self.rows[(index * 61 + seq as usize) % self.rows.len()];
-        let _ = write!(out, "{{\"writer\":\"{}\",\"device\":\"{device}\",\"seq\":{seq}{row}}}", self.writer);
+        let _ = write!(
+            out,
+            "{{\"writer\":\"{}\",\"device\":\"{device}\",\"seq\":{seq}{row}}}",
+            self.writer
+        );
     }
 }
 
@@ -68,23 +72,36 @@ pub fn claimed_seq(payload: &[u8]) -> Option<u32> {
     struct Claim {
         seq: u32,
     }
-    serde_json::from_slice::<Claim>(payload).ok().map(|claim| claim.seq)
+    serde_json::from_slice::<Claim>(payload)
+        .ok()
+        .map(|claim| claim.seq)
 }
 
 fn made_up_row(row: usize) -> String {
     let angle = row as f64 / MADE_UP_ROWS as f64 * std::f64::consts::TAU;
-    format!(",\"temperature\":{:.2},\"humidity\":{:.1}", 21.0 + 3.0 * angle.sin(), 45.0 - 8.0 * angle.sin())
+    format!(
+        ",\"temperature\":{:.2},\"humidity\":{:.1}",
+        21.0 + 3.0 * angle.sin(),
+        45.0 - 8.0 * angle.sin()
+    )
 }
 
 fn read_rows(path: &Path) -> Result<Vec<String>, RecordingError> {
-    let failed = |source| RecordingError::Csv { path: path.to_owned(), source };
+    let failed = |source| RecordingError::Csv {
+        path: path.to_owned(),
+        source,
+    };
     let mut reader = csv::Reader::from_path(path).map_err(failed)?;
     let names = reader.headers().map_err(failed)?.clone();
     let mut rows = Vec::new();
     for record in reader.records().take(ROWS_MAX) {
         let record = record.map_err(failed)?;
         let mut row = String::new();
-        for (name, text) in names.iter().zip(&record).filter(|(name, _)| !OWN_FIELDS.contains(name)) {
+        for (name, text) in names
+            .iter()
+            .zip(&record)
+            .filter(|(name, _)| !OWN_FIELDS.contains(name))
+        {
             let value = match text.parse::<f64>() {
                 Ok(number) if number.is_finite() => serde_json::Value::from(number),
                 _ => serde_json::Value::from(text),
@@ -96,7 +113,11 @@ fn read_rows(path: &Path) -> Result<Vec<String>, RecordingError> {
         }
         rows.push(row);
     }
-    if rows.is_empty() { Err(RecordingError::Empty(path.to_owned())) } else { Ok(rows) }
+    if rows.is_empty() {
+        Err(RecordingError::Empty(path.to_owned()))
+    } else {
+        Ok(rows)
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +127,11 @@ mod tests {
     #[test]
     fn a_recording_becomes_json_with_our_fields_in_front() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, b"time,V \"1\",seq\n2015-02-04 17:51:00,23.18,9\nx,,1\n").unwrap();
+        std::io::Write::write_all(
+            &mut file,
+            b"time,V \"1\",seq\n2015-02-04 17:51:00,23.18,9\nx,,1\n",
+        )
+        .unwrap();
         let payloads = Payloads::new("w1".into(), Some(file.path())).unwrap();
         let mut text = String::new();
         payloads.write(&mut text, (0, "dev-1"), 2);

@@ -45,10 +45,18 @@ pub enum ReadError {
 /// Every record of every shard, shards in order, each in the order in which it was read. `devices` are
 /// the known ones, in the order of the history; at most `count_max` records are taken from a shard.
 pub async fn read_all(hub: &Hub, devices: &[String], count_max: u64) -> Result<Vec<Stored>, ReadError> {
-    let devices: HashMap<&str, u32> = (0..).zip(devices).map(|(index, id)| (id.as_str(), index)).collect();
+    let devices: HashMap<&str, u32> = (0..)
+        .zip(devices)
+        .map(|(index, id)| (id.as_str(), index))
+        .collect();
     let ends = hub.shard_ends().await?;
-    let reads = ends.into_iter().map(|(shard, end)| read_shard(hub, &devices, (shard, end), count_max));
-    let shards: Vec<Vec<Stored>> = stream::iter(reads).buffered(SHARDS_AT_A_TIME).try_collect().await?;
+    let reads = ends
+        .into_iter()
+        .map(|(shard, end)| read_shard(hub, &devices, (shard, end), count_max));
+    let shards: Vec<Vec<Stored>> = stream::iter(reads)
+        .buffered(SHARDS_AT_A_TIME)
+        .try_collect()
+        .await?;
     Ok(shards.concat())
 }
 

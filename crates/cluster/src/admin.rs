@@ -107,8 +107,8 @@ pub struct ClusterStatus {
 
 /// Answers one request.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes, QueryError> {
-    let request: AdminRequest =
-        serde_json::from_slice(&request).map_err(|error| QueryError::Store(format!("read request: {error}")))?;
+    let request: AdminRequest = serde_json::from_slice(&request)
+        .map_err(|error| QueryError::Store(format!("read request: {error}")))?;
     match request {
         AdminRequest::Status => {
             let status = status(&shared).await;
@@ -126,7 +126,10 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
             answers.insert(*node, shared.status());
             continue;
         }
-        let answer = shared.peers.call(*node, Lane::Control, Request::Status, STATUS_TIMEOUT).await;
+        let answer = shared
+            .peers
+            .call(*node, Lane::Control, Request::Status, STATUS_TIMEOUT)
+            .await;
         if let Ok((Response::Status(status), _)) = answer {
             answers.insert(*node, *status);
         }
@@ -143,14 +146,19 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
                 roles: entry.roles.clone(),
                 state: entry.state,
                 alive: answer.is_some(),
-                leads: answer.map_or(0, |status| status.groups.values().filter(|group| group.leads).count() as u32),
+                leads: answer.map_or(0, |status| {
+                    status.groups.values().filter(|group| group.leads).count() as u32
+                }),
                 replicas: answer.map_or(0, |status| status.groups.len() as u32),
                 pid: answer.map(|status| status.pid),
             }
         })
         .collect();
-    let groups: Vec<GroupLine> =
-        directory.groups.keys().map(|group| group_line(*group, &directory, &answers)).collect();
+    let groups: Vec<GroupLine> = directory
+        .groups
+        .keys()
+        .map(|group| group_line(*group, &directory, &answers))
+        .collect();
     let health = if groups.iter().any(|group| group.leader.is_none()) {
         "unavailable"
     } else if groups.iter().any(|group| group.replicas.0 > group.replicas.1) {
@@ -180,8 +188,14 @@ fn group_line(
         .filter_map(|(node, status)| Some((node, status.groups.get(&group.0)?)))
         .filter(|(_, status)| status.leads)
         .max_by_key(|(_, status)| status.term);
-    let answered = answers.values().filter(|status| status.groups.contains_key(&group.0)).count() as u32;
-    let wanted = directory.groups.get(&group).map_or(0, |entry| entry.replicas.len()) as u32;
+    let answered = answers
+        .values()
+        .filter(|status| status.groups.contains_key(&group.0))
+        .count() as u32;
+    let wanted = directory
+        .groups
+        .get(&group)
+        .map_or(0, |entry| entry.replicas.len()) as u32;
     GroupLine {
         group: group.0,
         leader: leader.map(|(node, _)| node.to_string()),

@@ -55,7 +55,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         return Err(CodecError::Version);
     }
     let (value, read) = bincode::serde::decode_from_slice(body, config())?;
-    if read != body.len() { Err(CodecError::Trailing) } else { Ok(value) }
+    if read != body.len() {
+        Err(CodecError::Trailing)
+    } else {
+        Ok(value)
+    }
 }
 
 const PART_FRAME: u8 = 0;
@@ -85,13 +89,26 @@ pub(crate) fn read_frame(reader: &mut Reader) -> Result<Frame, CodecError> {
     let sequence = reader.u64("frame sequence")?;
     let record_count = reader.u32("frame records")?;
     let commands = reader.bytes("frame commands")?;
-    let commands: Vec<Command> = if commands.is_empty() { Vec::new() } else { decode(&commands)? };
-    Ok(Frame { stream, sequence, records: reader.bytes("records")?, record_count, commands })
+    let commands: Vec<Command> = if commands.is_empty() {
+        Vec::new()
+    } else {
+        decode(&commands)?
+    };
+    Ok(Frame {
+        stream,
+        sequence,
+        records: reader.bytes("records")?,
+        record_count,
+        commands,
+    })
 }
 
 fn read_stream(reader: &mut Reader) -> Result<StreamId, CodecError> {
     let gateway = dunlin_model::id::NodeId(reader.u64("stream gateway")?);
-    Ok(StreamId { gateway, incarnation: reader.u64("stream incarnation")? })
+    Ok(StreamId {
+        gateway,
+        incarnation: reader.u64("stream incarnation")?,
+    })
 }
 
 /// The body of a shard's log entry, behind `tag`.
@@ -135,7 +152,10 @@ pub(crate) fn decode_batch(tag: u8, bytes: Bytes) -> Result<Batch, CodecError> {
     if reader.u8("batch tag")? != tag {
         return Err(CodecError::Version);
     }
-    let mut batch = Batch { time_ms: reader.u64("batch time")?, parts: Vec::new() };
+    let mut batch = Batch {
+        time_ms: reader.u64("batch time")?,
+        parts: Vec::new(),
+    };
     while !reader.is_empty() {
         batch.parts.push(match reader.u8("part kind")? {
             PART_FRAME => Part::Frame(read_frame(&mut reader)?),
@@ -156,8 +176,14 @@ mod tests {
     use dunlin_model::id::{DeviceId, NodeId};
 
     fn batch() -> Batch {
-        let stream = StreamId { gateway: NodeId(2), incarnation: 3 };
-        let command = Command::SessionClose { device: DeviceId::parse("d").unwrap(), epoch: 300 };
+        let stream = StreamId {
+            gateway: NodeId(2),
+            incarnation: 3,
+        };
+        let command = Command::SessionClose {
+            device: DeviceId::parse("d").unwrap(),
+            epoch: 300,
+        };
         let frame = Frame {
             stream,
             sequence: 4,
@@ -190,9 +216,15 @@ mod tests {
 
     #[test]
     fn control_structs_have_golden_bytes() {
-        let command = Command::SessionClose { device: DeviceId::parse("d").unwrap(), epoch: 300 };
+        let command = Command::SessionClose {
+            device: DeviceId::parse("d").unwrap(),
+            epoch: 300,
+        };
         assert_eq!(&encode(&command)[..], [1, 3, 1, b'd', 251, 44, 1]);
-        assert!(decode::<Command>(&[1, 3, 1, b'd', 251, 44, 1, 0]).is_err(), "trailing bytes");
+        assert!(
+            decode::<Command>(&[1, 3, 1, b'd', 251, 44, 1, 0]).is_err(),
+            "trailing bytes"
+        );
         assert!(decode::<Command>(&[2, 3]).is_err(), "another version");
     }
 }

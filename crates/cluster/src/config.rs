@@ -22,11 +22,21 @@ pub struct Timing {
 
 impl Timing {
     /// For nodes on one machine or in one data centre.
-    pub const LAN: Timing =
-        Timing { heartbeat_ms: 40, election_min_ms: 120, election_max_ms: 180, ping_ms: 25, suspect_ms: 130 };
+    pub const LAN: Timing = Timing {
+        heartbeat_ms: 40,
+        election_min_ms: 120,
+        election_max_ms: 180,
+        ping_ms: 25,
+        suspect_ms: 130,
+    };
     /// For nodes tens of milliseconds apart.
-    pub const WAN: Timing =
-        Timing { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 800, ping_ms: 100, suspect_ms: 600 };
+    pub const WAN: Timing = Timing {
+        heartbeat_ms: 150,
+        election_min_ms: 500,
+        election_max_ms: 800,
+        ping_ms: 100,
+        suspect_ms: 600,
+    };
 
     /// Checks the inequalities between the times; all that are broken are listed.
     pub fn validate(&self) -> Result<(), TimingError> {
@@ -37,10 +47,20 @@ impl Timing {
             }
         };
         must(self.heartbeat_ms > 0 && self.ping_ms > 0, "times are above zero");
-        must(self.heartbeat_ms * 2 < self.election_min_ms, "heartbeat_ms * 2 < election_min_ms");
-        must(self.election_min_ms < self.election_max_ms, "election_min_ms < election_max_ms");
+        must(
+            self.heartbeat_ms * 2 < self.election_min_ms,
+            "heartbeat_ms * 2 < election_min_ms",
+        );
+        must(
+            self.election_min_ms < self.election_max_ms,
+            "election_min_ms < election_max_ms",
+        );
         must(self.ping_ms * 3 < self.suspect_ms, "ping_ms * 3 < suspect_ms");
-        if broken.is_empty() { Ok(()) } else { Err(TimingError(broken)) }
+        if broken.is_empty() {
+            Ok(())
+        } else {
+            Err(TimingError(broken))
+        }
     }
 }
 
@@ -84,6 +104,8 @@ pub struct ClusterConfig {
     pub timing: Timing,
     /// How often state and events are made durable and the journal is freed.
     pub checkpoint_every: Duration,
+    /// Segments that the journal may have; above half of them checkpoints come out of turn.
+    pub journal_segments_max: usize,
     /// Who this node is.
     pub identity: NodeIdentity,
 }
@@ -96,7 +118,16 @@ mod tests {
     fn the_profiles_keep_the_inequalities_and_a_broken_one_is_named() {
         assert_eq!(Timing::LAN.validate(), Ok(()));
         assert_eq!(Timing::WAN.validate(), Ok(()));
-        let error = Timing { heartbeat_ms: 80, suspect_ms: 50, ..Timing::LAN }.validate().unwrap_err();
-        assert_eq!(error.0, ["heartbeat_ms * 2 < election_min_ms", "ping_ms * 3 < suspect_ms"]);
+        let error = Timing {
+            heartbeat_ms: 80,
+            suspect_ms: 50,
+            ..Timing::LAN
+        }
+        .validate()
+        .unwrap_err();
+        assert_eq!(
+            error.0,
+            ["heartbeat_ms * 2 < election_min_ms", "ping_ms * 3 < suspect_ms"]
+        );
     }
 }

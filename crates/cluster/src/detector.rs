@@ -16,7 +16,10 @@ pub(crate) struct Detector {
 
 impl Detector {
     pub(crate) fn new(suspect_ms: u64) -> Self {
-        Self { suspect_ms, heard: Mutex::default() }
+        Self {
+            suspect_ms,
+            heard: Mutex::default(),
+        }
     }
 
     /// A sign of life at `now_ms` (monotonic).
@@ -27,13 +30,17 @@ impl Detector {
     /// Whether `node` was heard once and has been silent for too long.
     pub(crate) fn suspects(&self, node: NodeId, now_ms: u64) -> bool {
         let heard = self.heard.lock().expect("no panic holds it");
-        heard.get(&node).is_some_and(|at| now_ms.saturating_sub(*at) > self.suspect_ms)
+        heard
+            .get(&node)
+            .is_some_and(|at| now_ms.saturating_sub(*at) > self.suspect_ms)
     }
 
     /// Whether `node` was heard lately.
     pub(crate) fn is_alive(&self, node: NodeId, now_ms: u64) -> bool {
         let heard = self.heard.lock().expect("no panic holds it");
-        heard.get(&node).is_some_and(|at| now_ms.saturating_sub(*at) <= self.suspect_ms)
+        heard
+            .get(&node)
+            .is_some_and(|at| now_ms.saturating_sub(*at) <= self.suspect_ms)
     }
 }
 

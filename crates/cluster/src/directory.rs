@@ -60,7 +60,8 @@ impl DirectoryView {
 
     /// A confirmed leader vouched for this copy at `asked_ms` (monotonic), before it answered.
     pub(crate) fn confirm(&self, asked_ms: u64) {
-        self.fresh_until_ms.fetch_max(asked_ms + FRESH_MS, Ordering::Relaxed);
+        self.fresh_until_ms
+            .fetch_max(asked_ms + FRESH_MS, Ordering::Relaxed);
     }
 
     /// Whether a gateway may admit on this copy at `now_ms`.

@@ -51,13 +51,21 @@ pub(crate) struct RememberError(String);
 
 /// Reads what an earlier run of this node knew of its cluster.
 pub(crate) fn remembered(shared: &Shared) -> Result<Option<Remembered>, RememberError> {
-    let bytes = shared.data.read(CLUSTER_FILE).map_err(|error| RememberError(error.to_string()))?;
-    bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(|error| RememberError(error.to_string()))).transpose()
+    let bytes = shared
+        .data
+        .read(CLUSTER_FILE)
+        .map_err(|error| RememberError(error.to_string()))?;
+    bytes
+        .map(|bytes| serde_json::from_slice(&bytes).map_err(|error| RememberError(error.to_string())))
+        .transpose()
 }
 
 /// Writes what the next run should know.
 pub(crate) fn remember(shared: &Shared) {
-    let remembered = Remembered { directory: (*shared.view.get()).clone(), peers: shared.peers.known() };
+    let remembered = Remembered {
+        directory: (*shared.view.get()).clone(),
+        peers: shared.peers.known(),
+    };
     let bytes = serde_json::to_vec(&remembered).expect("the directory is plain data");
     if let Err(error) = shared.data.write(CLUSTER_FILE, &bytes) {
         tracing::error!(%error, "cannot write {CLUSTER_FILE}");
@@ -159,7 +167,10 @@ impl Forming {
             if address == shared.peers.local_address() {
                 continue;
             }
-            let answer = shared.peers.call_address(address, Request::Hello(hello.clone()), ANSWER_TIMEOUT).await;
+            let answer = shared
+                .peers
+                .call_address(address, Request::Hello(hello.clone()), ANSWER_TIMEOUT)
+                .await;
             match answer {
                 Ok((node, Response::Hello(answer))) if node != shared.node => {
                     member = member.or((!answer.cluster_id.is_empty()).then_some(node));
@@ -171,7 +182,11 @@ impl Forming {
         }
         for (node, _) in shared.peers.known() {
             let asked = Request::Hello(hello.clone());
-            if let Ok((Response::Hello(answer), _)) = shared.peers.call(node, Lane::Control, asked, ANSWER_TIMEOUT).await {
+            if let Ok((Response::Hello(answer), _)) = shared
+                .peers
+                .call(node, Lane::Control, asked, ANSWER_TIMEOUT)
+                .await
+            {
                 member = member.or((!answer.cluster_id.is_empty()).then_some(node));
                 self.note(shared, answer);
             }
@@ -182,8 +197,17 @@ impl Forming {
     /// Takes over the directory of the cluster that `member` belongs to, if this node is in it.
     async fn adopt(&self, shared: &Arc<Shared>, member: NodeId) {
         let asked = Request::Directory { known: 0 };
-        let answer = shared.peers.call(member, Lane::Control, asked, ANSWER_TIMEOUT).await;
-        if let Ok((Response::Directory { newer: Some(directory), .. }, _)) = answer
+        let answer = shared
+            .peers
+            .call(member, Lane::Control, asked, ANSWER_TIMEOUT)
+            .await;
+        if let Ok((
+            Response::Directory {
+                newer: Some(directory),
+                ..
+            },
+            _,
+        )) = answer
             && directory.nodes.contains_key(&shared.node)
         {
             shared.join(*directory).await;
@@ -198,7 +222,9 @@ impl Forming {
         }
         let mut founders: BTreeMap<NodeId, Vec<Role>> = {
             let seen = self.seen.lock().expect("no panic holds it");
-            seen.values().map(|hello| (hello.node, hello.roles.clone())).collect()
+            seen.values()
+                .map(|hello| (hello.node, hello.roles.clone()))
+                .collect()
         };
         founders.insert(shared.node, shared.config.roles.clone());
         while founders.len() > expect {
@@ -214,19 +240,30 @@ impl Forming {
         }
         for node in set.iter().filter(|node| **node != shared.node) {
             let asked = Request::Promise(set.clone());
-            let answer = shared.peers.call(*node, Lane::Control, asked, ANSWER_TIMEOUT).await;
+            let answer = shared
+                .peers
+                .call(*node, Lane::Control, asked, ANSWER_TIMEOUT)
+                .await;
             if !matches!(answer, Ok((Response::Promised(true), _))) {
                 tracing::info!(%node, "a founder has not promised yet");
                 return;
             }
         }
         let directory = lay_out(shared, founders);
-        tracing::info!(cluster = directory.cluster_id, founders = set.len(), "the cluster is formed");
+        tracing::info!(
+            cluster = directory.cluster_id,
+            founders = set.len(),
+            "the cluster is formed"
+        );
         // Founders that miss this learn it from any member they ask.
         shared.join(directory.clone()).await;
         for node in set.iter().filter(|node| **node != shared.node) {
             let asked = Request::Form(Box::new(directory.clone()));
-            if let Err(error) = shared.peers.call(*node, Lane::Control, asked, ANSWER_TIMEOUT).await {
+            if let Err(error) = shared
+                .peers
+                .call(*node, Lane::Control, asked, ANSWER_TIMEOUT)
+                .await
+            {
                 tracing::info!(%node, %error, "a founder did not hear that the cluster is formed");
             }
         }
@@ -236,10 +273,23 @@ impl Forming {
 fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory {
     let nodes = founders
         .into_iter()
-        .map(|(node, roles)| (node, NodeEntry { roles, state: NodeState::Active }))
+        .map(|(node, roles)| {
+            (
+                node,
+                NodeEntry {
+                    roles,
+                    state: NodeState::Active,
+                },
+            )
+        })
         .collect();
     let shape = (shared.config.shard_count, shared.config.replication_factor);
-    Directory::lay_out(format!("{:032x}", rand::random::<u128>()), nodes, shape, draw_policies())
+    Directory::lay_out(
+        format!("{:032x}", rand::random::<u128>()),
+        nodes,
+        shape,
+        draw_policies(),
+    )
 }
 
 async fn resolve(seeds: &[String]) -> BTreeSet<SocketAddr> {
@@ -267,8 +317,17 @@ mod base64_keys {
         DEFAULT_POLICIES
             .iter()
             .map(|(name, rights)| {
-                let keys = SymmetricKeys { primary: draw(), secondary: draw() };
-                ((*name).to_owned(), Policy { keys, rights: rights.to_vec() })
+                let keys = SymmetricKeys {
+                    primary: draw(),
+                    secondary: draw(),
+                };
+                (
+                    (*name).to_owned(),
+                    Policy {
+                        keys,
+                        rights: rights.to_vec(),
+                    },
+                )
             })
             .collect()
     }

@@ -21,7 +21,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Timing;
 use crate::messages::WireMembership;
@@ -36,6 +36,9 @@ const PROPOSALS_QUEUED_MAX: usize = 64;
 /// How long a read may wait for the proof that this replica still leads.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// Pause before a replica that could not prove its leadership tries again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 type Ended = Result<Reply, ProposeError>;
 
 /// A running replica.
@@ -47,6 +50,8 @@ pub(crate) struct Group {
     store: Arc<dyn ShardStore>,
     events: Option<Arc<dyn EventLog>>,
     proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
+    /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
+    refused: Arc<Notify>,
 }
 
 /// What a group is seen to do.
@@ -86,17 +91,37 @@ impl Group {
         peers: Arc<Peers>,
         timing: &Timing,
     ) -> Result<Arc<Self>, String> {
-        let config = raft_config(id.group, timing).validate().map_err(|error| error.to_string())?;
+        let config = raft_config(id.group, timing)
+            .validate()
+            .map_err(|error| error.to_string())?;
         let (store, events) = (machine.store().clone(), machine.events().cloned());
         let machine = StateMachine::new(id, log.clone(), machine);
-        let network = Network { group: id.group, peers };
-        let raft =
-            Raft::new(id.replica.0, Arc::new(config), network, LogStore::new(log.clone()), machine.clone())
-                .await
-                .map_err(|error| error.to_string())?;
+        let network = Network {
+            group: id.group,
+            peers,
+        };
+        let raft = Raft::new(
+            id.replica.0,
+            Arc::new(config),
+            network,
+            LogStore::new(log.clone()),
+            machine.clone(),
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_QUEUED_MAX);
         tokio::spawn(propose_in_order(raft.clone(), queue));
-        Ok(Arc::new(Self { id, raft, log, machine, store, events, proposals }))
+        let refused = Arc::default();
+        Ok(Arc::new(Self {
+            id,
+            raft,
+            log,
+            machine,
+            store,
+            events,
+            proposals,
+            refused,
+        }))
     }
 
     pub(crate) fn id(&self) -> GroupReplica {
@@ -126,8 +151,11 @@ impl Group {
     /// Makes this replica and `members` the first members of a group that has none. Doing it twice,
     /// or on several members, is harmless.
     pub(crate) async fn initialize(&self, members: &WireMembership) {
-        let nodes: std::collections::BTreeMap<u64, Place> =
-            members.nodes.iter().map(|(id, node)| (*id, Place(*node))).collect();
+        let nodes: std::collections::BTreeMap<u64, Place> = members
+            .nodes
+            .iter()
+            .map(|(id, node)| (*id, Place(*node)))
+            .collect();
         if let Err(error) = self.raft.initialize(nodes).await {
             tracing::debug!(replica = %self.id, %error, "group is initialised already");
         }
@@ -142,13 +170,17 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let leader = metrics
-            .current_leader
-            .map(|leader| (ReplicaId(leader), membership.get_node(&leader).map(|place| place.0)));
+        let leader = metrics.current_leader.map(|leader| {
+            (
+                ReplicaId(leader),
+                membership.get_node(&leader).map(|place| place.0),
+            )
+        });
         GroupSight {
             term: metrics.current_term,
             leader,
-            leads: metrics.state == openraft::ServerState::Leader && metrics.current_leader == Some(metrics.id),
+            leads: metrics.state == openraft::ServerState::Leader
+                && metrics.current_leader == Some(metrics.id),
             applied: metrics.last_applied.map_or(0, |id| id.index),
             last: metrics.last_log_index.unwrap_or(0),
         }
@@ -169,7 +201,10 @@ impl Group {
         let caught_up = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&to.0).copied().flatten());
+            let matched = metrics
+                .replication
+                .as_ref()
+                .and_then(|replication| replication.get(&to.0).copied().flatten());
             matched.map(|id| id.index) == metrics.last_log_index
         };
         caught_up && self.raft.trigger().transfer_leader(to.0).await.is_ok()
@@ -212,7 +247,8 @@ impl Group {
         loop {
             let (leads, term) = {
                 let metrics = changes.borrow_watched();
-                let leads = metrics.state == openraft::ServerState::Leader && metrics.current_leader == Some(metrics.id);
+                let leads = metrics.state == openraft::ServerState::Leader
+                    && metrics.current_leader == Some(metrics.id);
                 (leads, metrics.vote.leader_id.term)
             };
             if leads && led != Some(term) {
@@ -226,10 +262,21 @@ impl Group {
                         (streams, time_ms, machine.applied().map_or(0, |at| at.index))
                     };
                     tracing::info!(replica = %self.id, term, "leads");
-                    sink.on_leader(shard, Leadership { term, applied_index: applied, time_ms, streams });
+                    sink.on_leader(
+                        shard,
+                        Leadership {
+                            term,
+                            applied_index: applied,
+                            time_ms,
+                            streams,
+                        },
+                    );
                 } else {
                     // Lost again, or no majority yet: look once more.
-                    tokio::task::yield_now().await;
+                    let changed = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+                    if matches!(changed, Ok(Err(_))) {
+                        return;
+                    }
                     continue;
                 }
             } else if !leads {
@@ -239,7 +286,15 @@ impl Group {
                     sink.on_follower(shard, leader);
                 }
             }
-            if changes.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                // The shard let go of a leadership that this replica may still have.
+                () = self.refused.notified() => {
+                    led = None;
+                    true
+                }
+            };
+            if !changed {
                 if led.is_some() {
                     sink.on_follower(shard, None);
                 }
@@ -279,17 +334,24 @@ async fn propose_in_order(raft: Raft, mut queue: mpsc::Receiver<(EntryBody, ones
 
 fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(to) => {
-            ProposeError::NotLeader { hint: to.leader_node.map(|place| place.0) }
-        }
+        ClientWriteError::ForwardToLeader(to) => ProposeError::NotLeader {
+            hint: to.leader_node.map(|place| place.0),
+        },
         _ => ProposeError::Unknown,
     }
 }
 
 impl Replication for Group {
     fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
-        let ended = self.propose_body(body::batch(&batch));
-        async move { ended.await.map(|_| ()) }.boxed()
+        let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());
+        async move {
+            let end = ended.await;
+            if matches!(end, Err(ProposeError::NotLeader { .. } | ProposeError::Unknown)) {
+                refused.notify_one();
+            }
+            end.map(|_| ())
+        }
+        .boxed()
     }
 
     fn read_barrier(&self) -> BoxFuture<'static, Result<(), ProposeError>> {
@@ -331,14 +393,29 @@ impl Replication for Group {
             ReadFrom::TimeMs(time) => events.offset_at(time).map_err(failed)?,
             ReadFrom::End => next_offset,
         };
-        let runs = if from < next_offset { events.read(from, bytes_max).map_err(failed)? } else { Vec::new() };
-        Ok(EventPage { runs, from, first_offset, next_offset })
+        let runs = if from < next_offset {
+            events.read(from, bytes_max).map_err(failed)?
+        } else {
+            Vec::new()
+        };
+        Ok(EventPage {
+            runs,
+            from,
+            first_offset,
+            next_offset,
+        })
     }
 }
 
 /// The members that the directory lays out for a group.
 pub(crate) fn members(entry: &dunlin_model::directory::GroupEntry) -> WireMembership {
-    let nodes: std::collections::BTreeMap<u64, NodeId> =
-        entry.replicas.iter().map(|(id, replica)| (id.0, replica.node)).collect();
-    WireMembership { configs: vec![nodes.keys().copied().collect()], nodes }
+    let nodes: std::collections::BTreeMap<u64, NodeId> = entry
+        .replicas
+        .iter()
+        .map(|(id, replica)| (id.0, replica.node))
+        .collect();
+    WireMembership {
+        configs: vec![nodes.keys().copied().collect()],
+        nodes,
+    }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use dunlin_model::directory::DirectoryCommand;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::id::{GroupId, NodeId};
-use dunlin_model::port::Replication;
+use dunlin_model::port::{Replication, StoreError};
+use dunlin_model::shard::{Batch, Part};
 
 use crate::forming;
 use crate::group::Group;
@@ -28,6 +29,10 @@ const BALANCE_EVERY: Duration = Duration::from_millis(1_000);
 /// Log entries that stay after a checkpoint, so that a follower that was away for a moment is
 /// filled from the log and not with a snapshot.
 const ENTRIES_KEPT: u64 = 20_000;
+/// Entries that stay when the journal fills up.
+const ENTRIES_KEPT_MIN: u64 = 64;
+/// Between two looks at how full the journal is.
+const PRESSURE_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(ping(shared.clone(), router.clone()));
@@ -55,7 +60,11 @@ async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
                     router.on_suspect(*node);
                 }
                 // Refused by whoever still hears the leader, so asking again costs nothing.
-                for group in shared.groups().into_iter().filter(|group| group.leader_node() == Some(*node)) {
+                for group in shared
+                    .groups()
+                    .into_iter()
+                    .filter(|group| group.leader_node() == Some(*node))
+                {
                     tokio::spawn(async move { group.campaign().await });
                 }
             } else if suspected.remove(node) {
@@ -79,9 +88,16 @@ async fn confirm(shared: Arc<Shared>) {
             }
             continue;
         }
-        let Some(leader) = shared.ask_leader(GroupId::DIRECTORY).await else { continue };
-        let asked = Request::Directory { known: directory.version };
-        let answer = shared.peers.call(leader, Lane::Control, asked, CONFIRM_EVERY).await;
+        let Some(leader) = shared.ask_leader(GroupId::DIRECTORY).await else {
+            continue;
+        };
+        let asked = Request::Directory {
+            known: directory.version,
+        };
+        let answer = shared
+            .peers
+            .call(leader, Lane::Control, asked, CONFIRM_EVERY)
+            .await;
         if let Ok((Response::Directory { newer, confirmed }, _)) = answer {
             if let Some(newer) = newer.filter(|newer| newer.cluster_id == directory.cluster_id) {
                 shared.view.offer(&newer);
@@ -111,8 +127,15 @@ async fn balance(shared: Arc<Shared>) {
     let mut clock = tokio::time::interval(BALANCE_EVERY);
     loop {
         clock.tick().await;
-        let led: Vec<Arc<Group>> = shared.groups().into_iter().filter(|group| group.sight().leads).collect();
-        let leaders = led.iter().map(|group| (group.id().group, group.id().replica)).collect::<BTreeMap<_, _>>();
+        let led: Vec<Arc<Group>> = shared
+            .groups()
+            .into_iter()
+            .filter(|group| group.sight().leads)
+            .collect();
+        let leaders = led
+            .iter()
+            .map(|group| (group.id().group, group.id().replica))
+            .collect::<BTreeMap<_, _>>();
         let now = shared.clock.monotonic_ms();
         let alive = |node: NodeId| shared.detector.is_alive(node, now);
         for step in leader_moves(&shared.view.get(), &leaders, &alive) {
@@ -125,34 +148,51 @@ async fn balance(shared: Arc<Shared>) {
     }
 }
 
-/// Makes state and events durable, then lets go of the log below.
+/// Makes state and events durable, then lets go of the log below. Regularly, and out of turn when
+/// the journal fills up.
 async fn checkpoint(shared: Arc<Shared>) {
-    let mut clock = tokio::time::interval(shared.config.checkpoint_every);
-    clock.tick().await;
+    let mut last = tokio::time::Instant::now();
+    let mut clock = tokio::time::interval(PRESSURE_EVERY);
     loop {
         clock.tick().await;
+        let pressed = shared.journal_is_half_full();
+        if !pressed && last.elapsed() < shared.config.checkpoint_every {
+            continue;
+        }
+        last = tokio::time::Instant::now();
+        let keep = if pressed { ENTRIES_KEPT_MIN } else { ENTRIES_KEPT };
         for group in shared.groups() {
-            if let Err(error) = checkpoint_group(&group).await {
+            if let Err(error) = checkpoint_group(&group, keep, pressed).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }
     }
 }
 
-async fn checkpoint_group(group: &Arc<Group>) -> Result<(), dunlin_model::port::StoreError> {
-    let machine = group.machine().machine().lock().await;
-    let Some(applied) = machine.applied() else { return Ok(()) };
+async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Result<(), StoreError> {
+    let applied = group.machine().machine().lock().await.applied();
+    let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
-    drop(machine);
     let synced = tokio::task::spawn_blocking(move || {
-        let events_upto = events.map(|events| events.checkpoint(applied.index)).transpose()?;
+        let events_upto = events
+            .map(|events| events.checkpoint(applied.index))
+            .transpose()?;
         store.checkpoint()?;
-        Ok::<_, dunlin_model::port::StoreError>(events_upto.unwrap_or(applied.index).min(applied.index))
+        Ok::<_, StoreError>(events_upto.unwrap_or(applied.index).min(applied.index))
     });
-    let durable = synced.await.map_err(|error| dunlin_model::port::StoreError::io("sync stores", error))??;
+    let durable = synced
+        .await
+        .map_err(|error| StoreError::io("sync stores", error))??;
     group.machine().machine().lock().await.forget_verdicts(durable)?;
-    let keep_from = group.sight().last.saturating_sub(ENTRIES_KEPT);
-    let upto = durable.min(keep_from);
+    if pressed && durable < applied.index && group.sight().leads {
+        // A few events in an open block pin the whole log above them: cut the block, everywhere.
+        let seal = Batch {
+            time_ms: 0,
+            parts: vec![Part::Seal],
+        };
+        tokio::spawn(group.propose(seal));
+    }
+    let upto = durable.min(group.sight().last.saturating_sub(keep));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {
         let trigger = group.raft().trigger();
         let _ = trigger.snapshot().await;
@@ -182,7 +222,9 @@ async fn write_first_entry(shared: Arc<Shared>) {
     let mut clock = tokio::time::interval(CONFIRM_EVERY);
     loop {
         clock.tick().await;
-        let Some(group) = shared.group(GroupId::DIRECTORY) else { continue };
+        let Some(group) = shared.group(GroupId::DIRECTORY) else {
+            continue;
+        };
         if !group.sight().leads {
             continue;
         }

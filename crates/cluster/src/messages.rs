@@ -84,18 +84,47 @@ pub(crate) enum Request {
     Promise(Vec<NodeId>),
     /// The cluster is laid out like this: begin.
     Form(Box<Directory>),
-    Heartbeat { group: GroupId, to: ReplicaId, head: AppendHead },
-    Vote { group: GroupId, to: ReplicaId, ask: VoteAsk },
-    PreVote { group: GroupId, to: ReplicaId, ask: VoteAsk },
-    TransferLeader { group: GroupId, to: ReplicaId, from: WireVote, target: u64, last: Option<LogPosition> },
+    Heartbeat {
+        group: GroupId,
+        to: ReplicaId,
+        head: AppendHead,
+    },
+    Vote {
+        group: GroupId,
+        to: ReplicaId,
+        ask: VoteAsk,
+    },
+    PreVote {
+        group: GroupId,
+        to: ReplicaId,
+        ask: VoteAsk,
+    },
+    TransferLeader {
+        group: GroupId,
+        to: ReplicaId,
+        from: WireVote,
+        target: u64,
+        last: Option<LogPosition>,
+    },
     /// Who leads a group, as far as this node knows.
     Leader(GroupId),
     /// The directory, if it is newer than this version.
-    Directory { known: u64 },
+    Directory {
+        known: u64,
+    },
     /// Change the directory; its leader only.
     ChangeDirectory(DirectoryCommand),
-    Query { shard: ShardId, query: Query, consistency: Consistency },
-    ReadEvents { shard: ShardId, from: ReadFrom, bytes_max: u64, wait_ms: u64 },
+    Query {
+        shard: ShardId,
+        query: Query,
+        consistency: Consistency,
+    },
+    ReadEvents {
+        shard: ShardId,
+        from: ReadFrom,
+        bytes_max: u64,
+        wait_ms: u64,
+    },
     /// What this node holds and leads.
     Status,
 }
@@ -111,13 +140,18 @@ pub(crate) enum Response {
     Transferred(bool),
     Leader(Option<(u64, NodeId)>),
     /// The copy, if it is newer than asked, and whether its confirmed leader answers.
-    Directory { newer: Option<Box<Directory>>, confirmed: bool },
+    Directory {
+        newer: Option<Box<Directory>>,
+        confirmed: bool,
+    },
     Changed(Result<Option<ReplicaId>, DirectoryRefusal>),
     View(Result<View, ReadError>),
     Events(Result<EventsHead, ReadError>),
     Status(Box<crate::admin::NodeStatus>),
     /// This node cannot answer: it does not lead, or has no such replica.
-    NotHere { hint: Option<NodeId> },
+    NotHere {
+        hint: Option<NodeId>,
+    },
 }
 
 /// A page of events without the records, which follow one after the other.
@@ -148,9 +182,19 @@ pub(crate) enum StreamHead {
     /// Append entries of a leader to one follower, answered in order.
     Append { group: GroupId, to: ReplicaId },
     /// Frames of a gateway to a shard; outcomes and downlinks come back.
-    Submit { shard: ShardId, stream: StreamId, resume: u64, sessions: Vec<(DeviceId, u64)> },
+    Submit {
+        shard: ShardId,
+        stream: StreamId,
+        resume: u64,
+        sessions: Vec<(DeviceId, u64)>,
+    },
     /// A full snapshot to one follower.
-    Snapshot { group: GroupId, to: ReplicaId, vote: WireVote, head: SnapshotHead },
+    Snapshot {
+        group: GroupId,
+        to: ReplicaId,
+        vote: WireVote,
+        head: SnapshotHead,
+    },
 }
 
 /// What a snapshot contains.

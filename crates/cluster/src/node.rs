@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
-use dunlin_model::port::{AppliedSink, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError};
+use dunlin_model::port::{
+    AppliedSink, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
+};
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::journal::Journal;
 
@@ -101,11 +103,20 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
-        self.groups.read().expect("no panic holds it").get(&group).cloned()
+        self.groups
+            .read()
+            .expect("no panic holds it")
+            .get(&group)
+            .cloned()
     }
 
     pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
-        self.groups.read().expect("no panic holds it").values().cloned().collect()
+        self.groups
+            .read()
+            .expect("no panic holds it")
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The group, if its replica here is the one that is meant.
@@ -143,11 +154,16 @@ impl Shared {
     pub(crate) async fn start_replicas(&self, directory: &Directory) {
         let _one_at_a_time = self.starting.lock().await;
         for (group, entry) in &directory.groups {
-            let Some(replica) = entry.replica_on(self.node) else { continue };
+            let Some(replica) = entry.replica_on(self.node) else {
+                continue;
+            };
             if self.group(*group).is_some() || self.is_stopping() {
                 continue;
             }
-            let id = GroupReplica { group: *group, replica };
+            let id = GroupReplica {
+                group: *group,
+                replica,
+            };
             match self.start_replica(id).await {
                 Ok(started) => {
                     let first = entry.preferred_leader == Some(replica);
@@ -155,7 +171,9 @@ impl Shared {
                         started.initialize(&group::members(entry)).await;
                     }
                 }
-                Err(reason) => tracing::error!(replica = %id, reason, "cannot start a replica; it does not serve"),
+                Err(reason) => {
+                    tracing::error!(replica = %id, reason, "cannot start a replica; it does not serve")
+                }
             }
         }
     }
@@ -180,7 +198,10 @@ impl Shared {
             self.host.add_shard(shard, group.clone());
             group.announce(shard, self.host.clone());
         }
-        self.groups.write().expect("no panic holds it").insert(id.group, group.clone());
+        self.groups
+            .write()
+            .expect("no panic holds it")
+            .insert(id.group, group.clone());
         Ok(group)
     }
 
@@ -198,12 +219,32 @@ impl Shared {
             if replica.node == self.node || self.detector.suspects(replica.node, now) {
                 continue;
             }
-            let answer = self.peers.call(replica.node, Lane::Control, Request::Leader(group), LEADER_TIMEOUT).await;
+            let answer = self
+                .peers
+                .call(
+                    replica.node,
+                    Lane::Control,
+                    Request::Leader(group),
+                    LEADER_TIMEOUT,
+                )
+                .await;
             if let Ok((Response::Leader(found), _)) = answer {
                 latest = latest.max(found);
             }
         }
         latest.map(|(_, node)| node)
+    }
+
+    /// Whether the journal should be freed before its time.
+    pub(crate) fn journal_is_half_full(&self) -> bool {
+        self.journal.stats().segments_in_use > self.config.journal_segments_max / 2
+    }
+
+    /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
+    pub(crate) async fn suspected(&self, node: NodeId) {
+        while !self.detector.suspects(node, self.clock.monotonic_ms()) {
+            tokio::time::sleep(Duration::from_millis(self.config.timing.ping_ms)).await;
+        }
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
@@ -222,7 +263,10 @@ impl Shared {
                 (group.id().group.0, status)
             })
             .collect();
-        NodeStatus { groups, pid: std::process::id() }
+        NodeStatus {
+            groups,
+            pid: std::process::id(),
+        }
     }
 }
 
@@ -239,7 +283,10 @@ impl Cluster {
         config.timing.validate()?;
         let node = parts.data.node_id();
         let peers = Peers::bind(node, config.listen, &config.identity)?;
-        let address = config.advertise.clone().unwrap_or_else(|| peers.local_address().to_string());
+        let address = config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| peers.local_address().to_string());
         let shared = Arc::new(Shared {
             node,
             address,
@@ -259,8 +306,7 @@ impl Cluster {
             loops: std::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
         });
-        let remembered =
-            forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
+        let remembered = forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
         if let Some(remembered) = remembered {
             for (peer, address) in &remembered.peers {
                 peers.learn(*peer, address);
@@ -337,12 +383,18 @@ impl Cluster {
 /// Asks a caught-up follower of each led group to take over, until none is led.
 async fn hand_over_all(shared: &Arc<Shared>) {
     loop {
-        let led: Vec<Arc<Group>> = shared.groups().into_iter().filter(|group| group.sight().leads).collect();
+        let led: Vec<Arc<Group>> = shared
+            .groups()
+            .into_iter()
+            .filter(|group| group.sight().leads)
+            .collect();
         let directory = shared.view.get();
         let now = shared.clock.monotonic_ms();
         let mut asked = false;
         for group in led {
-            let Some(entry) = directory.groups.get(&group.id().group) else { continue };
+            let Some(entry) = directory.groups.get(&group.id().group) else {
+                continue;
+            };
             for (replica, place) in &entry.replicas {
                 let other = *replica != group.id().replica && shared.detector.is_alive(place.node, now);
                 if other {

@@ -53,12 +53,23 @@ pub(crate) struct RemoteShards {
 
 impl RemoteShards {
     pub(crate) fn new(node: NodeId, peers: Arc<Peers>) -> Self {
-        Self { node, peers, streams: Mutex::default() }
+        Self {
+            node,
+            peers,
+            streams: Mutex::default(),
+        }
     }
 
-    async fn open(&self, head: StreamHead, shard: ShardId, sink: Arc<dyn FrameSink>) -> Result<(), ServeError> {
+    async fn open(
+        &self,
+        head: StreamHead,
+        shard: ShardId,
+        sink: Arc<dyn FrameSink>,
+    ) -> Result<(), ServeError> {
         let unreachable = || ServeError::NotLeader { hint: None };
-        let StreamHead::Submit { stream, .. } = &head else { unreachable!("only submit streams are opened here") };
+        let StreamHead::Submit { stream, .. } = &head else {
+            unreachable!("only submit streams are opened here")
+        };
         let stream = *stream;
         let opened = async {
             let (writer, mut reader) = self.peers.open(self.node, &head).await.ok()?;
@@ -71,7 +82,10 @@ impl RemoteShards {
         let (writer, reader, result) = opened.ok().flatten().ok_or_else(unreachable)?;
         result?;
         let (sender, queue) = mpsc::channel(OUTGOING_MAX);
-        self.streams.lock().expect("no panic holds it").insert(shard, sender);
+        self.streams
+            .lock()
+            .expect("no panic holds it")
+            .insert(shard, sender);
         tokio::spawn(write_frames(writer, queue));
         tokio::spawn(read_outcomes(reader, shard, stream, sink));
         Ok(())
@@ -87,7 +101,10 @@ impl RemoteShards {
     }
 
     async fn ask(&self, request: Request, wait: Duration) -> Result<(Response, Bytes), ReadError> {
-        let answer = self.peers.call(self.node, Lane::Bulk, request, READ_TIMEOUT + wait).await;
+        let answer = self
+            .peers
+            .call(self.node, Lane::Bulk, request, READ_TIMEOUT + wait)
+            .await;
         answer.map_err(|_| ReadError::NotLeader { hint: None })
     }
 }
@@ -111,7 +128,10 @@ fn put_outgoing(writer: &mut FrameWriter, message: Outgoing) {
         Outgoing::Frame(frame) => {
             // The records, which are last, go out as they are.
             let records = frame.records.clone();
-            let bare = Frame { records: Bytes::new(), ..frame };
+            let bare = Frame {
+                records: Bytes::new(),
+                ..frame
+            };
             let mut head = BytesMut::with_capacity(64);
             head.put_u8(TO_SHARD_FRAME);
             codec::put_frame(&mut head, &bare);
@@ -130,7 +150,9 @@ enum FromShard {
 fn read_notice(frame: Bytes) -> Option<FromShard> {
     let mut reader = Reader::new(frame);
     match reader.u8("kind").ok()? {
-        TO_GATEWAY_OUTCOME => stored::decode(&mut reader).ok().map(|(seq, result)| FromShard::Outcome(seq, result)),
+        TO_GATEWAY_OUTCOME => stored::decode(&mut reader)
+            .ok()
+            .map(|(seq, result)| FromShard::Outcome(seq, result)),
         TO_GATEWAY_NOTICE => codec::decode(&reader.rest()).ok().map(FromShard::Notice),
         _ => None,
     }
@@ -141,7 +163,14 @@ async fn read_outcomes(mut reader: FrameReader, shard: ShardId, stream: StreamId
     while let Ok(Some(frame)) = reader.next().await {
         match read_notice(frame) {
             Some(FromShard::Outcome(sequence, result)) => {
-                sink.on_outcome(shard, FrameOutcome { stream, sequence, result });
+                sink.on_outcome(
+                    shard,
+                    FrameOutcome {
+                        stream,
+                        sequence,
+                        result,
+                    },
+                );
             }
             Some(FromShard::Notice(ShardNotice::Downlink { term, downlink })) => {
                 sink.on_downlink(shard, term, downlink);
@@ -165,7 +194,17 @@ impl ShardServer for RemoteShards {
         sessions: Vec<(DeviceId, u64)>,
         sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>> {
-        self.open(StreamHead::Submit { shard, stream, resume, sessions }, shard, sink).boxed()
+        self.open(
+            StreamHead::Submit {
+                shard,
+                stream,
+                resume,
+                sessions,
+            },
+            shard,
+            sink,
+        )
+        .boxed()
     }
 
     fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {
@@ -184,7 +223,17 @@ impl ShardServer for RemoteShards {
         consistency: Consistency,
     ) -> BoxFuture<'_, Result<View, ReadError>> {
         async move {
-            match self.ask(Request::Query { shard, query, consistency }, Duration::ZERO).await? {
+            match self
+                .ask(
+                    Request::Query {
+                        shard,
+                        query,
+                        consistency,
+                    },
+                    Duration::ZERO,
+                )
+                .await?
+            {
                 (Response::View(result), _) => result,
                 (Response::NotHere { hint }, _) => Err(ReadError::NotLeader { hint }),
                 _ => Err(ReadError::NotLeader { hint: None }),
@@ -201,7 +250,12 @@ impl ShardServer for RemoteShards {
         wait_ms: u64,
     ) -> BoxFuture<'_, Result<EventPage, ReadError>> {
         async move {
-            let request = Request::ReadEvents { shard, from, bytes_max: bytes_max as u64, wait_ms };
+            let request = Request::ReadEvents {
+                shard,
+                from,
+                bytes_max: bytes_max as u64,
+                wait_ms,
+            };
             match self.ask(request, Duration::from_millis(wait_ms)).await? {
                 (Response::Events(result), records) => join_page(result?, records),
                 (Response::NotHere { hint }, _) => Err(ReadError::NotLeader { hint }),
@@ -227,8 +281,15 @@ pub(crate) fn split_page(page: EventPage) -> (EventsHead, Bytes) {
         })
         .collect();
     let mut records = BytesMut::with_capacity(page.runs.iter().map(|run| run.records.len()).sum());
-    page.runs.iter().for_each(|run| records.extend_from_slice(&run.records));
-    let head = EventsHead { from: page.from, first_offset: page.first_offset, next_offset: page.next_offset, runs };
+    page.runs
+        .iter()
+        .for_each(|run| records.extend_from_slice(&run.records));
+    let head = EventsHead {
+        from: page.from,
+        first_offset: page.first_offset,
+        next_offset: page.next_offset,
+        runs,
+    };
     (head, records.freeze())
 }
 
@@ -247,5 +308,10 @@ fn join_page(head: EventsHead, mut records: Bytes) -> Result<EventPage, ReadErro
             records: records.split_to(run.bytes as usize),
         });
     }
-    Ok(EventPage { runs, from: head.from, first_offset: head.first_offset, next_offset: head.next_offset })
+    Ok(EventPage {
+        runs,
+        from: head.from,
+        first_offset: head.first_offset,
+        next_offset: head.next_offset,
+    })
 }

@@ -102,7 +102,11 @@ impl Router {
     }
 
     fn lane(&self, shard: ShardId) -> Option<Arc<Lane>> {
-        self.lanes.read().expect("no panic holds it").get(shard.0 as usize).cloned()
+        self.lanes
+            .read()
+            .expect("no panic holds it")
+            .get(shard.0 as usize)
+            .cloned()
     }
 
     /// The shards of `node`, in this process or over the wire.
@@ -119,7 +123,11 @@ impl Router {
     fn candidates(&self, shard: ShardId, hint: Option<NodeId>) -> Vec<NodeId> {
         let directory = self.shared.view.get();
         let mut nodes: Vec<NodeId> = hint.into_iter().collect();
-        nodes.extend(self.shared.group(shard.group()).and_then(|group| group.leader_node()));
+        nodes.extend(
+            self.shared
+                .group(shard.group())
+                .and_then(|group| group.leader_node()),
+        );
         if let Some(group) = directory.groups.get(&shard.group()) {
             let preferred = group.preferred_leader.and_then(|id| group.replicas.get(&id));
             nodes.extend(preferred.map(|replica| replica.node));
@@ -142,7 +150,11 @@ impl Router {
             let mut hint = lane.leader();
             loop {
                 for node in self.candidates(shard, hint) {
-                    match ask(self.server(node)).await {
+                    let answer = tokio::select! {
+                        answer = ask(self.server(node)) => answer,
+                        () = self.shared.suspected(node) => Err(ReadError::NotLeader { hint: None }),
+                    };
+                    match answer {
                         Ok(answer) => return Ok(answer),
                         Err(ReadError::NotLeader { hint: Some(other) }) if hint != Some(other) => {
                             hint = Some(other);
@@ -155,7 +167,9 @@ impl Router {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        tokio::time::timeout(QUERY_TIMEOUT, looking).await.unwrap_or(Err(QueryError::Unavailable(shard)))
+        tokio::time::timeout(QUERY_TIMEOUT, looking)
+            .await
+            .unwrap_or(Err(QueryError::Unavailable(shard)))
     }
 }
 
@@ -163,7 +177,10 @@ impl ShardClient for Router {
     fn stream_id(&self, device: &DeviceId) -> StreamId {
         match self.lane(self.shard_of(device)) {
             Some(lane) => lane.stream(),
-            None => StreamId { gateway: self.shared.node, incarnation: 0 },
+            None => StreamId {
+                gateway: self.shared.node,
+                incarnation: 0,
+            },
         }
     }
 

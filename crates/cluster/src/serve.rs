@@ -13,7 +13,9 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::codec;
-use crate::messages::{AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote};
+use crate::messages::{
+    AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
+};
 use crate::node::Shared;
 use crate::raft::snapshot::{Collected, SnapshotData};
 use crate::raft::{StoredMembership, TypeConfig, convert};
@@ -46,11 +48,22 @@ impl Handler for Server {
         async move {
             match head {
                 StreamHead::Append { group, to } => self.serve_append(group, to, writer, reader).await,
-                StreamHead::Snapshot { group, to, vote, head } => {
+                StreamHead::Snapshot {
+                    group,
+                    to,
+                    vote,
+                    head,
+                } => {
                     self.serve_snapshot(group, to, (vote, head), writer, reader).await;
                 }
-                StreamHead::Submit { shard, stream, resume, sessions } => {
-                    self.serve_submit(shard, (stream, resume, sessions), writer, reader).await;
+                StreamHead::Submit {
+                    shard,
+                    stream,
+                    resume,
+                    sessions,
+                } => {
+                    self.serve_submit(shard, (stream, resume, sessions), writer, reader)
+                        .await;
                 }
                 StreamHead::Calls => tracing::warn!(%from, "a call stream inside a call stream"),
             }
@@ -76,25 +89,41 @@ impl Server {
             Request::Heartbeat { group, to, head } => self.heartbeat(group, to, head).await,
             Request::Vote { group, to, ask } => self.vote(group, to, ask, false).await,
             Request::PreVote { group, to, ask } => self.vote(group, to, ask, true).await,
-            Request::TransferLeader { group, to, from, target, last } => {
-                self.transfer(group, to, from, target, last).await
-            }
+            Request::TransferLeader {
+                group,
+                to,
+                from,
+                target,
+                last,
+            } => self.transfer(group, to, from, target, last).await,
             Request::Leader(group) => Response::Leader(self.0.group(group).and_then(|group| {
                 let sight = group.sight();
-                sight.leader.and_then(|(_, node)| node).map(|node| (sight.term, node))
+                sight
+                    .leader
+                    .and_then(|(_, node)| node)
+                    .map(|node| (sight.term, node))
             })),
             Request::Directory { known } => self.directory(known).await,
             Request::ChangeDirectory(command) => match self.0.group(GroupId::DIRECTORY) {
                 Some(group) => match group.change_directory(&command).await {
                     Ok(result) => Response::Changed(result),
-                    Err(_) => Response::NotHere { hint: group.leader_node() },
+                    Err(_) => Response::NotHere {
+                        hint: group.leader_node(),
+                    },
                 },
                 None => Response::NotHere { hint: None },
             },
-            Request::Query { shard, query, consistency } => {
-                Response::View(self.0.shards().query(shard, query, consistency).await)
-            }
-            Request::ReadEvents { shard, from, bytes_max, wait_ms } => {
+            Request::Query {
+                shard,
+                query,
+                consistency,
+            } => Response::View(self.0.shards().query(shard, query, consistency).await),
+            Request::ReadEvents {
+                shard,
+                from,
+                bytes_max,
+                wait_ms,
+            } => {
                 let bytes_max = (bytes_max as usize).min(READ_BYTES_MAX);
                 match self.0.shards().read_events(shard, from, bytes_max, wait_ms).await {
                     Ok(page) => {
@@ -121,7 +150,9 @@ impl Server {
     }
 
     async fn heartbeat(&self, group: GroupId, to: ReplicaId, head: crate::messages::AppendHead) -> Response {
-        let Some(group) = self.0.replica(group, to) else { return Response::Heartbeat(AppendReply::Gone) };
+        let Some(group) = self.0.replica(group, to) else {
+            return Response::Heartbeat(AppendReply::Gone);
+        };
         let Ok(request) = convert::append_in(head, Bytes::new()) else {
             return Response::Heartbeat(AppendReply::Gone);
         };
@@ -134,10 +165,15 @@ impl Server {
     }
 
     async fn vote(&self, group: GroupId, to: ReplicaId, ask: VoteAsk, pre: bool) -> Response {
-        let Some(group) = self.0.replica(group, to) else { return Response::NotHere { hint: None } };
+        let Some(group) = self.0.replica(group, to) else {
+            return Response::NotHere { hint: None };
+        };
         let request = convert::ask_in(ask);
-        let answer =
-            if pre { group.raft().pre_vote(request).await } else { group.raft().vote(request).await };
+        let answer = if pre {
+            group.raft().pre_vote(request).await
+        } else {
+            group.raft().vote(request).await
+        };
         match answer {
             Ok(answer) => Response::Vote(convert::answer_out(&answer)),
             Err(_) => Response::NotHere { hint: None },
@@ -152,16 +188,27 @@ impl Server {
         target: u64,
         last: Option<dunlin_model::id::LogPosition>,
     ) -> Response {
-        let Some(group) = self.0.replica(group, to) else { return Response::Transferred(false) };
+        let Some(group) = self.0.replica(group, to) else {
+            return Response::Transferred(false);
+        };
         let request = openraft::raft::TransferLeaderRequest::<TypeConfig>::new(
             convert::vote_in(from),
             target,
             last.map(convert::log_id),
         );
-        Response::Transferred(matches!(group.raft().handle_transfer_leader(request).await, Ok(Ok(()))))
+        Response::Transferred(matches!(
+            group.raft().handle_transfer_leader(request).await,
+            Ok(Ok(()))
+        ))
     }
 
-    async fn serve_append(&self, group: GroupId, to: ReplicaId, mut writer: FrameWriter, mut reader: FrameReader) {
+    async fn serve_append(
+        &self,
+        group: GroupId,
+        to: ReplicaId,
+        mut writer: FrameWriter,
+        mut reader: FrameReader,
+    ) {
         let Some(group) = self.0.replica(group, to) else {
             let _ = writer.send([codec::encode(&AppendReply::Gone)]).await;
             writer.finish();
@@ -179,8 +226,9 @@ impl Server {
                 }
             }
         };
-        let requests =
-            futures_util::stream::unfold(receiver, |mut queue| async { queue.recv().await.map(|r| (r, queue)) });
+        let requests = futures_util::stream::unfold(receiver, |mut queue| async {
+            queue.recv().await.map(|r| (r, queue))
+        });
         let mut answers = Box::pin(group.raft().stream_append(requests));
         let answering = async move {
             while let Some(answer) = answers.next().await {
@@ -205,7 +253,9 @@ impl Server {
         mut writer: FrameWriter,
         mut reader: FrameReader,
     ) {
-        let Some(group) = self.0.replica(group, to) else { return };
+        let Some(group) = self.0.replica(group, to) else {
+            return;
+        };
         let mut collected = Collected::default();
         while let Ok(Some(frame)) = reader.next().await {
             if let Err(error) = collected.take(frame) {
@@ -221,11 +271,19 @@ impl Server {
             last_log_id: head.last.map(convert::log_id),
             last_membership: StoredMembership::new(head.membership_at.map(convert::log_id), membership),
         };
-        let snapshot =
-            openraft::alias::SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Collected(collected) };
-        match group.raft().install_full_snapshot(convert::vote_in(vote), snapshot).await {
+        let snapshot = openraft::alias::SnapshotOf::<TypeConfig, _> {
+            meta,
+            snapshot: SnapshotData::Collected(collected),
+        };
+        match group
+            .raft()
+            .install_full_snapshot(convert::vote_in(vote), snapshot)
+            .await
+        {
             Ok(response) => {
-                let _ = writer.send([codec::encode(&convert::vote_out(&response.vote))]).await;
+                let _ = writer
+                    .send([codec::encode(&convert::vote_out(&response.vote))])
+                    .await;
                 writer.finish();
             }
             Err(error) => tracing::error!(replica = %group.id(), %error, "cannot install a snapshot"),
@@ -240,8 +298,14 @@ impl Server {
         mut reader: FrameReader,
     ) {
         let (sender, mut queue) = mpsc::channel(TO_GATEWAY_MAX);
-        let sink = Arc::new(WireSink { sender: Mutex::new(Some(sender)) });
-        let opened = self.0.shards().open_stream(shard, stream, resume, sessions, sink.clone()).await;
+        let sink = Arc::new(WireSink {
+            sender: Mutex::new(Some(sender)),
+        });
+        let opened = self
+            .0
+            .shards()
+            .open_stream(shard, stream, resume, sessions, sink.clone())
+            .await;
         let refused = opened.is_err();
         if writer.send(notice(&ShardNotice::Opened(opened))).await.is_err() || refused {
             writer.finish();
@@ -268,7 +332,13 @@ impl Server {
     }
 
     /// Handles one message of a gateway; false ends its stream.
-    async fn take_from_gateway(&self, shard: ShardId, stream: StreamId, message: Bytes, sink: &WireSink) -> bool {
+    async fn take_from_gateway(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        message: Bytes,
+        sink: &WireSink,
+    ) -> bool {
         let mut reader = Reader::new(message);
         match reader.u8("kind") {
             Ok(TO_SHARD_ALIVE) => {
@@ -338,7 +408,10 @@ struct WireSink {
 impl WireSink {
     fn push(&self, message: ToGateway) {
         let mut sender = self.sender.lock().expect("no panic holds it");
-        if sender.as_ref().is_some_and(|sender| sender.try_send(message).is_err()) {
+        if sender
+            .as_ref()
+            .is_some_and(|sender| sender.try_send(message).is_err())
+        {
             tracing::debug!("a gateway's stream is gone or too slow");
             *sender = None;
         }

@@ -21,7 +21,9 @@ pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
 /// Bytes of one log entry at the most.
 pub const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Commands in one frame at the most.
-pub const FRAME_COMMANDS_MAX: usize = 16 * 1024;
+pub const FRAME_COMMANDS_MAX: usize = 1024;
+/// Bytes that a command counts for in budgets and batches; the doors keep each below it.
+pub const COMMAND_WEIGHT_BYTES: usize = 512;
 /// Log entries that a shard leader keeps in flight; meanwhile commands gather into the next.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Frames that a stream may have unanswered, and outcomes that the shard keeps for it.
@@ -41,6 +43,8 @@ pub const TIME_JUMP_MS_MAX: u64 = 24 * 3600 * 1000;
 const _: () = assert!(BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
 // ... also when the shard had gathered up to its own target before it took the frame in ...
 const _: () = assert!(2 * BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
+// ... as does a frame of commands alone ...
+const _: () = assert!(FRAME_COMMANDS_MAX * COMMAND_WEIGHT_BYTES + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX);
 // ... and one entry fits one message between nodes, header included.
 const _: () = assert!(ENTRY_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(PROPERTY_BAG_BYTES_MAX < MESSAGE_BYTES_MAX);

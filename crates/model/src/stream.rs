@@ -81,7 +81,7 @@ impl<R, C> StreamSender<R, C> {
     pub fn handle_command(&mut self, command: Command, ticket: C) {
         self.open_commands.push(command);
         self.open_command_tickets.push(ticket);
-        if self.open_commands.len() >= FRAME_COMMANDS_MAX / 64 {
+        if self.open_commands.len() >= FRAME_COMMANDS_MAX {
             self.close_frame();
         }
     }
@@ -105,7 +105,9 @@ impl<R, C> StreamSender<R, C> {
 
     /// The lowest sequence number that may still be sent.
     pub fn resume(&self) -> u64 {
-        self.unanswered.front().map_or(self.next_sequence, |sent| sent.frame.sequence)
+        self.unanswered
+            .front()
+            .map_or(self.next_sequence, |sent| sent.frame.sequence)
     }
 
     /// The next frame to send, if one may leave. Call until `None`.
@@ -187,13 +189,30 @@ impl<R, C> StreamSender<R, C> {
         };
         self.next_sequence += 1;
         let commands = std::mem::take(&mut self.open_command_tickets);
-        self.unanswered.push_back(Sent { frame, records, commands });
+        self.unanswered.push_back(Sent {
+            frame,
+            records,
+            commands,
+        });
     }
 }
 
-fn settle<R, C>(shard: ShardId, sent: Sent<R, C>, applied: &FrameApplied, answer: &mut impl FnMut(Answer<R, C>)) {
-    assert_eq!(sent.records.len() as u32, applied.record_count, "a frame is answered as it was sent");
-    assert_eq!(sent.commands.len(), applied.outcomes.len(), "each command has an outcome");
+fn settle<R, C>(
+    shard: ShardId,
+    sent: Sent<R, C>,
+    applied: &FrameApplied,
+    answer: &mut impl FnMut(Answer<R, C>),
+) {
+    assert_eq!(
+        sent.records.len() as u32,
+        applied.record_count,
+        "a frame is answered as it was sent"
+    );
+    assert_eq!(
+        sent.commands.len(),
+        applied.outcomes.len(),
+        "each command has an outcome"
+    );
     let mut fenced = applied.fenced.iter().copied().peekable();
     let mut offset = applied.first_offset;
     for (place, ticket) in sent.records.into_iter().enumerate() {
@@ -201,7 +220,11 @@ fn settle<R, C>(shard: ShardId, sent: Sent<R, C>, applied: &FrameApplied, answer
             TelemetryAck::Fenced
         } else {
             offset += 1;
-            TelemetryAck::Stored(Receipt { shard, offset: offset - 1, term: applied.term })
+            TelemetryAck::Stored(Receipt {
+                shard,
+                offset: offset - 1,
+                term: applied.term,
+            })
         };
         answer(Answer::Record(ticket, ack));
     }
@@ -225,12 +248,32 @@ mod tests {
     use crate::id::NodeId;
 
     fn sender() -> StreamSender<u32, u32> {
-        StreamSender::new(ShardId(3), StreamId { gateway: NodeId(1), incarnation: 2 })
+        StreamSender::new(
+            ShardId(3),
+            StreamId {
+                gateway: NodeId(1),
+                incarnation: 2,
+            },
+        )
     }
 
-    fn applied(sender: &StreamSender<u32, u32>, sequence: u64, first_offset: u64, count: u32) -> FrameOutcome {
-        let applied = FrameApplied { term: 7, first_offset, record_count: count, ..FrameApplied::default() };
-        FrameOutcome { stream: sender.stream(), sequence, result: FrameResult::Applied(applied) }
+    fn applied(
+        sender: &StreamSender<u32, u32>,
+        sequence: u64,
+        first_offset: u64,
+        count: u32,
+    ) -> FrameOutcome {
+        let applied = FrameApplied {
+            term: 7,
+            first_offset,
+            record_count: count,
+            ..FrameApplied::default()
+        };
+        FrameOutcome {
+            stream: sender.stream(),
+            sequence,
+            result: FrameResult::Applied(applied),
+        }
     }
 
     #[test]
@@ -249,9 +292,17 @@ mod tests {
         let mut answers = Vec::new();
         let outcome = applied(&s, 1, 100, 1);
         assert!(!s.handle_outcome(outcome, |a| answers.push(a)));
-        let receipt = Receipt { shard: ShardId(3), offset: 100, term: 7 };
+        let receipt = Receipt {
+            shard: ShardId(3),
+            offset: 100,
+            term: 7,
+        };
         assert_eq!(answers, [Answer::Record(0, TelemetryAck::Stored(receipt))]);
-        assert_eq!(s.poll_frame().unwrap().record_count, 6, "what gathered leaves as one frame");
+        assert_eq!(
+            s.poll_frame().unwrap().record_count,
+            6,
+            "what gathered leaves as one frame"
+        );
     }
 
     #[test]
@@ -268,8 +319,15 @@ mod tests {
         assert_eq!(s.poll_frame(), None);
         assert_eq!(s.resume(), 2);
         s.handle_connected();
-        assert_eq!([s.poll_frame().unwrap().sequence, s.poll_frame().unwrap().sequence], [2, 3]);
-        let gap = FrameOutcome { stream: s.stream(), sequence: 3, result: FrameResult::Gap { expected: 2 } };
+        assert_eq!(
+            [s.poll_frame().unwrap().sequence, s.poll_frame().unwrap().sequence],
+            [2, 3]
+        );
+        let gap = FrameOutcome {
+            stream: s.stream(),
+            sequence: 3,
+            result: FrameResult::Gap { expected: 2 },
+        };
         s.handle_outcome(gap, |_| ());
         assert_eq!(s.poll_frame().unwrap().sequence, 2, "a gap starts it over");
     }
@@ -290,11 +348,18 @@ mod tests {
             outcomes: vec![],
         });
         let mut acks = Vec::new();
-        s.handle_outcome(FrameOutcome { stream: s.stream(), sequence: 1, result }, |a| match a {
-            Answer::Record(_, TelemetryAck::Stored(receipt)) => acks.push(Some(receipt.offset)),
-            Answer::Record(..) => acks.push(None),
-            Answer::Command(..) => unreachable!(),
-        });
+        s.handle_outcome(
+            FrameOutcome {
+                stream: s.stream(),
+                sequence: 1,
+                result,
+            },
+            |a| match a {
+                Answer::Record(_, TelemetryAck::Stored(receipt)) => acks.push(Some(receipt.offset)),
+                Answer::Record(..) => acks.push(None),
+                Answer::Command(..) => unreachable!(),
+            },
+        );
         assert_eq!(acks, [Some(10), None, Some(11)]);
     }
 
@@ -306,11 +371,18 @@ mod tests {
         s.poll_frame().unwrap();
         s.handle_record(b"y", 2);
         let mut answers = Vec::new();
-        let unknown = FrameOutcome { stream: s.stream(), sequence: 1, result: FrameResult::StreamUnknown };
+        let unknown = FrameOutcome {
+            stream: s.stream(),
+            sequence: 1,
+            result: FrameResult::StreamUnknown,
+        };
         assert!(s.handle_outcome(unknown, |a| answers.push(a)));
         assert_eq!(
             answers,
-            [Answer::Record(1, TelemetryAck::Unknown), Answer::Record(2, TelemetryAck::Unknown)]
+            [
+                Answer::Record(1, TelemetryAck::Unknown),
+                Answer::Record(2, TelemetryAck::Unknown)
+            ]
         );
         assert!(s.is_idle());
     }

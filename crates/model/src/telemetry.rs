@@ -97,7 +97,14 @@ impl Record {
             return Err(WireError::Invalid("record device"));
         }
         let bag = body.take(bag_length, "record bag")?;
-        Ok(Record { source, auth, fence, device, bag, payload: body.rest() })
+        Ok(Record {
+            source,
+            auth,
+            fence,
+            device,
+            bag,
+            payload: body.rest(),
+        })
     }
 }
 
@@ -112,7 +119,10 @@ pub fn encode(
     device: &DeviceId,
     (bag, payload): (&[u8], &[u8]),
 ) -> usize {
-    assert!(bag.len() <= PROPERTY_BAG_BYTES_MAX, "the door checks the property bag");
+    assert!(
+        bag.len() <= PROPERTY_BAG_BYTES_MAX,
+        "the door checks the property bag"
+    );
     let device = device.as_str().as_bytes();
     let total = HEADER_BYTES + device.len() + bag.len() + payload.len();
     assert!(total <= RECORD_BYTES_MAX, "the door checks the message size");
@@ -165,15 +175,25 @@ pub fn peek(bytes: &[u8]) -> Result<Peek<'_>, WireError> {
     let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     let total_bytes = length + 4;
     let device_end = HEADER_BYTES + usize::from(bytes[7]);
-    if bytes[4] != VERSION || length > RECORD_BYTES_MAX || device_end > total_bytes {
+    let bag_bytes = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
+    let known = bytes[4] == VERSION && bytes[5] <= Source::Http as u8 && bytes[6] <= AuthMethod::X509 as u8;
+    if !known || length > RECORD_BYTES_MAX || bytes[7] == 0 || device_end + bag_bytes > total_bytes {
         return Err(WireError::Invalid("record header"));
     }
     if bytes.len() < total_bytes {
         return Err(WireError::Short("record"));
     }
+    if !bytes[HEADER_BYTES..device_end].is_ascii() {
+        return Err(WireError::Invalid("record device"));
+    }
     let fence = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
     let by_generation = bytes[5] == Source::Http as u8;
-    Ok(Peek { total_bytes, by_generation, fence, device: &bytes[HEADER_BYTES..device_end] })
+    Ok(Peek {
+        total_bytes,
+        by_generation,
+        fence,
+        device: &bytes[HEADER_BYTES..device_end],
+    })
 }
 
 #[cfg(test)]
@@ -185,10 +205,17 @@ mod tests {
     fn a_record_has_golden_bytes() {
         let mut out = BytesMut::new();
         let device = DeviceId::parse("dev-1").unwrap();
-        encode(&mut out, Source::Mqtt, AuthMethod::DeviceKey, 7, &device, (b"a=1", b"hi"));
+        encode(
+            &mut out,
+            Source::Mqtt,
+            AuthMethod::DeviceKey,
+            7,
+            &device,
+            (b"a=1", b"hi"),
+        );
         let golden = [
-            24, 0, 0, 0, 1, 0, 0, 5, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, b'd', b'e', b'v', b'-', b'1', b'a', b'=', b'1',
-            b'h', b'i',
+            24, 0, 0, 0, 1, 0, 0, 5, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, b'd', b'e', b'v', b'-', b'1', b'a', b'=',
+            b'1', b'h', b'i',
         ];
         assert_eq!(out.as_ref(), golden);
     }
@@ -213,6 +240,10 @@ mod tests {
         #[test]
         fn noise_is_refused_without_a_panic(noise in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = peek(&noise);
+            if let Ok(peeked) = peek(&noise) {
+                let one = Bytes::copy_from_slice(&noise[..peeked.total_bytes]);
+                prop_assert!(Record::decode(&mut Reader::new(one)).is_ok(), "what passes a peek can be read");
+            }
             for record in records(noise.into()) { let _ = record; }
         }
     }

@@ -75,7 +75,11 @@ impl Reader {
     }
 
     fn need(&self, length: usize, field: &'static str) -> Result<(), WireError> {
-        if self.rest.len() < length { Err(WireError::Short(field)) } else { Ok(()) }
+        if self.rest.len() < length {
+            Err(WireError::Short(field))
+        } else {
+            Ok(())
+        }
     }
 }
 

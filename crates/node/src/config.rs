@@ -116,9 +116,26 @@ struct File {
 
 /// Every key that a file may have.
 const KEYS: &[&str] = &[
-    "data", "pki", "host_name", "bind", "mqtts_port", "https_port", "https_alt_port", "mqtt_port", "cluster_port",
-    "advertise", "seeds", "expect", "roles", "shard_count", "replication_factor", "timing", "checkpoint_s",
-    "journal_segments", "connections_max", "workers",
+    "data",
+    "pki",
+    "host_name",
+    "bind",
+    "mqtts_port",
+    "https_port",
+    "https_alt_port",
+    "mqtt_port",
+    "cluster_port",
+    "advertise",
+    "seeds",
+    "expect",
+    "roles",
+    "shard_count",
+    "replication_factor",
+    "timing",
+    "checkpoint_s",
+    "journal_segments",
+    "connections_max",
+    "workers",
 ];
 
 impl NodeConfig {
@@ -149,7 +166,11 @@ impl NodeConfig {
         for (key, problem) in config.problems() {
             problems.push(format!("{name}:{}: {key}: {problem}", key_line(text, key)));
         }
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(problems))
+        }
     }
 
     fn take(&mut self, file: File) {
@@ -164,7 +185,10 @@ impl NodeConfig {
         set(&mut self.bind, file.bind);
         set(&mut self.mqtts_port, file.mqtts_port);
         set(&mut self.https_port, file.https_port);
-        set(&mut self.https_alt_port, file.https_alt_port.map(|port| (port != 0).then_some(port)));
+        set(
+            &mut self.https_alt_port,
+            file.https_alt_port.map(|port| (port != 0).then_some(port)),
+        );
         set(&mut self.mqtt_port, file.mqtt_port.map(Some));
         set(&mut self.cluster_port, file.cluster_port);
         set(&mut self.advertise, file.advertise.map(Some));
@@ -173,7 +197,11 @@ impl NodeConfig {
         set(&mut self.roles, file.roles);
         set(&mut self.shard_count, file.shard_count);
         set(&mut self.replication_factor, file.replication_factor);
-        set(&mut self.timing, file.timing.map(|name| if name == "wan" { Timing::WAN } else { Timing::LAN }));
+        set(
+            &mut self.timing,
+            file.timing
+                .map(|name| if name == "wan" { Timing::WAN } else { Timing::LAN }),
+        );
         set(&mut self.checkpoint_s, file.checkpoint_s);
         set(&mut self.journal_segments, file.journal_segments);
         set(&mut self.connections_max, file.connections_max);
@@ -188,7 +216,11 @@ impl NodeConfig {
                 found.push((key, rule));
             }
         };
-        must(!self.host_name.is_empty(), "host_name", "must not be empty".into());
+        must(
+            !self.host_name.is_empty(),
+            "host_name",
+            "must not be empty".into(),
+        );
         must(!self.roles.is_empty(), "roles", "a node has a role".into());
         must(
             (1..=SHARD_COUNT_MAX).contains(&self.shard_count),
@@ -201,19 +233,40 @@ impl NodeConfig {
             "is 1, 3, 5 or 7".into(),
         );
         must(self.expect <= 64, "expect", "is 64 at most".into());
-        must(self.expect <= 1 || !self.seeds.is_empty(), "seeds", "nodes that form together need seeds".into());
+        must(
+            self.expect <= 1 || !self.seeds.is_empty(),
+            "seeds",
+            "nodes that form together need seeds".into(),
+        );
         must(self.checkpoint_s > 0, "checkpoint_s", "is at least 1".into());
-        must(self.journal_segments >= 4, "journal_segments", "is at least 4".into());
-        must(self.connections_max > 0, "connections_max", "is at least 1".into());
+        must(
+            self.journal_segments >= 4,
+            "journal_segments",
+            "is at least 4".into(),
+        );
+        must(
+            self.connections_max > 0,
+            "connections_max",
+            "is at least 1".into(),
+        );
         must(
             self.mqtt_port.is_none() || self.bind.is_loopback(),
             "mqtt_port",
             "MQTT without TLS is served on loopback only".into(),
         );
-        let ports = [Some(self.mqtts_port), Some(self.https_port), self.https_alt_port, self.mqtt_port];
+        let ports = [
+            Some(self.mqtts_port),
+            Some(self.https_port),
+            self.https_alt_port,
+            self.mqtt_port,
+        ];
         let mut tcp: Vec<u16> = ports.into_iter().flatten().filter(|port| *port != 0).collect();
         tcp.sort_unstable();
-        must(tcp.windows(2).all(|pair| pair[0] != pair[1]), "https_port", "two doors have the same port".into());
+        must(
+            tcp.windows(2).all(|pair| pair[0] != pair[1]),
+            "https_port",
+            "two doors have the same port".into(),
+        );
         if let Err(error) = self.timing.validate() {
             found.push(("timing", error.to_string()));
         }
@@ -227,7 +280,9 @@ fn line_of(text: &str, at: usize) -> usize {
 
 fn key_line(text: &str, key: &str) -> usize {
     let is_key = |line: &str| {
-        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+        line.trim_start()
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with('='))
     };
     text.lines().position(is_key).map_or(1, |line| line + 1)
 }
@@ -243,11 +298,23 @@ mod tests {
 
     #[test]
     fn every_problem_is_listed_at_once_with_line_and_key() {
-        let text = "host_name = \"hub\"\nmqttt_port = 1\nshard_count = 0\nbind = \"nowhere\"\n\ntiming = \"fast\"\n";
+        let text =
+            "host_name = \"hub\"\nmqttt_port = 1\nshard_count = 0\nbind = \"nowhere\"\n\ntiming = \"fast\"\n";
         let ConfigError(problems) = NodeConfig::parse("x.toml", text).unwrap_err();
-        let starts: Vec<String> = problems.iter().map(|p| p.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
-        for wanted in ["x.toml:2: mqttt_port", "x.toml:3: shard_count", "x.toml:4: bind", "x.toml:6: timing"] {
-            assert!(starts.iter().any(|start| start == wanted), "{wanted} in {problems:?}");
+        let starts: Vec<String> = problems
+            .iter()
+            .map(|p| p.split(": ").take(2).collect::<Vec<_>>().join(": "))
+            .collect();
+        for wanted in [
+            "x.toml:2: mqttt_port",
+            "x.toml:3: shard_count",
+            "x.toml:4: bind",
+            "x.toml:6: timing",
+        ] {
+            assert!(
+                starts.iter().any(|start| start == wanted),
+                "{wanted} in {problems:?}"
+            );
         }
         assert_eq!(problems.len(), 4, "{problems:?}");
     }

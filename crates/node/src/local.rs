@@ -96,8 +96,10 @@ impl LocalCluster {
         if !(1..=LOCAL_NODES_MAX).contains(&options.nodes) {
             return Err(LocalError::Count(options.nodes));
         }
-        std::fs::create_dir_all(&options.data)
-            .map_err(|source| LocalError::Io { action: "create data directory", source })?;
+        std::fs::create_dir_all(&options.data).map_err(|source| LocalError::Io {
+            action: "create data directory",
+            source,
+        })?;
         let mut started = Vec::new();
         for index in 1..=options.nodes {
             started.push(spawn(&options, index)?);
@@ -106,7 +108,10 @@ impl LocalCluster {
         let mut first: Option<Ready> = None;
         for (place, mut child) in started.into_iter().enumerate() {
             let ready = wait_ready(&options, place + 1, &mut child).await?;
-            nodes.push(LocalNode { child: Some(child), ready: ready.nodes.first().cloned() });
+            nodes.push(LocalNode {
+                child: Some(child),
+                ready: ready.nodes.first().cloned(),
+            });
             match &mut first {
                 Some(first) => first.nodes.extend(ready.nodes),
                 None => first = Some(ready),
@@ -116,7 +121,11 @@ impl LocalCluster {
         if let Err(error) = ready.save(&options.data) {
             tracing::warn!(%error, "cannot write the endpoint file");
         }
-        Ok(LocalCluster { options, nodes, ready })
+        Ok(LocalCluster {
+            options,
+            nodes,
+            ready,
+        })
     }
 
     /// What scripts need to know.
@@ -142,7 +151,10 @@ impl LocalCluster {
     /// SIGKILL. Returns when the process is gone.
     pub async fn kill(&mut self, index: usize) -> Result<(), LocalError> {
         if let Some(mut child) = self.nodes.get_mut(index).and_then(|node| node.child.take()) {
-            child.kill().await.map_err(|source| LocalError::Io { action: "kill node", source })?;
+            child.kill().await.map_err(|source| LocalError::Io {
+                action: "kill node",
+                source,
+            })?;
         }
         Ok(())
     }
@@ -152,7 +164,10 @@ impl LocalCluster {
         let mut child = spawn(&self.options, index + 1)?;
         let ready = wait_ready(&self.options, index + 1, &mut child).await?;
         if let Some(node) = self.nodes.get_mut(index) {
-            *node = LocalNode { child: Some(child), ready: ready.nodes.first().cloned() };
+            *node = LocalNode {
+                child: Some(child),
+                ready: ready.nodes.first().cloned(),
+            };
         }
         Ok(())
     }
@@ -184,7 +199,10 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         .create(true)
         .append(true)
         .open(log_path(options, index))
-        .map_err(|source| LocalError::Io { action: "open log", source })?;
+        .map_err(|source| LocalError::Io {
+            action: "open log",
+            source,
+        })?;
     let seeds = (1..=options.nodes)
         .map(|i| format!("{}:{}", address(i), options.cluster_port))
         .collect::<Vec<_>>()
@@ -194,7 +212,10 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
     let mut command = Command::new(&options.program);
     command
         .args(["serve", "-o", "json"])
-        .args(["--data".into(), options.data.join(format!("node-{index}")).into_os_string()])
+        .args([
+            "--data".into(),
+            options.data.join(format!("node-{index}")).into_os_string(),
+        ])
         .args(["--pki".into(), options.data.join("pki").into_os_string()])
         .args(["--bind", &address(index).to_string()])
         .args(["--mqtts-port", &options.mqtts_port.to_string()])
@@ -203,13 +224,22 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         .args(["--expect", &options.nodes.to_string()])
         .args(["--seeds", &seeds])
         .args(["--workers", &(cores / options.nodes).max(1).to_string()])
-        .args(options.mqtt_port.map(|port| ["--mqtt-port".to_owned(), port.to_string()]).into_iter().flatten())
+        .args(
+            options
+                .mqtt_port
+                .map(|port| ["--mqtt-port".to_owned(), port.to_string()])
+                .into_iter()
+                .flatten(),
+        )
         .args(&options.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true);
-    command.spawn().map_err(|source| LocalError::Io { action: "start node", source })
+    command.spawn().map_err(|source| LocalError::Io {
+        action: "start node",
+        source,
+    })
 }
 
 fn address(index: usize) -> Ipv4Addr {
@@ -217,7 +247,10 @@ fn address(index: usize) -> Ipv4Addr {
 }
 
 async fn wait_ready(options: &LocalOptions, index: usize, child: &mut Child) -> Result<Ready, LocalError> {
-    let failed = || LocalError::NotReady { node: index, log: log_path(options, index) };
+    let failed = || LocalError::NotReady {
+        node: index,
+        log: log_path(options, index),
+    };
     let output = child.stdout.take().ok_or_else(failed)?;
     let mut lines = BufReader::new(output).lines();
     let line = tokio::time::timeout(std::time::Duration::from_secs(READY_TIMEOUT_S), lines.next_line()).await;

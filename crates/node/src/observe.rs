@@ -33,7 +33,11 @@ impl Observed {
         if let Some(error) = self.journal.failed() {
             reasons.push(format!("the journal has failed: {error}"));
         }
-        let status = if reasons.is_empty() { "ready" } else { "unavailable" };
+        let status = if reasons.is_empty() {
+            "ready"
+        } else {
+            "unavailable"
+        };
         let body = serde_json::json!({
             "status": status,
             "node": self.cluster.node_id().to_string(),
@@ -58,37 +62,101 @@ impl Observed {
 
     fn add_journal(&self, registry: &mut Registry) {
         let stats = self.journal.stats();
-        add(registry, "journal_flushes", "fdatasync calls of the journal since start", stats.flushes as i64);
-        add(registry, "journal_records", "Records written to the journal since start", stats.records as i64);
-        add(registry, "journal_bytes", "Bytes written to the journal since start", stats.bytes as i64);
-        add(registry, "journal_queue_bytes", "Bytes that wait for the journal", stats.queue_bytes as i64);
-        add(registry, "journal_segments", "Journal segments in use", stats.segments_in_use as i64);
-        add(registry, "journal_flush_last_us", "Microseconds of the last flush", stats.last_flush_micros as i64);
+        add(
+            registry,
+            "journal_flushes",
+            "fdatasync calls of the journal since start",
+            stats.flushes as i64,
+        );
+        add(
+            registry,
+            "journal_records",
+            "Records written to the journal since start",
+            stats.records as i64,
+        );
+        add(
+            registry,
+            "journal_bytes",
+            "Bytes written to the journal since start",
+            stats.bytes as i64,
+        );
+        add(
+            registry,
+            "journal_queue_bytes",
+            "Bytes that wait for the journal",
+            stats.queue_bytes as i64,
+        );
+        add(
+            registry,
+            "journal_segments",
+            "Journal segments in use",
+            stats.segments_in_use as i64,
+        );
+        add(
+            registry,
+            "journal_flush_last_us",
+            "Microseconds of the last flush",
+            stats.last_flush_micros as i64,
+        );
     }
 
     fn add_groups(&self, registry: &mut Registry) {
-        let (terms, leads, lag) = (family(registry, "group_term", "Raft term"), family(registry, "group_leads", "1 if this replica leads"), family(registry, "group_apply_lag", "Entries in the log that are not applied"));
+        let (terms, leads, lag) = (
+            family(registry, "group_term", "Raft term"),
+            family(registry, "group_leads", "1 if this replica leads"),
+            family(
+                registry,
+                "group_apply_lag",
+                "Entries in the log that are not applied",
+            ),
+        );
         for (group, status) in self.cluster.status().groups {
             let labels: Labels = vec![("group".into(), group.to_string())];
             terms.get_or_create(&labels).set(status.term as i64);
             leads.get_or_create(&labels).set(i64::from(status.leads));
-            lag.get_or_create(&labels).set(status.last.saturating_sub(status.applied) as i64);
+            lag.get_or_create(&labels)
+                .set(status.last.saturating_sub(status.applied) as i64);
         }
     }
 
     fn add_actors(&self, registry: &mut Registry) {
         let stats = self.host.stats();
         let full = stats.shards.iter().filter(|shard| shard.storage_full).count();
-        add(registry, "device_actors", "Device actors in memory", stats.device_actors as i64);
-        add(registry, "device_restarts", "Restarts of device actors since start", stats.device_restarts as i64);
-        add(registry, "devices_quarantined", "Devices whose actors keep failing", stats.quarantined.len() as i64);
-        add(registry, "shards_full", "Led shards that take no writes for want of space", full as i64);
+        add(
+            registry,
+            "device_actors",
+            "Device actors in memory",
+            stats.device_actors as i64,
+        );
+        add(
+            registry,
+            "device_restarts",
+            "Restarts of device actors since start",
+            stats.device_restarts as i64,
+        );
+        add(
+            registry,
+            "devices_quarantined",
+            "Devices whose actors keep failing",
+            stats.quarantined.len() as i64,
+        );
+        add(
+            registry,
+            "shards_full",
+            "Led shards that take no writes for want of space",
+            full as i64,
+        );
     }
 
     fn add_gateway(&self, registry: &mut Registry) {
         let Some(metrics) = self.gateway.get() else { return };
         for (name, value) in metrics.each() {
-            add(registry, &format!("gateway_{name}"), "A counter of the doors", value as i64);
+            add(
+                registry,
+                &format!("gateway_{name}"),
+                "A counter of the doors",
+                value as i64,
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Certificates: one authority per cluster, made once; a certificate per node for its peers, and
 //! one for the doors.
 //!
-//! The authority's folder also holds the join secret and the admin token; whoever can read it can
-//! join the cluster, so it is readable by its owner alone.
+//! The authority's folder also holds the join secret and the admin token; whoever can read those can
+//! join the cluster or do anything, so only their owner can.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +16,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dunlin_cluster::config::NodeIdentity;
 use dunlin_model::id::NodeId;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// Years that the authority is valid.
@@ -112,8 +112,13 @@ impl Authority {
     /// A node's identity towards its peers.
     pub fn node_identity(&self, node: NodeId) -> Result<NodeIdentity, PkiError> {
         let mut params = CertificateParams::new(vec!["dunlin-node".to_owned()])?;
-        params.subject_alt_names.push(SanType::URI(format!("dunlin://node/{node}").try_into()?));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params
+            .subject_alt_names
+            .push(SanType::URI(format!("dunlin://node/{node}").try_into()?));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let (cert_pem, key_pem) = self.issue(params, &format!("node {node}"))?;
         Ok(NodeIdentity {
             ca_pem: self.ca_pem.clone(),
@@ -124,13 +129,22 @@ impl Authority {
     }
 
     /// The doors' certificate, for these names and addresses.
-    pub fn server_certificate(&self, names: &[String], addresses: &[IpAddr]) -> Result<ServerCertificate, PkiError> {
+    pub fn server_certificate(
+        &self,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<ServerCertificate, PkiError> {
         let mut params = CertificateParams::new(names.to_vec())?;
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let name = names.first().map_or("dunlin", String::as_str);
         let (cert_pem, key_pem) = self.issue(params, name)?;
-        Ok(ServerCertificate { chain_pem: cert_pem + &self.ca_pem, key_pem })
+        Ok(ServerCertificate {
+            chain_pem: cert_pem + &self.ca_pem,
+            key_pem,
+        })
     }
 
     fn issue(&self, mut params: CertificateParams, name: &str) -> Result<(String, String), PkiError> {
@@ -164,13 +178,22 @@ fn make(folder: &Path) -> Result<(), PkiError> {
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let temporary = path.with_extension("tmp");
     let written = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
-    written().map_err(|source| PkiError::File { action: "write", path: path.to_owned(), source })
+    written().map_err(|source| PkiError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn named(name: &str) -> DistinguishedName {
@@ -181,7 +204,9 @@ fn named(name: &str) -> DistinguishedName {
 
 /// Sets from when to when a certificate is valid.
 fn set_validity(params: &mut CertificateParams, years: i32) {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let year = 1970 + (since_1970 / 31_556_952) as i32;
     // A day before the year, so that a clock that is a little behind finds it valid.
     params.not_before = rcgen::date_time_ymd(year - 1, 12, 31);

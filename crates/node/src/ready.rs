@@ -58,7 +58,12 @@ impl Ready {
         use std::os::unix::fs::OpenOptionsExt;
         let path = folder.join(ENDPOINT_FILE);
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(&serde_json::to_vec(self).map_err(std::io::Error::other)?)
     }
 

@@ -39,7 +39,8 @@ pub fn run(config: NodeConfig, output: Output) -> ExitCode {
 /// Resolves at SIGINT or SIGTERM.
 pub async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
@@ -62,7 +63,10 @@ pub fn print_ready(ready: &Ready, output: Output) {
             "Dunlin is ready.\n\n  MQTT over TLS       {}\n  HTTPS, WebSocket    {}\n{}  trust this file     {}\n  admin token         {}\n  connection string   {}\n  nodes               {}\n",
             ready.mqtts,
             ready.https,
-            ready.mqtt.as_ref().map_or(String::new(), |mqtt| format!("  MQTT without TLS    {mqtt}\n")),
+            ready
+                .mqtt
+                .as_ref()
+                .map_or(String::new(), |mqtt| format!("  MQTT without TLS    {mqtt}\n")),
             ready.ca_file.display(),
             ready.admin_token,
             ready.connection_string,

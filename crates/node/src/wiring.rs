@@ -15,8 +15,8 @@ use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity};
 use dunlin_model::directory::Role;
 use dunlin_model::id::{GroupReplica, ShardId, StreamId};
 use dunlin_model::port::{
-    AppliedEntry, AppliedSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink, Leadership, ReadError,
-    Replication, ServeError, ShardServer, ShardStore, StoreError,
+    AppliedEntry, AppliedSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink, Leadership,
+    ReadError, Replication, ServeError, ShardServer, ShardStore, StoreError,
 };
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::{Disk, RealDisk};
@@ -164,14 +164,21 @@ fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
     if workers > 0 {
         builder.worker_threads(workers);
     }
-    builder.thread_name(name).enable_all().build().map_err(StartError::Runtime)
+    builder
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)
 }
 
 impl RunningNode {
     /// Starts everything and returns when the cluster is formed and the doors are open. Blocks.
     pub fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
-        let problems: Vec<String> =
-            config.problems().into_iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
+        let problems: Vec<String> = config
+            .problems()
+            .into_iter()
+            .map(|(key, problem)| format!("{key}: {problem}"))
+            .collect();
         if !problems.is_empty() {
             return Err(crate::config::ConfigError(problems).into());
         }
@@ -219,7 +226,16 @@ impl RunningNode {
             None
         };
         consensus.block_on(cluster.ready());
-        Ok(RunningNode { config, authority, data, cluster, host, gateway, consensus, doors })
+        Ok(RunningNode {
+            config,
+            authority,
+            data,
+            cluster,
+            host,
+            gateway,
+            consensus,
+            doors,
+        })
     }
 
     /// What scripts need to know.
@@ -227,10 +243,19 @@ impl RunningNode {
         let directory = self.cluster.client().directory();
         let shown = |address: Option<&SocketAddr>| address.map(|address| self.shown(*address));
         let gateway = self.gateway.as_ref();
-        let mqtts = gateway.and_then(|g| shown(g.mqtts_addresses().first())).unwrap_or_default();
-        let https = gateway.and_then(|g| shown(g.https_addresses().first())).unwrap_or_default();
-        let mqtt = gateway.and_then(|g| g.mqtt_plain_address()).map(|address| self.shown(address));
-        let key = directory.policies.get("iothubowner").map(|policy| policy.keys.primary.clone());
+        let mqtts = gateway
+            .and_then(|g| shown(g.mqtts_addresses().first()))
+            .unwrap_or_default();
+        let https = gateway
+            .and_then(|g| shown(g.https_addresses().first()))
+            .unwrap_or_default();
+        let mqtt = gateway
+            .and_then(|g| g.mqtt_plain_address())
+            .map(|address| self.shown(address));
+        let key = directory
+            .policies
+            .get("iothubowner")
+            .map(|policy| policy.keys.primary.clone());
         let connection_string = ConnectionString {
             host_name: https.clone(),
             shared_access_key_name: Some("iothubowner".to_owned()),
@@ -292,7 +317,11 @@ fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn cluster_config(config: &NodeConfig, authority: &Authority, data: &DataDir) -> Result<ClusterConfig, StartError> {
+fn cluster_config(
+    config: &NodeConfig,
+    authority: &Authority,
+    data: &DataDir,
+) -> Result<ClusterConfig, StartError> {
     let advertise = config.advertise.clone().or_else(|| {
         (!config.bind.is_unspecified() && config.cluster_port != 0)
             .then(|| SocketAddr::new(config.bind, config.cluster_port).to_string())
@@ -307,6 +336,7 @@ fn cluster_config(config: &NodeConfig, authority: &Authority, data: &DataDir) ->
         replication_factor: config.replication_factor,
         timing: config.timing,
         checkpoint_every: Duration::from_secs(config.checkpoint_s),
+        journal_segments_max: config.journal_segments,
         identity: authority.node_identity(data.node_id())?,
     })
 }
@@ -329,7 +359,12 @@ async fn open_doors(
     // Devices on this machine may name the hub by address as well.
     names.extend(addresses.iter().map(ToString::to_string));
     let mut https = vec![SocketAddr::new(config.bind, config.https_port)];
-    https.extend(config.https_alt_port.map(|port| SocketAddr::new(config.bind, port)).filter(can_bind));
+    https.extend(
+        config
+            .https_alt_port
+            .map(|port| SocketAddr::new(config.bind, port))
+            .filter(can_bind),
+    );
     let gateway_config = GatewayConfig {
         host_names: names,
         mqtts: vec![SocketAddr::new(config.bind, config.mqtts_port)],
@@ -366,5 +401,10 @@ fn can_bind(address: &SocketAddr) -> bool {
 fn same(given: &[u8], wanted: &[u8]) -> bool {
     let tag = |bytes| ring::digest::digest(&ring::digest::SHA256, bytes);
     let (given, wanted) = (tag(given), tag(wanted));
-    given.as_ref().iter().zip(wanted.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    given
+        .as_ref()
+        .iter()
+        .zip(wanted.as_ref())
+        .fold(0, |differs, (a, b)| differs | (a ^ b))
+        == 0
 }

@@ -12,7 +12,7 @@ use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{DevicePlan, Gap, Phase, Role, Shared, WINDOW};
 use crate::oracle::{self, Connection, DeviceHistory, Message};
@@ -25,6 +25,11 @@ const BACKOFF_MAX: Duration = Duration::from_millis(1000);
 const FIRST_PAUSE_MS: u64 = 20;
 /// Time for one attempt, the CONNACK included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Time in which a gateway must take some of what is written; then the connection counts as lost.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A message that is not acknowledged.
 struct Pending {
@@ -70,10 +75,15 @@ impl Device {
             index,
             phase,
             seen: Phase::default(),
-            random: StdRng::seed_from_u64(shared.plan.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            random: StdRng::seed_from_u64(
+                shared.plan.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            ),
             topic: format!("devices/{device}/messages/events/"),
             text: String::new(),
-            history: DeviceHistory { device, ..DeviceHistory::default() },
+            history: DeviceHistory {
+                device,
+                ..DeviceHistory::default()
+            },
             pending: VecDeque::new(),
             node_place: 0,
             watch: None,
@@ -90,7 +100,8 @@ impl Device {
             live.connected_count.fetch_sub(1, Ordering::Relaxed);
             match end {
                 Ok(End::Done) => {
-                    client.disconnect().await;
+                    // A gateway that does not read goodbyes must not hold up the end of the run.
+                    let _ = timeout(GOODBYE_TIMEOUT, client.disconnect()).await;
                     break;
                 }
                 Ok(End::Lost) | Err(_) => {
@@ -115,7 +126,9 @@ impl Device {
 
     /// Whether there is nothing left to do.
     fn is_done(&self) -> bool {
-        self.seen.drain_until.is_some_and(|until| self.pending.is_empty() || Instant::now() >= until)
+        self.seen
+            .drain_until
+            .is_some_and(|until| self.pending.is_empty() || Instant::now() >= until)
     }
 
     /// Tries one node after the other until one lets it in; `None` when the run is over.
@@ -131,20 +144,33 @@ impl Device {
             let transport = self.shared.plan.gateways[node].clone();
             let options = ConnectOptions {
                 window: WINDOW,
-                ..ConnectOptions::new(transport, &self.shared.plan.host, &plan.device, plan.token.clone())
+                ..ConnectOptions::new(
+                    transport,
+                    &self.shared.plan.host,
+                    &plan.device,
+                    plan.token.clone(),
+                )
             };
-            let connected = timeout_at(Instant::now() + CONNECT_TIMEOUT, Client::connect(&options)).await;
+            let connected = timeout(CONNECT_TIMEOUT, Client::connect(&options)).await;
             match connected.unwrap_or(Err(ClientError::TimedOut)) {
                 Ok(client) => {
                     if self.history.connections.is_empty() {
                         self.shared.live.ready_count.fetch_add(1, Ordering::Relaxed);
                     }
                     let opened_us = self.since_epoch_us();
-                    self.history.connections.push(Connection { node, opened_us, lost_us: None });
+                    self.history.connections.push(Connection {
+                        node,
+                        opened_us,
+                        lost_us: None,
+                    });
                     return Some(client);
                 }
                 Err(error) => {
-                    self.shared.live.set_error(format!("{} at node {}: {error}", self.plan().device, node + 1));
+                    self.shared.live.set_error(format!(
+                        "{} at node {}: {error}",
+                        self.plan().device,
+                        node + 1
+                    ));
                     self.node_place += 1;
                     pause = backoff.mul_f64(self.random.random_range(0.5..1.0));
                     backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -175,13 +201,27 @@ impl Device {
         }
         if let Role::Probe { shard } = self.plan().role {
             let home = self.plan().nodes[0];
-            let armed = self.seen.armed.as_ref().filter(|armed| armed.probes.contains(&(home, shard)));
+            let armed = self
+                .seen
+                .armed
+                .as_ref()
+                .filter(|armed| armed.probes.contains(&(home, shard)));
             let now = Instant::now();
             match (armed.map(|armed| armed.kill), &self.watch) {
-                (Some(kill), None) => self.watch = Some(Watch { kill, last: now, longest: Duration::ZERO }),
+                (Some(kill), None) => {
+                    self.watch = Some(Watch {
+                        kill,
+                        last: now,
+                        longest: Duration::ZERO,
+                    })
+                }
                 (None, Some(watch)) => {
                     let gap = watch.longest.max(now - watch.last);
-                    self.gaps.push(Gap { kill: watch.kill, shard, gap_us: gap.as_micros() as u64 });
+                    self.gaps.push(Gap {
+                        kill: watch.kill,
+                        shard,
+                        gap_us: gap.as_micros() as u64,
+                    });
                     self.watch = None;
                 }
                 _ => {}
@@ -195,10 +235,13 @@ impl Device {
         let connection = (self.history.connections.len() - 1) as u16;
         for place in 0..self.pending.len() {
             let seq = self.pending[place].seq;
-            self.shared.plan.payloads.write(&mut self.text, (self.index, &self.history.device), seq);
+            self.shared
+                .plan
+                .payloads
+                .write(&mut self.text, (self.index, &self.history.device), seq);
             // Written down first: if the connection fails now, the message may have gone out.
             self.history.messages[seq as usize].last_connection = connection;
-            self.pending[place].packet_id = client.publish(&self.topic, self.text.as_bytes()).await?;
+            self.pending[place].packet_id = publish(client, &self.topic, &self.text).await?;
         }
         loop {
             if !self.look() || self.is_done() {
@@ -224,7 +267,11 @@ impl Device {
     }
 
     /// Sends what is due and returns when to look again, unless an ack comes first.
-    async fn send_due(&mut self, client: &mut Client, connection: u16) -> Result<Option<Instant>, ClientError> {
+    async fn send_due(
+        &mut self,
+        client: &mut Client,
+        connection: u16,
+    ) -> Result<Option<Instant>, ClientError> {
         loop {
             if let Some(until) = self.seen.drain_until {
                 return Ok(Some(until));
@@ -247,15 +294,22 @@ impl Device {
                 return Ok(Some(due));
             }
             let seq = seq as u32;
-            self.shared.plan.payloads.write(&mut self.text, (self.index, &self.history.device), seq);
+            self.shared
+                .plan
+                .payloads
+                .write(&mut self.text, (self.index, &self.history.device), seq);
             self.history.messages.push(Message {
                 digest: oracle::digest(self.text.as_bytes()),
                 first_connection: connection,
                 last_connection: connection,
                 is_acked: false,
             });
-            self.pending.push_back(Pending { seq, packet_id: 0, intended: due });
-            let packet_id = client.publish(&self.topic, self.text.as_bytes()).await?;
+            self.pending.push_back(Pending {
+                seq,
+                packet_id: 0,
+                intended: due,
+            });
+            let packet_id = publish(client, &self.topic, &self.text).await?;
             if let Some(pending) = self.pending.back_mut() {
                 pending.packet_id = packet_id;
             }
@@ -263,8 +317,16 @@ impl Device {
     }
 
     fn on_ack(&mut self, packet_id: u16) {
-        let Some(place) = self.pending.iter().position(|pending| pending.packet_id == packet_id) else { return };
-        let Some(pending) = self.pending.remove(place) else { return };
+        let Some(place) = self
+            .pending
+            .iter()
+            .position(|pending| pending.packet_id == packet_id)
+        else {
+            return;
+        };
+        let Some(pending) = self.pending.remove(place) else {
+            return;
+        };
         let now = Instant::now();
         self.history.messages[pending.seq as usize].is_acked = true;
         let is_load = matches!(self.plan().role, Role::Load { .. });
@@ -275,4 +337,10 @@ impl Device {
             watch.last = now;
         }
     }
+}
+
+async fn publish(client: &mut Client, topic: &str, text: &str) -> Result<u16, ClientError> {
+    timeout(WRITE_TIMEOUT, client.publish(topic, text.as_bytes()))
+        .await
+        .unwrap_or(Err(ClientError::TimedOut))
 }

@@ -147,14 +147,20 @@ impl Live {
 
     /// Why a device was last not connected.
     pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn count_ack(&self, latency_us: Option<u64>) {
         self.acked_count.fetch_add(1, Ordering::Relaxed);
         if let Some(latency_us) = latency_us {
             self.load_acked_count.fetch_add(1, Ordering::Relaxed);
-            self.latency_us.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(latency_us);
+            self.latency_us
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .saturating_record(latency_us);
         }
     }
 
@@ -202,7 +208,9 @@ impl Fleet {
             plan,
             live: Arc::clone(&live),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         std::thread::Builder::new().name("fleet".into()).spawn(move || {
             // The receiver is gone only if the whole run was given up.
             let _ = outcome_to.send(runtime.block_on(run(shared, phase_seen)));
@@ -235,8 +243,10 @@ async fn run(shared: Arc<Shared>, phase: watch::Receiver<Phase>) -> Outcome {
     for index in 0..shared.plan.devices.len() {
         tasks.spawn(device::Device::new(Arc::clone(&shared), index, phase.clone()).run());
     }
-    let mut outcome =
-        Outcome { devices: vec![DeviceHistory::default(); shared.plan.devices.len()], gaps: Vec::new() };
+    let mut outcome = Outcome {
+        devices: vec![DeviceHistory::default(); shared.plan.devices.len()],
+        gaps: Vec::new(),
+    };
     while let Some(joined) = tasks.join_next().await {
         match joined {
             Ok((index, history, gaps)) => {

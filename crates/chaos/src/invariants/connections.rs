@@ -11,7 +11,9 @@ pub fn check(history: &History) -> Findings {
     let mut findings = Findings::default();
     for device in &history.devices {
         for connection in &device.connections {
-            let Some(lost_us) = connection.lost_us.filter(|_| !history.is_excused(connection)) else { continue };
+            let Some(lost_us) = connection.lost_us.filter(|_| !history.is_excused(connection)) else {
+                continue;
+            };
             findings.add(|| Violation {
                 what: format!(
                     "connection to node {}, which lived, was lost at {:.3} s",
@@ -39,8 +41,15 @@ mod tests {
         assert!(check(&history).is_empty());
         history.devices[1].connections[0].lost_us = Some(50);
         let findings = check(&history);
-        assert_eq!((findings.count, findings.examples[0].device.as_deref()), (1, Some("d1")));
-        history.kills = vec![Kill { node: 0, asked_us: 40, gone_us: 45 }];
+        assert_eq!(
+            (findings.count, findings.examples[0].device.as_deref()),
+            (1, Some("d1"))
+        );
+        history.kills = vec![Kill {
+            node: 0,
+            asked_us: 40,
+            gone_us: 45,
+        }];
         assert!(check(&history).is_empty());
         history.kills[0].node = 1;
         assert_eq!(check(&history).count, 1);

@@ -29,7 +29,10 @@ pub fn check(history: &History, stored: &[Stored]) -> Duplicates {
             found.count += u64::from(extra);
             let resent = usize::from(message.first_connection)..usize::from(message.last_connection);
             let losses = device.connections.get(resent).unwrap_or_default();
-            let explained = losses.iter().filter(|connection| history.is_excused(connection)).count() as u32;
+            let explained = losses
+                .iter()
+                .filter(|connection| history.is_excused(connection))
+                .count() as u32;
             for _ in explained..extra {
                 found.unexplained.add(|| Violation {
                     what: format!("stored {copies} times, explained are {}", 1 + explained),
@@ -67,15 +70,32 @@ mod tests {
     #[test]
     fn a_resend_after_a_kill_explains_one_copy_and_not_two() {
         let mut history = history(&[1]);
-        history.kills = vec![Kill { node: 0, asked_us: 10, gone_us: 11 }];
+        history.kills = vec![Kill {
+            node: 0,
+            asked_us: 10,
+            gone_us: 11,
+        }];
         history.devices[0].connections = vec![
-            Connection { node: 0, opened_us: 0, lost_us: Some(11) },
-            Connection { node: 1, opened_us: 12, lost_us: None },
+            Connection {
+                node: 0,
+                opened_us: 0,
+                lost_us: Some(11),
+            },
+            Connection {
+                node: 1,
+                opened_us: 12,
+                lost_us: None,
+            },
         ];
         history.devices[0].messages[0].last_connection = 1;
         let found = check(&history, &stored(&[(0, 0), (0, 0)]));
         assert_eq!((found.count, found.unexplained.count), (1, 0));
-        assert_eq!(check(&history, &stored(&[(0, 0), (0, 0), (0, 0)])).unexplained.count, 1);
+        assert_eq!(
+            check(&history, &stored(&[(0, 0), (0, 0), (0, 0)]))
+                .unexplained
+                .count,
+            1
+        );
         history.kills.clear();
         assert_eq!(check(&history, &stored(&[(0, 0), (0, 0)])).unexplained.count, 1);
     }

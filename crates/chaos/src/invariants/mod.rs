@@ -38,7 +38,10 @@ pub struct Place {
 
 impl From<&Stored> for Place {
     fn from(stored: &Stored) -> Self {
-        Self { shard: stored.shard, offset: stored.offset }
+        Self {
+            shard: stored.shard,
+            offset: stored.offset,
+        }
     }
 }
 

@@ -8,11 +8,23 @@ use crate::oracle::{History, Stored};
 /// Records that nobody sent so.
 pub fn check(history: &History, stored: &[Stored]) -> Findings {
     let mut findings = Findings::default();
-    for record in stored.iter().filter(|record| history.message_of(record).is_none()) {
-        let device = record.device.and_then(|device| history.devices.get(device as usize));
-        let was_sent = device.zip(record.seq).is_some_and(|(device, seq)| (seq as usize) < device.messages.len());
+    for record in stored
+        .iter()
+        .filter(|record| history.message_of(record).is_none())
+    {
+        let device = record
+            .device
+            .and_then(|device| history.devices.get(device as usize));
+        let was_sent = device
+            .zip(record.seq)
+            .is_some_and(|(device, seq)| (seq as usize) < device.messages.len());
         findings.add(|| Violation {
-            what: if was_sent { "stored with another content" } else { "stored and never sent" }.into(),
+            what: if was_sent {
+                "stored with another content"
+            } else {
+                "stored and never sent"
+            }
+            .into(),
             device: device.map(|device| device.device.clone()),
             seq: record.seq.map(u64::from),
             places: vec![record.into()],

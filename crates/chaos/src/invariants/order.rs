@@ -20,10 +20,15 @@ pub fn check(history: &History, stored: &[Stored]) -> Findings {
     let mut seen: Vec<Seen> = history
         .devices
         .iter()
-        .map(|device| Seen { has: vec![false; device.messages.len()], last: None })
+        .map(|device| Seen {
+            has: vec![false; device.messages.len()],
+            last: None,
+        })
         .collect();
     for record in stored {
-        let Some((device, seq)) = history.message_of(record) else { continue };
+        let Some((device, seq)) = history.message_of(record) else {
+            continue;
+        };
         let Seen { has, last } = &mut seen[device];
         if std::mem::replace(&mut has[seq], true) {
             continue;
@@ -32,7 +37,12 @@ pub fn check(history: &History, stored: &[Stored]) -> Findings {
             Some(before) if before.shard != record.shard || before.seq > record.seq => {
                 let in_one_shard = before.shard == record.shard;
                 findings.add(|| Violation {
-                    what: if in_one_shard { "stored behind a later message" } else { "stored in two shards" }.into(),
+                    what: if in_one_shard {
+                        "stored behind a later message"
+                    } else {
+                        "stored in two shards"
+                    }
+                    .into(),
                     device: Some(history.devices[device].device.clone()),
                     seq: Some(seq as u64),
                     places: vec![(&*before).into(), record.into()],
@@ -52,7 +62,13 @@ mod tests {
     #[test]
     fn a_message_behind_a_later_one_is_found() {
         let history = history(&[4, 2]);
-        assert!(check(&history, &stored(&[(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (0, 3)])).is_empty());
+        assert!(
+            check(
+                &history,
+                &stored(&[(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (0, 3)])
+            )
+            .is_empty()
+        );
         let findings = check(&history, &stored(&[(0, 0), (0, 2), (1, 0), (0, 1), (0, 3)]));
         assert_eq!((findings.count, findings.examples[0].seq), (1, Some(1)));
         assert_eq!(findings.examples[0].places.len(), 2);
@@ -61,7 +77,13 @@ mod tests {
     #[test]
     fn a_second_occurrence_says_nothing() {
         let history = history(&[4]);
-        assert!(check(&history, &stored(&[(0, 0), (0, 1), (0, 2), (0, 1), (0, 2), (0, 3)])).is_empty());
+        assert!(
+            check(
+                &history,
+                &stored(&[(0, 0), (0, 1), (0, 2), (0, 1), (0, 2), (0, 3)])
+            )
+            .is_empty()
+        );
     }
 
     #[test]

@@ -41,9 +41,10 @@ pub(crate) fn to_bytes(entry: &Entry) -> Bytes {
     match &entry.payload {
         openraft::EntryPayload::Blank => Bytes::from_static(&[TAG_BLANK]),
         openraft::EntryPayload::Normal(body) => body.0.clone(),
-        openraft::EntryPayload::Membership(membership) => {
-            tagged(TAG_MEMBERSHIP, &codec::encode(&convert::membership_out(membership)))
-        }
+        openraft::EntryPayload::Membership(membership) => tagged(
+            TAG_MEMBERSHIP,
+            &codec::encode(&convert::membership_out(membership)),
+        ),
     }
 }
 
@@ -58,7 +59,10 @@ pub(crate) fn from_bytes(position: dunlin_model::id::LogPosition, bytes: Bytes) 
         Some(_) => openraft::EntryPayload::Normal(EntryBody(bytes)),
         None => return Err(CodecError::Version),
     };
-    Ok(Entry { log_id: convert::log_id(position), payload })
+    Ok(Entry {
+        log_id: convert::log_id(position),
+        payload,
+    })
 }
 
 fn tagged(tag: u8, rest: &[u8]) -> Bytes {

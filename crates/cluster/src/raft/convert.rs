@@ -3,19 +3,28 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::id::LogPosition;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse,
+};
 
 use super::{LogId, Membership, Place, TypeConfig, Vote, body};
 use crate::codec::CodecError;
 use crate::messages::{AppendHead, AppendReply, VoteAnswer, VoteAsk, WireMembership, WireVote};
 
 pub(crate) fn log_id(at: LogPosition) -> LogId {
-    let leader = openraft::alias::LeaderIdOf::<TypeConfig> { term: at.term, node_id: at.leader };
+    let leader = openraft::alias::LeaderIdOf::<TypeConfig> {
+        term: at.term,
+        node_id: at.leader,
+    };
     LogId::new(leader, at.index)
 }
 
 pub(crate) fn position(id: &LogId) -> LogPosition {
-    LogPosition { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    LogPosition {
+        term: id.leader_id.term,
+        leader: id.leader_id.node_id,
+        index: id.index,
+    }
 }
 
 pub(crate) fn position_of(id: Option<&LogId>) -> Option<LogPosition> {
@@ -23,11 +32,19 @@ pub(crate) fn position_of(id: Option<&LogId>) -> Option<LogPosition> {
 }
 
 pub(crate) fn vote_out(vote: &Vote) -> WireVote {
-    WireVote { term: vote.leader_id.term, leader: vote.leader_id.node_id, committed: vote.committed }
+    WireVote {
+        term: vote.leader_id.term,
+        leader: vote.leader_id.node_id,
+        committed: vote.committed,
+    }
 }
 
 pub(crate) fn vote_in(vote: WireVote) -> Vote {
-    if vote.committed { Vote::new_committed(vote.term, vote.leader) } else { Vote::new(vote.term, vote.leader) }
+    if vote.committed {
+        Vote::new_committed(vote.term, vote.leader)
+    } else {
+        Vote::new(vote.term, vote.leader)
+    }
 }
 
 pub(crate) fn membership_out(membership: &Membership) -> WireMembership {
@@ -45,8 +62,12 @@ pub(crate) fn membership_in(wire: &WireMembership) -> Membership {
 /// An append request as its head and the bodies that follow it.
 pub(crate) fn append_out(request: &AppendEntriesRequest<TypeConfig>) -> (AppendHead, Vec<bytes::Bytes>) {
     let bodies: Vec<_> = request.entries.iter().map(body::to_bytes).collect();
-    let entries =
-        request.entries.iter().zip(&bodies).map(|(e, b)| (position(&e.log_id), b.len() as u32)).collect();
+    let entries = request
+        .entries
+        .iter()
+        .zip(&bodies)
+        .map(|(e, b)| (position(&e.log_id), b.len() as u32))
+        .collect();
     let head = AppendHead {
         vote: vote_out(&request.vote),
         previous: position_of(request.prev_log_id.as_ref()),

@@ -72,7 +72,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        let Some(bytes) = self.log.state().vote else { return Ok(None) };
+        let Some(bytes) = self.log.state().vote else {
+            return Ok(None);
+        };
         let vote: WireVote = codec::decode(&bytes).map_err(io::Error::other)?;
         Ok(Some(convert::vote_in(vote)))
     }
@@ -124,7 +126,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let entries = entries
             .into_iter()
-            .map(|entry| LogEntry { position: convert::position(&entry.log_id), body: body::to_bytes(&entry) })
+            .map(|entry| LogEntry {
+                position: convert::position(&entry.log_id),
+                body: body::to_bytes(&entry),
+            })
             .collect();
         self.log.append(
             entries,

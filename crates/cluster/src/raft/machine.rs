@@ -35,11 +35,21 @@ impl ShardMachine {
         events: Arc<dyn EventLog>,
         sink: Arc<dyn AppliedSink>,
     ) -> Result<Self, StoreError> {
-        Ok(Self { shard, state: ShardState::open(store)?, events, sink })
+        Ok(Self {
+            shard,
+            state: ShardState::open(store)?,
+            events,
+            sink,
+        })
     }
 
     fn apply(&mut self, position: LogPosition, batch: &Batch) -> Result<(), StoreError> {
-        if self.state.meta().applied.is_some_and(|at| at.index >= position.index) {
+        if self
+            .state
+            .meta()
+            .applied
+            .is_some_and(|at| at.index >= position.index)
+        {
             return self.refill(position, batch);
         }
         let applied = self.state.apply(position, batch)?;
@@ -117,7 +127,10 @@ impl DirectoryMachine {
     fn save(&mut self, position: LogPosition) -> Result<(), StoreError> {
         self.saved.applied = Some(position);
         let mut batch = WriteBatch::default();
-        batch.put(DIRECTORY_KEY, serde_json::to_vec(&self.saved).expect("the directory is plain data"));
+        batch.put(
+            DIRECTORY_KEY,
+            serde_json::to_vec(&self.saved).expect("the directory is plain data"),
+        );
         self.store.write(batch)
     }
 }
@@ -164,9 +177,14 @@ impl Machine {
     /// Applies an entry that carries data.
     pub(crate) fn apply(&mut self, position: LogPosition, body: Body) -> Result<Reply, StoreError> {
         match (self, body) {
-            (Machine::Shard(shard), Body::Batch(batch)) => shard.apply(position, &batch).map(|()| Reply::Done),
+            (Machine::Shard(shard), Body::Batch(batch)) => {
+                shard.apply(position, &batch).map(|()| Reply::Done)
+            }
             (Machine::Directory(directory), Body::Directory(command)) => directory.apply(position, command),
-            _ => Err(StoreError::Corrupt { what: "log entry".into(), reason: "it is of another group's kind".into() }),
+            _ => Err(StoreError::Corrupt {
+                what: "log entry".into(),
+                reason: "it is of another group's kind".into(),
+            }),
         }
     }
 
@@ -210,6 +228,8 @@ impl Machine {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &Bytes) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| StoreError::Corrupt { what: what.into(), reason: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt {
+        what: what.into(),
+        reason: error.to_string(),
+    })
 }

@@ -1,4 +1,5 @@
-//! openraft, behind our own structs: the only folder that names it.
+//! openraft, behind our own structs: the only folder that adapts it. Beside it [`crate::group`] runs a
+//! replica and [`crate::serve`] hands it what peers send; nothing else names openraft.
 //!
 //! The log is the node's journal, the state machine is `model`'s apply over the replica's stores,
 //! the network is `transport`. An upgrade of openraft is a change of these files alone.
@@ -10,6 +11,8 @@ pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
+#[cfg(test)]
+mod suite;
 
 use std::fmt;
 

@@ -14,11 +14,12 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
-    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use super::snapshot::{self, SnapshotData};
@@ -62,7 +63,13 @@ pub(crate) struct Client {
 impl Network {
     fn client(&self, target: u64, place: &Place, used_for: Use) -> Client {
         let (group, to, node, peers) = (self.group, ReplicaId(target), place.0, self.peers.clone());
-        Client { group, to, node, peers, used_for }
+        Client {
+            group,
+            to,
+            node,
+            peers,
+            used_for,
+        }
     }
 }
 
@@ -103,9 +110,15 @@ impl Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let Some(request) = input.next().await else { return Ok(futures_util::stream::empty().boxed()) };
+        let Some(request) = input.next().await else {
+            return Ok(futures_util::stream::empty().boxed());
+        };
         let (head, _) = convert::append_out(&request);
-        let request = Request::Heartbeat { group: self.group, to: self.to, head };
+        let request = Request::Heartbeat {
+            group: self.group,
+            to: self.to,
+            head,
+        };
         match self.call(request, deadline).await? {
             Response::Heartbeat(reply) => {
                 let result = convert::reply_in(reply).ok_or_else(gone)?;
@@ -119,18 +132,30 @@ impl Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let head = StreamHead::Append { group: self.group, to: self.to };
+        let head = StreamHead::Append {
+            group: self.group,
+            to: self.to,
+        };
         let (writer, reader) = self.peers.open(self.node, &head).await.map_err(rpc_error)?;
         // The end of the input, seen by the sending half, ends the answers once all have come.
         let sent = Arc::new(Mutex::new(Sent::default()));
         let sender = tokio::spawn(send_appends(input, writer, sent.clone()));
-        let state = Answers { reader, sent, sender: AbortOnDrop(sender), failed: false };
+        let state = Answers {
+            reader,
+            sent,
+            sender: AbortOnDrop(sender),
+            failed: false,
+        };
         Ok(futures_util::stream::unfold(state, next_answer).boxed())
     }
 
     async fn ask(&self, vote: VoteRequest<TypeConfig>, pre: bool, deadline: Duration) -> Rpc<VoteAnswer> {
         let (group, to, ask) = (self.group, self.to, convert::ask_out(&vote));
-        let request = if pre { Request::PreVote { group, to, ask } } else { Request::Vote { group, to, ask } };
+        let request = if pre {
+            Request::PreVote { group, to, ask }
+        } else {
+            Request::Vote { group, to, ask }
+        };
         match self.call(request, deadline).await? {
             Response::Vote(answer) => Ok(answer),
             _ => Err(gone()),
@@ -199,7 +224,9 @@ async fn next_answer(mut state: Answers) -> Option<(Rpc<StreamAppendResult<TypeC
         }
     };
     let answer = match frame {
-        Ok(Some(frame)) => codec::decode::<AppendReply>(&frame).map_err(|error| network_error(&error.to_string())),
+        Ok(Some(frame)) => {
+            codec::decode::<AppendReply>(&frame).map_err(|error| network_error(&error.to_string()))
+        }
         Ok(None) => {
             let sent = state.sent.lock().expect("no panic holds it");
             if sent.ended && sent.waiting.is_empty() {
@@ -216,7 +243,11 @@ async fn next_answer(mut state: Answers) -> Option<(Rpc<StreamAppendResult<TypeC
 }
 
 impl NetStreamAppend<TypeConfig> for Client {
-    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -232,12 +263,24 @@ impl NetStreamAppend<TypeConfig> for Client {
 }
 
 impl NetVote<TypeConfig> for Client {
-    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        self.ask(rpc, false, option.hard_ttl()).await.map(convert::answer_in)
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask(rpc, false, option.hard_ttl())
+            .await
+            .map(convert::answer_in)
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        self.ask(rpc, true, option.hard_ttl()).await.map(convert::answer_in)
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask(rpc, true, option.hard_ttl())
+            .await
+            .map(convert::answer_in)
     }
 }
 
@@ -303,12 +346,18 @@ async fn send_snapshot(
 ) -> Rpc<SnapshotResponse<TypeConfig>> {
     let stalled = || network_error("the follower takes no more of the snapshot");
     let (mut writer, mut reader) = peers.open(node, &head).await.map_err(rpc_error)?;
-    while let Some(frame) = view.next_frame().map_err(|error| network_error(&error.to_string()))? {
+    while let Some(frame) = view
+        .next_frame()
+        .map_err(|error| network_error(&error.to_string()))?
+    {
         let sent = tokio::time::timeout(SNAPSHOT_STALL_MAX, writer.send([frame])).await;
-        sent.map_err(|_| stalled())?.map_err(|error| network_error(&error.to_string()))?;
+        sent.map_err(|_| stalled())?
+            .map_err(|error| network_error(&error.to_string()))?;
     }
     writer.finish();
-    let answer = tokio::time::timeout(SNAPSHOT_STALL_MAX, reader.next()).await.map_err(|_| stalled())?;
+    let answer = tokio::time::timeout(SNAPSHOT_STALL_MAX, reader.next())
+        .await
+        .map_err(|_| stalled())?;
     match answer {
         Ok(Some(frame)) => {
             let vote = codec::decode(&frame).map_err(|error| network_error(&error.to_string()))?;

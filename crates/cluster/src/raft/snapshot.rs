@@ -57,9 +57,18 @@ impl SnapshotData {
     pub(super) fn view(machine: &Machine) -> Self {
         let events = machine.events().map(|log| {
             let (first, end) = log.range();
-            EventsView { log: log.clone(), next: first, end, waiting: Default::default() }
+            EventsView {
+                log: log.clone(),
+                next: first,
+                end,
+                waiting: Default::default(),
+            }
         });
-        SnapshotData::View(SnapshotView { pairs: Some(machine.store().snapshot()), events, ended: false })
+        SnapshotData::View(SnapshotView {
+            pairs: Some(machine.store().snapshot()),
+            events,
+            ended: false,
+        })
     }
 
     pub(super) fn install(self, machine: &Machine) -> Result<(), StoreError> {
@@ -69,7 +78,9 @@ impl SnapshotData {
             SnapshotData::View(mut view) => {
                 let mut collected = Collected::default();
                 while let Some(frame) = view.next_frame()? {
-                    collected.take(frame).map_err(|error| StoreError::io("read snapshot", error))?;
+                    collected
+                        .take(frame)
+                        .map_err(|error| StoreError::io("read snapshot", error))?;
                 }
                 collected.install(machine)
             }
@@ -97,7 +108,13 @@ impl SnapshotView {
             self.pairs = None;
             return Ok(Some(out.freeze()));
         }
-        if let Some(run) = self.events.as_mut().map(EventsView::next_run).transpose()?.flatten() {
+        if let Some(run) = self
+            .events
+            .as_mut()
+            .map(EventsView::next_run)
+            .transpose()?
+            .flatten()
+        {
             return Ok(Some(encode_run(&run)));
         }
         if self.ended {
@@ -116,7 +133,8 @@ impl EventsView {
         if self.waiting.is_empty() && self.next < self.end {
             let runs = self.log.read(self.next, READ_BYTES_MAX)?;
             self.next = runs.last().map_or(self.end, EventRun::next_offset);
-            self.waiting.extend(runs.into_iter().filter(|run| run.first_offset < self.end));
+            self.waiting
+                .extend(runs.into_iter().filter(|run| run.first_offset < self.end));
         }
         Ok(self.waiting.pop_front())
     }
@@ -140,7 +158,8 @@ impl Collected {
         match reader.u8("snapshot frame")? {
             FRAME_PAIRS => {
                 while !reader.is_empty() {
-                    self.pairs.push((reader.bytes("snapshot key")?, reader.bytes("snapshot value")?));
+                    self.pairs
+                        .push((reader.bytes("snapshot key")?, reader.bytes("snapshot value")?));
                 }
             }
             FRAME_RUN => {
@@ -148,7 +167,14 @@ impl Collected {
                 let (index, term, time_ms, first_offset) = (field()?, field()?, field()?, field()?);
                 let count = reader.u32("snapshot run")?;
                 self.first_offset.get_or_insert(first_offset);
-                self.runs.push(EventRun { index, term, time_ms, first_offset, count, records: reader.rest() });
+                self.runs.push(EventRun {
+                    index,
+                    term,
+                    time_ms,
+                    first_offset,
+                    count,
+                    records: reader.rest(),
+                });
             }
             FRAME_END => {
                 let end = reader.u64("snapshot end")?;

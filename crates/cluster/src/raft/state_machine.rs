@@ -37,7 +37,11 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     pub(crate) fn new(id: GroupReplica, log: ReplicaLog, machine: Machine) -> Self {
-        Self { id, log, machine: Arc::new(Mutex::new(machine)) }
+        Self {
+            id,
+            log,
+            machine: Arc::new(Mutex::new(machine)),
+        }
     }
 
     /// The machine, between two entries.
@@ -47,13 +51,25 @@ impl StateMachine {
 
     /// The membership as of the last applied membership entry.
     fn membership(machine: &Machine) -> Result<StoredMembership, StoreError> {
-        let Some(bytes) = machine.store().get(MEMBERSHIP_KEY)? else { return Ok(StoredMembership::default()) };
-        let (at, wire): (Option<LogPosition>, WireMembership) = codec::decode(&bytes)
-            .map_err(|error| StoreError::Corrupt { what: "membership".into(), reason: error.to_string() })?;
-        Ok(StoredMembership::new(at.map(convert::log_id), convert::membership_in(&wire)))
+        let Some(bytes) = machine.store().get(MEMBERSHIP_KEY)? else {
+            return Ok(StoredMembership::default());
+        };
+        let (at, wire): (Option<LogPosition>, WireMembership) =
+            codec::decode(&bytes).map_err(|error| StoreError::Corrupt {
+                what: "membership".into(),
+                reason: error.to_string(),
+            })?;
+        Ok(StoredMembership::new(
+            at.map(convert::log_id),
+            convert::membership_in(&wire),
+        ))
     }
 
-    fn save_membership(machine: &Machine, at: Option<LogPosition>, wire: &WireMembership) -> Result<(), StoreError> {
+    fn save_membership(
+        machine: &Machine,
+        at: Option<LogPosition>,
+        wire: &WireMembership,
+    ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.put(MEMBERSHIP_KEY, codec::encode(&(at, wire)));
         machine.store().write(batch)
@@ -66,7 +82,9 @@ impl StateMachine {
         if applied.index == index {
             return Some(applied);
         }
-        self.log.position_at(index).or(state.purged.filter(|at| at.index == index))
+        self.log
+            .position_at(index)
+            .or(state.purged.filter(|at| at.index == index))
     }
 
     async fn wait_durable(&self, index: u64) -> Result<(), io::Error> {
@@ -133,7 +151,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
         let mut machine = self.machine.lock().await;
         snapshot.install(&machine).map_err(io::Error::other)?;
         let wire = convert::membership_out(meta.last_membership.membership());
@@ -160,7 +182,10 @@ impl StateMachine {
         let membership = Self::membership(machine).map_err(io::Error::other)?;
         let last_log_id = machine.applied().map(convert::log_id);
         Ok(Snapshot {
-            meta: SnapshotMeta { last_log_id, last_membership: membership },
+            meta: SnapshotMeta {
+                last_log_id,
+                last_membership: membership,
+            },
             snapshot: SnapshotData::view(machine),
         })
     }

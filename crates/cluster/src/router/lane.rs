@@ -67,7 +67,10 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn start(shard: ShardId, router: &Arc<Router>) -> Arc<Self> {
-        let stream = StreamId { gateway: router.shared.node, incarnation: rand::random() };
+        let stream = StreamId {
+            gateway: router.shared.node,
+            incarnation: rand::random(),
+        };
         let state = State {
             sender: StreamSender::new(shard, stream),
             confirmed: false,
@@ -100,7 +103,11 @@ impl Lane {
     }
 
     pub(super) fn submit_record(&self, record: &[u8], sink: Arc<dyn AckSink>, token: u64) {
-        let ticket = RecordTicket { sink, token, bytes: record.len() as u32 };
+        let ticket = RecordTicket {
+            sink,
+            token,
+            bytes: record.len() as u32,
+        };
         self.lock().sender.handle_record(record, ticket);
         self.wake.notify_one();
     }
@@ -169,7 +176,11 @@ impl Lane {
                 let state = self.lock();
                 (state.answers, state.sender.is_idle())
             };
-            stalled_ticks = if idle || answers != answers_seen { 0 } else { stalled_ticks + 1 };
+            stalled_ticks = if idle || answers != answers_seen {
+                0
+            } else {
+                stalled_ticks + 1
+            };
             answers_seen = answers;
             if stalled_ticks >= STALLED_TICKS {
                 stalled_ticks = 0;
@@ -185,7 +196,9 @@ impl Lane {
                 let mut state = self.lock();
                 let Some(link) = &state.link else { return };
                 let (server, number) = (link.server.clone(), link.number);
-                let Some(frame) = state.sender.poll_frame() else { return };
+                let Some(frame) = state.sender.poll_frame() else {
+                    return;
+                };
                 (frame, server, number)
             };
             match server.submit(self.shard, frame) {
@@ -238,14 +251,31 @@ impl Lane {
             let resume = if state.confirmed { state.sender.resume() } else { 0 };
             (state.sender.stream(), resume, state.links_made)
         };
-        let held = router.downlink.get().map(|sink| sink.sessions()).unwrap_or_default();
+        let held = router
+            .downlink
+            .get()
+            .map(|sink| sink.sessions())
+            .unwrap_or_default();
         let directory = router.shared.view.get();
-        let sessions =
-            held.into_iter().filter(|(device, _)| directory.shard_of(device.slot()) == self.shard).collect();
-        let sink = Arc::new(LaneSink { lane: self.clone(), number });
+        let sessions = held
+            .into_iter()
+            .filter(|(device, _)| directory.shard_of(device.slot()) == self.shard)
+            .collect();
+        let sink = Arc::new(LaneSink {
+            lane: self.clone(),
+            number,
+        });
         let opening = server.open_stream(self.shard, stream, resume, sessions, sink);
-        let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
-        opened.unwrap_or(Err(ServeError::NotLeader { hint: None }))?;
+        let given_up = async {
+            tokio::select! {
+                () = tokio::time::sleep(OPEN_TIMEOUT) => {}
+                () = router.shared.suspected(node) => {}
+            }
+        };
+        tokio::select! {
+            opened = opening => opened?,
+            () = given_up => return Err(ServeError::NotLeader { hint: None }),
+        }
         let mut state = self.lock();
         if state.stopped {
             return Ok(());
@@ -258,8 +288,12 @@ impl Lane {
 
     /// The leader has not answered for a while: if another one leads by now, go there.
     async fn look_for_another(&self) {
-        let Some(router) = self.router.upgrade() else { return };
-        let Some((node, number)) = self.lock().link.as_ref().map(|link| (link.node, link.number)) else { return };
+        let Some(router) = self.router.upgrade() else {
+            return;
+        };
+        let Some((node, number)) = self.lock().link.as_ref().map(|link| (link.node, link.number)) else {
+            return;
+        };
         if let Some(leader) = router.shared.ask_leader(self.shard.group()).await
             && leader != node
         {
@@ -291,7 +325,10 @@ impl Lane {
 
     /// Answers everything with "unknown" and begins a new stream.
     fn give_up(&self, state: &mut State) {
-        let fresh = StreamId { incarnation: rand::random(), ..state.sender.stream() };
+        let fresh = StreamId {
+            incarnation: rand::random(),
+            ..state.sender.stream()
+        };
         let mut old = std::mem::replace(&mut state.sender, StreamSender::new(self.shard, fresh));
         state.confirmed = false;
         let mut answers = Vec::new();

@@ -66,8 +66,14 @@ impl Calls {
         let answered = pending.clone();
         tokio::spawn(async move {
             while let Ok(Some(frame)) = reader.next().await {
-                let Ok((id, response, tail)) = read_response(frame) else { break };
-                let waiting = answered.lock().expect("no panic holds it").as_mut().and_then(|map| map.remove(&id));
+                let Ok((id, response, tail)) = read_response(frame) else {
+                    break;
+                };
+                let waiting = answered
+                    .lock()
+                    .expect("no panic holds it")
+                    .as_mut()
+                    .and_then(|map| map.remove(&id));
                 if let Some(waiting) = waiting {
                     let _ = waiting.send((response, tail));
                 }
@@ -75,14 +81,22 @@ impl Calls {
             // Whoever still waits learns that the stream is lost.
             *answered.lock().expect("no panic holds it") = None;
         });
-        Self { requests, pending, next: Arc::default() }
+        Self {
+            requests,
+            pending,
+            next: Arc::default(),
+        }
     }
 
     pub(super) fn is_lost(&self) -> bool {
         self.requests.is_closed() || self.pending.lock().expect("no panic holds it").is_none()
     }
 
-    pub(super) async fn call(&self, request: Request, deadline: Duration) -> Result<(Response, Bytes), CallError> {
+    pub(super) async fn call(
+        &self,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<(Response, Bytes), CallError> {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         match self.pending.lock().expect("no panic holds it").as_mut() {
@@ -90,7 +104,10 @@ impl Calls {
             None => return Err(CallError::Lost),
         };
         let answer = async {
-            self.requests.send((id, request)).await.map_err(|_| CallError::Lost)?;
+            self.requests
+                .send((id, request))
+                .await
+                .map_err(|_| CallError::Lost)?;
             receiver.await.map_err(|_| CallError::Lost)
         };
         let result = tokio::time::timeout(deadline, answer).await;
@@ -115,7 +132,12 @@ fn read_response(frame: Bytes) -> Result<(u64, Response, Bytes), codec::CodecErr
 }
 
 /// The answering end: serves calls until the stream ends.
-pub(super) async fn serve(from: NodeId, handler: Arc<dyn Handler>, mut writer: FrameWriter, mut reader: FrameReader) {
+pub(super) async fn serve(
+    from: NodeId,
+    handler: Arc<dyn Handler>,
+    mut writer: FrameWriter,
+    mut reader: FrameReader,
+) {
     let (responses, mut queue) = mpsc::channel::<(u64, Response, Bytes)>(CALLS_QUEUED_MAX);
     tokio::spawn(async move {
         while let Some(first) = queue.recv().await {
@@ -131,7 +153,9 @@ pub(super) async fn serve(from: NodeId, handler: Arc<dyn Handler>, mut writer: F
     });
     let places = Arc::new(Semaphore::new(CALLS_SERVED_MAX));
     while let Some((id, request)) = next_request(&mut reader).await {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let (handler, responses) = (handler.clone(), responses.clone());
         tokio::spawn(async move {
             let (response, tail) = handler.handle_call(from, request).await;

@@ -35,7 +35,11 @@ pub(crate) struct FrameWriter {
 
 impl FrameWriter {
     pub(super) fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, gathered: Vec::new(), finished: false }
+        Self {
+            stream,
+            gathered: Vec::new(),
+            finished: false,
+        }
     }
 
     /// Adds a frame made of `parts`, one after the other.
@@ -93,7 +97,10 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new(stream: quinn::RecvStream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
     }
 
     /// The next frame; `None` when the other side finished between two frames.

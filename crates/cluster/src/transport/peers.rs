@@ -58,28 +58,46 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Binds `listen`. Nothing is accepted before [`serve`](Self::serve).
-    pub(crate) fn bind(node: NodeId, listen: SocketAddr, identity: &NodeIdentity) -> Result<Arc<Self>, TlsError> {
+    pub(crate) fn bind(
+        node: NodeId,
+        listen: SocketAddr,
+        identity: &NodeIdentity,
+    ) -> Result<Arc<Self>, TlsError> {
         let setup = |error: &dyn ToString| TlsError::Setup(format!("bind {listen}: {}", error.to_string()));
         let configs = tls::configs(identity)?;
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.cluster_secret);
         let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(key));
-        endpoint_config.max_udp_payload_size(65_527).map_err(|e| setup(&e))?;
-        let domain = if listen.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+        endpoint_config
+            .max_udp_payload_size(65_527)
+            .map_err(|e| setup(&e))?;
+        let domain = if listen.is_ipv4() {
+            socket2::Domain::IPV4
+        } else {
+            socket2::Domain::IPV6
+        };
         let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(|e| setup(&e))?;
         // The machine may grant less; that costs speed, not safety.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
         socket.bind(&listen.into()).map_err(|e| setup(&e))?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let mut endpoint = quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
-            .map_err(|e| setup(&e))?;
+        let mut endpoint =
+            quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
+                .map_err(|e| setup(&e))?;
         endpoint.set_default_client_config(configs.client);
-        Ok(Arc::new(Self { node, endpoint, addresses: Mutex::default(), links: Mutex::default() }))
+        Ok(Arc::new(Self {
+            node,
+            endpoint,
+            addresses: Mutex::default(),
+            links: Mutex::default(),
+        }))
     }
 
     /// Where this node listens.
     pub(crate) fn local_address(&self) -> SocketAddr {
-        self.endpoint.local_addr().expect("a bound endpoint has an address")
+        self.endpoint
+            .local_addr()
+            .expect("a bound endpoint has an address")
     }
 
     /// Accepts peers and hands what they send to `handler`, until [`close`](Self::close).
@@ -112,20 +130,29 @@ impl Peers {
         if addresses.len() < PEERS_MAX || addresses.contains_key(&node) {
             let old = addresses.insert(node, address.to_owned());
             if old.is_some_and(|old| old != address) {
-                self.links.lock().expect("no panic holds it").retain(|(peer, _), _| *peer != node);
+                self.links
+                    .lock()
+                    .expect("no panic holds it")
+                    .retain(|(peer, _), _| *peer != node);
             }
         }
     }
 
     /// Whether an address of `node` is known.
     pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.addresses.lock().expect("no panic holds it").contains_key(&node)
+        self.addresses
+            .lock()
+            .expect("no panic holds it")
+            .contains_key(&node)
     }
 
     /// Everyone whose address is known.
     pub(crate) fn known(&self) -> Vec<(NodeId, String)> {
         let addresses = self.addresses.lock().expect("no panic holds it");
-        addresses.iter().map(|(node, address)| (*node, address.clone())).collect()
+        addresses
+            .iter()
+            .map(|(node, address)| (*node, address.clone()))
+            .collect()
     }
 
     /// Asks `node`.
@@ -140,11 +167,17 @@ impl Peers {
             let link = self.link(node, lane).await?;
             link.calls.call(request, deadline).await
         };
-        tokio::time::timeout(deadline, asked).await.unwrap_or(Err(CallError::Timeout))
+        tokio::time::timeout(deadline, asked)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
     }
 
     /// Opens a stream to `node` on the bulk connection.
-    pub(crate) async fn open(&self, node: NodeId, head: &StreamHead) -> Result<(FrameWriter, FrameReader), CallError> {
+    pub(crate) async fn open(
+        &self,
+        node: NodeId,
+        head: &StreamHead,
+    ) -> Result<(FrameWriter, FrameReader), CallError> {
         let link = self.link(node, Lane::Bulk).await?;
         open_on(&link.connection, head).await.map_err(|_| CallError::Lost)
     }
@@ -175,20 +208,31 @@ impl Peers {
     ) -> Result<(NodeId, Response), CallError> {
         let unreachable = |reason: String| CallError::Unreachable(NodeId(0), format!("{address}: {reason}"));
         let asked = async {
-            let connecting =
-                self.endpoint.connect(address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
+            let connecting = self
+                .endpoint
+                .connect(address, SERVER_NAME)
+                .map_err(|error| unreachable(error.to_string()))?;
             let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
             let node = tls::peer_node(&connection).ok_or_else(|| unreachable("names no node".into()))?;
-            let (writer, reader) = open_on(&connection, &StreamHead::Calls).await.map_err(|_| CallError::Lost)?;
+            let (writer, reader) = open_on(&connection, &StreamHead::Calls)
+                .await
+                .map_err(|_| CallError::Lost)?;
             let (response, _) = Calls::start(writer, reader).call(request, deadline).await?;
             connection.close(0u32.into(), b"asked");
             Ok((node, response))
         };
-        tokio::time::timeout(deadline, asked).await.unwrap_or(Err(CallError::Timeout))
+        tokio::time::timeout(deadline, asked)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
     }
 
     fn slot(&self, node: NodeId, lane: Lane) -> Slot {
-        self.links.lock().expect("no panic holds it").entry((node, lane)).or_default().clone()
+        self.links
+            .lock()
+            .expect("no panic holds it")
+            .entry((node, lane))
+            .or_default()
+            .clone()
     }
 
     /// The connection to `node`, made now if there is none. Callers of one slot wait for one dial.
@@ -205,11 +249,17 @@ impl Peers {
 
     async fn dial(&self, node: NodeId) -> Result<Link, CallError> {
         let unreachable = |reason: String| CallError::Unreachable(node, reason);
-        let address = self.addresses.lock().expect("no panic holds it").get(&node).cloned();
+        let address = self
+            .addresses
+            .lock()
+            .expect("no panic holds it")
+            .get(&node)
+            .cloned();
         let address = address.ok_or_else(|| unreachable("its address is not known".into()))?;
         let dialled = async {
-            let resolved =
-                tokio::net::lookup_host(&address).await.map_err(|error| unreachable(error.to_string()))?;
+            let resolved = tokio::net::lookup_host(&address)
+                .await
+                .map_err(|error| unreachable(error.to_string()))?;
             let mut last = unreachable(format!("{address} has no address"));
             for address in resolved {
                 match self.dial_address(node, address).await {
@@ -226,16 +276,23 @@ impl Peers {
 
     async fn dial_address(&self, node: NodeId, address: SocketAddr) -> Result<Link, CallError> {
         let unreachable = |reason: String| CallError::Unreachable(node, reason);
-        let connecting =
-            self.endpoint.connect(address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
+        let connecting = self
+            .endpoint
+            .connect(address, SERVER_NAME)
+            .map_err(|error| unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
         let found = tls::peer_node(&connection);
         if found != Some(node) {
             connection.close(2u32.into(), b"another node");
             return Err(unreachable(format!("{address} is {found:?}")));
         }
-        let (writer, reader) = open_on(&connection, &StreamHead::Calls).await.map_err(|_| CallError::Lost)?;
-        Ok(Link { connection, calls: Calls::start(writer, reader) })
+        let (writer, reader) = open_on(&connection, &StreamHead::Calls)
+            .await
+            .map_err(|_| CallError::Lost)?;
+        Ok(Link {
+            connection,
+            calls: Calls::start(writer, reader),
+        })
     }
 }
 
@@ -263,7 +320,12 @@ async fn serve_connection(connection: quinn::Connection, handler: Arc<dyn Handle
     });
     while let Ok((send, receive)) = connection.accept_bi().await {
         let handler = handler.clone();
-        tokio::spawn(serve_stream(from, handler, FrameWriter::new(send), FrameReader::new(receive)));
+        tokio::spawn(serve_stream(
+            from,
+            handler,
+            FrameWriter::new(send),
+            FrameReader::new(receive),
+        ));
     }
 }
 

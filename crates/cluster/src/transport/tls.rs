@@ -63,12 +63,15 @@ pub(super) fn configs(identity: &NodeIdentity) -> Result<Configs, TlsError> {
     let roots = Arc::new(roots);
     let chain = certificates("node certificate", &identity.cert_pem)?;
     let key = || {
-        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-            .map_err(|error| TlsError::Pem { what: "node key", reason: error.to_string() })
+        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| TlsError::Pem {
+            what: "node key",
+            reason: error.to_string(),
+        })
     };
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .map_err(|e| setup(&e))?;
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(|e| setup(&e))?;
     let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| setup(&e))?
@@ -115,14 +118,23 @@ fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'sta
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match found {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(TlsError::Pem { what, reason: "no certificate in it".into() }),
-        Err(error) => Err(TlsError::Pem { what, reason: error.to_string() }),
+        Ok(_) => Err(TlsError::Pem {
+            what,
+            reason: "no certificate in it".into(),
+        }),
+        Err(error) => Err(TlsError::Pem {
+            what,
+            reason: error.to_string(),
+        }),
     }
 }
 
 /// The node that the other end of `connection` has proved to be.
 pub(super) fn peer_node(connection: &quinn::Connection) -> Option<NodeId> {
-    let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let identity = connection
+        .peer_identity()?
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .ok()?;
     node_in_certificate(identity.first()?)
 }
 

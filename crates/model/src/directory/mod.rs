@@ -88,7 +88,10 @@ pub struct GroupEntry {
 impl GroupEntry {
     /// The replica of this group on `node`.
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.replicas.iter().find(|(_, entry)| entry.node == node).map(|(id, _)| *id)
+        self.replicas
+            .iter()
+            .find(|(_, entry)| entry.node == node)
+            .map(|(id, _)| *id)
     }
 }
 
@@ -260,8 +263,11 @@ impl Directory {
         (shard_count, replication_factor): (u32, u32),
         policies: BTreeMap<String, Policy>,
     ) -> Directory {
-        let hosts: Vec<NodeId> =
-            nodes.iter().filter(|(_, entry)| entry.takes_replicas()).map(|(id, _)| *id).collect();
+        let hosts: Vec<NodeId> = nodes
+            .iter()
+            .filter(|(_, entry)| entry.takes_replicas())
+            .map(|(id, _)| *id)
+            .collect();
         assert!(!hosts.is_empty(), "forming counts shard nodes");
         let mut directory = Directory {
             cluster_id,
@@ -276,13 +282,23 @@ impl Directory {
         };
         let directory_voters = Self::directory_voters(hosts.len());
         for group in 0..=shard_count {
-            let width = if group == 0 { directory_voters } else { replication_factor as usize };
+            let width = if group == 0 {
+                directory_voters
+            } else {
+                replication_factor as usize
+            };
             let mut entry = GroupEntry::default();
             for i in 0..width.min(hosts.len()) {
                 let node = hosts[(group as usize + i) % hosts.len()];
                 let id = ReplicaId(directory.next_replica);
                 directory.next_replica += 1;
-                entry.replicas.insert(id, ReplicaEntry { node, role: ReplicaRole::Voter });
+                entry.replicas.insert(
+                    id,
+                    ReplicaEntry {
+                        node,
+                        role: ReplicaRole::Voter,
+                    },
+                );
                 entry.preferred_leader.get_or_insert(id);
             }
             directory.groups.insert(GroupId(group), entry);
@@ -341,15 +357,20 @@ impl Directory {
                 if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
                     return Err(DirectoryRefusal::LimitReached(format!("{NODES_MAX} nodes")));
                 }
-                let entry =
-                    self.nodes.entry(node).or_insert(NodeEntry { roles: vec![], state: NodeState::Active });
+                let entry = self.nodes.entry(node).or_insert(NodeEntry {
+                    roles: vec![],
+                    state: NodeState::Active,
+                });
                 if entry.state == NodeState::Removed {
                     return Err(DirectoryRefusal::NoSuchNode(node));
                 }
                 entry.roles = roles;
             }
             DirectoryCommand::NodeState { node, state } => {
-                let entry = self.nodes.get_mut(&node).ok_or(DirectoryRefusal::NoSuchNode(node))?;
+                let entry = self
+                    .nodes
+                    .get_mut(&node)
+                    .ok_or(DirectoryRefusal::NoSuchNode(node))?;
                 if entry.state == NodeState::Removed {
                     return Err(DirectoryRefusal::NoSuchNode(node));
                 }
@@ -359,13 +380,22 @@ impl Directory {
                 if !self.nodes.get(&node).is_some_and(NodeEntry::takes_replicas) {
                     return Err(DirectoryRefusal::NoSuchNode(node));
                 }
-                let entry = self.groups.get_mut(&group).ok_or(DirectoryRefusal::NoSuchReplica)?;
+                let entry = self
+                    .groups
+                    .get_mut(&group)
+                    .ok_or(DirectoryRefusal::NoSuchReplica)?;
                 if entry.replica_on(node).is_some() {
                     return Err(DirectoryRefusal::ReplicaExists(node));
                 }
                 let id = ReplicaId(self.next_replica);
                 self.next_replica += 1;
-                entry.replicas.insert(id, ReplicaEntry { node, role: ReplicaRole::Learner });
+                entry.replicas.insert(
+                    id,
+                    ReplicaEntry {
+                        node,
+                        role: ReplicaRole::Learner,
+                    },
+                );
                 return Ok(Some(id));
             }
             DirectoryCommand::ReplicaPromote { group, replica } => {
@@ -373,7 +403,10 @@ impl Directory {
             }
             DirectoryCommand::ReplicaRemove { group, replica } => {
                 self.replica_mut(group, replica)?;
-                let entry = self.groups.get_mut(&group).ok_or(DirectoryRefusal::NoSuchReplica)?;
+                let entry = self
+                    .groups
+                    .get_mut(&group)
+                    .ok_or(DirectoryRefusal::NoSuchReplica)?;
                 entry.replicas.remove(&replica);
                 if entry.preferred_leader == Some(replica) {
                     entry.preferred_leader = entry.replicas.keys().next().copied();
@@ -381,7 +414,10 @@ impl Directory {
             }
             DirectoryCommand::PreferLeader { group, replica } => {
                 self.replica_mut(group, replica)?;
-                self.groups.get_mut(&group).ok_or(DirectoryRefusal::NoSuchReplica)?.preferred_leader = Some(replica);
+                self.groups
+                    .get_mut(&group)
+                    .ok_or(DirectoryRefusal::NoSuchReplica)?
+                    .preferred_leader = Some(replica);
             }
             DirectoryCommand::SetReplication(factor) => {
                 if factor == 0 || factor > 7 || factor % 2 == 0 {
@@ -399,7 +435,11 @@ impl Directory {
         Ok(None)
     }
 
-    fn replica_mut(&mut self, group: GroupId, replica: ReplicaId) -> Result<&mut ReplicaEntry, DirectoryRefusal> {
+    fn replica_mut(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<&mut ReplicaEntry, DirectoryRefusal> {
         self.groups
             .get_mut(&group)
             .and_then(|entry| entry.replicas.get_mut(&replica))

@@ -32,7 +32,10 @@ pub fn leader_moves(
             let entry = directory.groups.get(group)?;
             let preferred = entry.preferred_leader?;
             let node = entry.replicas.get(&preferred)?.node;
-            (preferred != *leader && alive(node)).then_some(LeaderMove { group: *group, to: preferred })
+            (preferred != *leader && alive(node)).then_some(LeaderMove {
+                group: *group,
+                to: preferred,
+            })
         })
         .collect()
 }
@@ -44,7 +47,15 @@ mod tests {
 
     fn three_nodes() -> Directory {
         let nodes = (1..=3)
-            .map(|i| (NodeId(i), NodeEntry { roles: vec![Role::Shard], state: NodeState::Active }))
+            .map(|i| {
+                (
+                    NodeId(i),
+                    NodeEntry {
+                        roles: vec![Role::Shard],
+                        state: NodeState::Active,
+                    },
+                )
+            })
             .collect();
         Directory::lay_out("c".into(), nodes, (6, 3), BTreeMap::new())
     }
@@ -71,7 +82,14 @@ mod tests {
         let leaders = BTreeMap::from([(group, other)]);
         let home = vec![LeaderMove { group, to: preferred }];
         assert_eq!(leader_moves(&directory, &leaders, &|_| true), home);
-        assert_eq!(leader_moves(&directory, &leaders, &|node| node != entry.replicas[&preferred].node), []);
-        assert_eq!(leader_moves(&directory, &BTreeMap::from([(group, preferred)]), &|_| true), []);
+        assert_eq!(
+            leader_moves(&directory, &leaders, &|node| node
+                != entry.replicas[&preferred].node),
+            []
+        );
+        assert_eq!(
+            leader_moves(&directory, &BTreeMap::from([(group, preferred)]), &|_| true),
+            []
+        );
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{BoxFuture, Downlink, EventRun, QueryError};
 use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
+use crate::limits::COMMAND_WEIGHT_BYTES;
 
 /// What a gateway sends to a shard in one piece. The unit of retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct Frame {
 impl Frame {
     /// Bytes that it counts for in budgets and batches.
     pub fn weight_bytes(&self) -> usize {
-        self.records.len() + 64 + self.commands.len() * 512
+        self.records.len() + 64 + self.commands.len() * COMMAND_WEIGHT_BYTES
     }
 }
 

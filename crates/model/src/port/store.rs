@@ -32,7 +32,10 @@ pub enum StoreError {
 impl StoreError {
     /// An [`StoreError::Io`] from anything that can say what happened.
     pub fn io(action: &'static str, reason: impl ToString) -> Self {
-        StoreError::Io { action, reason: reason.to_string() }
+        StoreError::Io {
+            action,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -83,7 +86,10 @@ pub trait ShardStore: Send + Sync + 'static {
 
     /// Replaces the whole content by `pairs` (ascending), durably and at once: after a crash either
     /// the old or the new content is there.
-    fn replace(&self, pairs: &mut dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>>) -> Result<(), StoreError>;
+    fn replace(
+        &self,
+        pairs: &mut dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>>,
+    ) -> Result<(), StoreError>;
 }
 
 /// The accepted events of one applied log entry: dense offsets from `first_offset`.

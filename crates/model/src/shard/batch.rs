@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{Batch, Part};
-use crate::limits::{BATCH_BYTES_TARGET, ENTRIES_IN_FLIGHT_MAX, TIME_JUMP_MS_MAX};
+use crate::limits::{BATCH_BYTES_TARGET, COMMAND_WEIGHT_BYTES, ENTRIES_IN_FLIGHT_MAX, TIME_JUMP_MS_MAX};
 
 /// Gathers parts and stamps entries for one leadership of one shard.
 #[derive(Debug)]
@@ -21,7 +21,12 @@ pub struct Batcher {
 impl Batcher {
     /// A batcher for a leader whose last applied entry is stamped `time_ms`.
     pub fn new(time_ms: u64) -> Self {
-        Self { waiting: VecDeque::new(), waiting_bytes: 0, in_flight: 0, last_time_ms: time_ms }
+        Self {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            in_flight: 0,
+            last_time_ms: time_ms,
+        }
     }
 
     /// Takes `part` in.
@@ -66,14 +71,17 @@ impl Batcher {
             last => last + TIME_JUMP_MS_MAX,
         };
         self.last_time_ms = now_ms.clamp(self.last_time_ms + 1, latest);
-        Some(Batch { time_ms: self.last_time_ms, parts })
+        Some(Batch {
+            time_ms: self.last_time_ms,
+            parts,
+        })
     }
 }
 
 fn weight_bytes(part: &Part) -> usize {
     match part {
         Part::Frame(frame) => frame.weight_bytes(),
-        Part::Internal(_) => 512,
+        Part::Internal(_) => COMMAND_WEIGHT_BYTES,
         _ => 64,
     }
 }
@@ -93,7 +101,10 @@ mod tests {
         batcher.handle_part(Part::Trim(101));
         assert_eq!(batcher.poll_batch(10), None);
         batcher.handle_settled();
-        assert_eq!(batcher.poll_batch(10).unwrap().parts, [Part::Trim(100), Part::Trim(101)]);
+        assert_eq!(
+            batcher.poll_batch(10).unwrap().parts,
+            [Part::Trim(100), Part::Trim(101)]
+        );
         assert_eq!(batcher.waiting_bytes(), 0);
     }
 

@@ -51,7 +51,10 @@ impl FenceCache {
             Some(record) if record.spec.status == DeviceStatus::Enabled => record.generation,
             _ => 0,
         };
-        let fence = Fence { epoch: session.map_or(0, |session| session.epoch), generation };
+        let fence = Fence {
+            epoch: session.map_or(0, |session| session.epoch),
+            generation,
+        };
         if self.devices.len() >= CACHED_DEVICES_MAX {
             self.devices.clear();
         }

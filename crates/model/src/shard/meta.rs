@@ -29,14 +29,21 @@ pub struct Meta {
 impl Meta {
     /// A shard that has seen nothing.
     pub fn new() -> Self {
-        Self { next_fence: 1, ..Self::default() }
+        Self {
+            next_fence: 1,
+            ..Self::default()
+        }
     }
 
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(72);
         out.put_u8(VERSION);
         out.put_u8(u8::from(self.applied.is_some()));
-        let at = self.applied.unwrap_or(LogPosition { term: 0, leader: 0, index: 0 });
+        let at = self.applied.unwrap_or(LogPosition {
+            term: 0,
+            leader: 0,
+            index: 0,
+        });
         for field in [
             at.term,
             at.leader,
@@ -53,8 +60,10 @@ impl Meta {
     }
 
     pub(super) fn decode(bytes: Bytes) -> Result<Self, StoreError> {
-        Self::read(bytes)
-            .map_err(|error| StoreError::Corrupt { what: "shard meta".into(), reason: error.to_string() })
+        Self::read(bytes).map_err(|error| StoreError::Corrupt {
+            what: "shard meta".into(),
+            reason: error.to_string(),
+        })
     }
 
     fn read(bytes: Bytes) -> Result<Self, WireError> {
@@ -64,7 +73,11 @@ impl Meta {
         }
         let has_applied = reader.u8("meta applied")? == 1;
         let mut field = || reader.u64("meta field");
-        let at = LogPosition { term: field()?, leader: field()?, index: field()? };
+        let at = LogPosition {
+            term: field()?,
+            leader: field()?,
+            index: field()?,
+        };
         Ok(Self {
             applied: has_applied.then_some(at),
             next_offset: field()?,

@@ -2,7 +2,7 @@
 //!
 //! The writes leave as one [`WriteBatch`], so an entry is applied whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,7 +17,10 @@ pub(super) struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     pub(super) fn new(store: &'a dyn ShardStore) -> Self {
-        Self { store, writes: BTreeMap::new() }
+        Self {
+            store,
+            writes: BTreeMap::new(),
+        }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -44,32 +47,37 @@ impl<'a> Overlay<'a> {
         self.writes.insert(key, None);
     }
 
-    /// Keys of the store in the range that this entry has not deleted, `count_max` at most, and
-    /// whether there are more. Keys that only this entry wrote are not among them.
-    pub(super) fn stored_keys(
+    /// Keys in the range as this entry sees them, ascending, `count_max` at most, and whether there
+    /// are more.
+    pub(super) fn keys(
         &self,
         (from, to): (&[u8], &[u8]),
         count_max: usize,
     ) -> Result<(Vec<Bytes>, bool), StoreError> {
-        let deleted = self.writes.range(from.to_vec()..to.to_vec()).filter(|(_, v)| v.is_none()).count();
-        let mut keys: Vec<Bytes> = self
-            .store
-            .scan(from, to, count_max + deleted + 1)?
-            .into_iter()
-            .map(|(key, _)| key)
-            .filter(|key| self.writes.get(&key[..]).is_none_or(Option::is_some))
-            .collect();
+        let own = || self.writes.range(from.to_vec()..to.to_vec());
+        let deleted = own().filter(|(_, value)| value.is_none()).count();
+        let stored = self.store.scan(from, to, count_max + deleted + 1)?;
+        let mut keys: BTreeSet<Bytes> = stored.into_iter().map(|(key, _)| key).collect();
+        for (key, value) in own() {
+            match value {
+                Some(_) => keys.insert(Bytes::copy_from_slice(key)),
+                None => keys.remove(&key[..]),
+            };
+        }
         let more = keys.len() > count_max;
-        keys.truncate(count_max);
-        Ok((keys, more))
+        Ok((keys.into_iter().take(count_max).collect(), more))
     }
 
     pub(super) fn into_batch(self) -> WriteBatch {
-        WriteBatch { changes: self.writes.into_iter().collect() }
+        WriteBatch {
+            changes: self.writes.into_iter().collect(),
+        }
     }
 }
 
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| StoreError::Corrupt { what: "state value".into(), reason: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt {
+        what: "state value".into(),
+        reason: error.to_string(),
+    })
 }

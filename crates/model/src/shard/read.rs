@@ -18,7 +18,11 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
         Query::Device(device) => Ok(View::Device(device_view(store, device)?)),
         Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),
         Query::Shard(_) => {
-            let meta = store.get(keys::META)?.map(Meta::decode).transpose()?.unwrap_or_default();
+            let meta = store
+                .get(keys::META)?
+                .map(Meta::decode)
+                .transpose()?
+                .unwrap_or_default();
             Ok(View::Shard(ShardView {
                 device_count: meta.device_count,
                 connected_count: meta.connected_count,
@@ -32,7 +36,9 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
 
 fn device_view(store: &dyn ShardStore, device: &DeviceId) -> Result<Option<DeviceView>, StoreError> {
     let id = device.as_str().as_bytes();
-    let Some(bytes) = store.get(&keys::record(id))? else { return Ok(None) };
+    let Some(bytes) = store.get(&keys::record(id))? else {
+        return Ok(None);
+    };
     let record: DeviceRecord = parse_json(&bytes)?;
     let session = match store.get(&keys::session(id))? {
         Some(bytes) => parse_json(&bytes)?,
@@ -60,7 +66,10 @@ fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<Vi
             };
             devices.push(DeviceView { record, session });
             if devices.len() >= count_max {
-                return Ok(View::Devices { devices, next: Some(cursor.into()) });
+                return Ok(View::Devices {
+                    devices,
+                    next: Some(cursor.into()),
+                });
             }
         }
         if last_page {

@@ -1,9 +1,9 @@
 //! What registry and session commands do. Refusals are checked in the order in which
 //! [`Refusal`](crate::command::Refusal) lists them.
 
+use super::Notice;
 use super::keys;
 use super::state::Entry;
-use super::Notice;
 use crate::command::{Command, Outcome, Refusal};
 use crate::id::{DeviceId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
@@ -14,22 +14,35 @@ pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
 
 pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, StoreError> {
     match command {
-        Command::DevicePut { device, spec, condition } => put(entry, device, spec, *condition),
+        Command::DevicePut {
+            device,
+            spec,
+            condition,
+        } => put(entry, device, spec, *condition),
         Command::DeviceDelete { device, condition } => delete(entry, device, *condition),
-        Command::SessionOpen { device, generation, held_by, persistent } => {
-            open(entry, device, *generation, *held_by, *persistent)
-        }
+        Command::SessionOpen {
+            device,
+            generation,
+            held_by,
+            persistent,
+        } => open(entry, device, *generation, *held_by, *persistent),
         Command::SessionClose { device, epoch } => close(entry, device, *epoch),
-        Command::Subscribe { device, epoch, filters } => change_subscriptions(entry, device, *epoch, |kept| {
+        Command::Subscribe {
+            device,
+            epoch,
+            filters,
+        } => change_subscriptions(entry, device, *epoch, |kept| {
             kept.extend(filters.iter().cloned());
         }),
-        Command::Unsubscribe { device, epoch, filters } => {
-            change_subscriptions(entry, device, *epoch, |kept| {
-                filters.iter().for_each(|filter| {
-                    kept.remove(filter);
-                });
-            })
-        }
+        Command::Unsubscribe {
+            device,
+            epoch,
+            filters,
+        } => change_subscriptions(entry, device, *epoch, |kept| {
+            filters.iter().for_each(|filter| {
+                kept.remove(filter);
+            });
+        }),
     }
 }
 
@@ -42,7 +55,9 @@ fn session(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<SessionRecord>
 }
 
 fn save_session(entry: &mut Entry<'_>, device: &DeviceId, session: &SessionRecord) {
-    entry.overlay.put_json(keys::session(device.as_str().as_bytes()), session);
+    entry
+        .overlay
+        .put_json(keys::session(device.as_str().as_bytes()), session);
 }
 
 fn next_fence(entry: &mut Entry<'_>) -> u64 {
@@ -55,7 +70,9 @@ fn check(condition: Condition, stored: Option<&DeviceRecord>) -> Result<(), Refu
     match (condition, stored) {
         (Condition::Present | Condition::Version(_), None) => Err(Refusal::UnknownDevice),
         (Condition::Absent, Some(_)) => Err(Refusal::AlreadyExists),
-        (Condition::Version(version), Some(stored)) if version != stored.version => Err(Refusal::VersionMismatch),
+        (Condition::Version(version), Some(stored)) if version != stored.version => {
+            Err(Refusal::VersionMismatch)
+        }
         _ => Ok(()),
     }
 }
@@ -86,14 +103,25 @@ fn put(
         version: stored.as_ref().map_or(1, |old| old.version + 1),
         generation,
         created_ms: stored.as_ref().map_or(now, |old| old.created_ms),
-        status_changed_ms: stored.as_ref().filter(|_| !status_changed).map_or(now, |old| old.status_changed_ms),
+        status_changed_ms: stored
+            .as_ref()
+            .filter(|_| !status_changed)
+            .map_or(now, |old| old.status_changed_ms),
     };
-    entry.overlay.put_json(keys::record(device.as_str().as_bytes()), &new);
+    entry
+        .overlay
+        .put_json(keys::record(device.as_str().as_bytes()), &new);
     if stored.is_none() {
         entry.meta.device_count += 1;
     }
-    if revokes && let Some(session) = session(entry, device)? {
-        end(entry, device, session, Some(SessionEnd::CredentialRevoked), true);
+    if revokes && let Some(mut session) = session(entry, device)? {
+        if session.held_by.is_some() {
+            end(entry, device, session, Some(SessionEnd::CredentialRevoked), true);
+        } else {
+            // Records of the last session may still be on their way.
+            session.epoch = next_fence(entry);
+            save_session(entry, device, &session);
+        }
     }
     entry.notices.push(Notice::DeviceChanged(device.clone()));
     Ok(Outcome::Stored(new))
@@ -101,7 +129,9 @@ fn put(
 
 /// Whether a key that was valid no longer is. Swapping the two keys drops none.
 fn drops_a_key(old: &SymmetricKeys, new: &SymmetricKeys) -> bool {
-    [&old.primary, &old.secondary].into_iter().any(|key| *key != new.primary && *key != new.secondary)
+    [&old.primary, &old.secondary]
+        .into_iter()
+        .any(|key| *key != new.primary && *key != new.secondary)
 }
 
 fn delete(entry: &mut Entry<'_>, device: &DeviceId, condition: Condition) -> Result<Outcome, StoreError> {
@@ -149,12 +179,28 @@ fn open(
     }
     let epoch = next_fence(entry);
     let (changed_ms, subscriptions) = (entry.meta.time_ms, earlier.subscriptions);
-    let new = SessionRecord { epoch, held_by: Some(held_by), changed_ms, persistent, subscriptions };
+    let new = SessionRecord {
+        epoch,
+        held_by: Some(held_by),
+        changed_ms,
+        persistent,
+        subscriptions,
+    };
     save_session(entry, device, &new);
-    entry.overlay.put(keys::held(held_by, device), bytes::Bytes::new());
+    entry
+        .overlay
+        .put(keys::held(held_by, device), bytes::Bytes::new());
     entry.meta.connected_count += 1;
-    entry.notices.push(Notice::SessionOpened { device: device.clone(), epoch, held_by });
-    Ok(Outcome::SessionOpened { epoch, present, time_ms: entry.meta.time_ms })
+    entry.notices.push(Notice::SessionOpened {
+        device: device.clone(),
+        epoch,
+        held_by,
+    });
+    Ok(Outcome::SessionOpened {
+        epoch,
+        present,
+        time_ms: entry.meta.time_ms,
+    })
 }
 
 fn close(entry: &mut Entry<'_>, device: &DeviceId, epoch: u64) -> Result<Outcome, StoreError> {
@@ -175,7 +221,9 @@ fn end(
     reason: Option<SessionEnd>,
     fence: bool,
 ) {
-    let Some(held_by) = session.held_by.take() else { return };
+    let Some(held_by) = session.held_by.take() else {
+        return;
+    };
     let epoch = session.epoch;
     if fence {
         session.epoch = next_fence(entry);
@@ -184,7 +232,12 @@ fn end(
     save_session(entry, device, &session);
     entry.overlay.delete(keys::held(held_by, device));
     entry.meta.connected_count -= 1;
-    entry.notices.push(Notice::SessionEnded { device: device.clone(), epoch, held_by, reason });
+    entry.notices.push(Notice::SessionEnded {
+        device: device.clone(),
+        epoch,
+        held_by,
+        reason,
+    });
 }
 
 /// Ends the session of `device` if the lost gateway run `stream` holds it.

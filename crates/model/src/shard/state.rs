@@ -76,14 +76,21 @@ impl ShardState {
         let (from, to) = keys::outcomes_range();
         let rows = STREAMS_PER_SHARD_MAX * (STREAM_FRAMES_IN_FLIGHT_MAX as usize + 1);
         for (key, value) in store.scan(&from, &to, rows)? {
-            let Some((stream, place)) = keys::parse_outcome(&key) else { continue };
+            let Some((stream, place)) = keys::parse_outcome(&key) else {
+                continue;
+            };
             let last = streams.entry(stream).or_insert(0);
             if place != keys::STREAM_MARK_PLACE {
                 let (sequence, _) = decode_outcome(value)?;
                 *last = sequence.max(*last);
             }
         }
-        Ok(Self { store, meta, streams, fences: FenceCache::default() })
+        Ok(Self {
+            store,
+            meta,
+            streams,
+            fences: FenceCache::default(),
+        })
     }
 
     /// Applied position and counters.
@@ -103,7 +110,10 @@ impl ShardState {
 
     /// Applies an entry that carries no batch (a blank or a membership entry): only the position moves.
     pub fn skip(&mut self, position: LogPosition) -> Result<(), StoreError> {
-        let meta = Meta { applied: Some(position), ..self.meta };
+        let meta = Meta {
+            applied: Some(position),
+            ..self.meta
+        };
         let mut batch = WriteBatch::default();
         batch.put(keys::META, meta.encode());
         self.store.write(batch)?;
@@ -115,7 +125,10 @@ impl ShardState {
     ///
     /// An error means that nothing was written; the replica must stop, for it may not fall behind its log.
     pub fn apply(&mut self, position: LogPosition, batch: &Batch) -> Result<Applied, StoreError> {
-        assert!(self.meta.applied.is_none_or(|at| at.index < position.index), "an entry is applied once");
+        assert!(
+            self.meta.applied.is_none_or(|at| at.index < position.index),
+            "an entry is applied once"
+        );
         let store = self.store.clone();
         let mut entry = Entry {
             overlay: Overlay::new(&*store),
@@ -135,8 +148,10 @@ impl ShardState {
         for part in &batch.parts {
             entry.apply_part(position, part, &mut applied)?;
         }
-        if !entry.verdicts.iter().all(FrameVerdict::is_regular) {
-            entry.overlay.put(verdict::key(position.index), verdict::encode(&entry.verdicts));
+        let stamped = entry.meta.time_ms == batch.time_ms;
+        if !stamped || !entry.verdicts.iter().all(FrameVerdict::is_regular) {
+            let note = verdict::encode(entry.meta.time_ms, &entry.verdicts);
+            entry.overlay.put(verdict::key(position.index), note);
         }
         let first_offset = self.meta.next_offset;
         entry.meta.next_offset = first_offset + u64::from(entry.stored_count);
@@ -160,11 +175,16 @@ impl ShardState {
         batch: &Batch,
         first_offset: u64,
     ) -> Result<Option<EventRun>, StoreError> {
-        assert!(self.meta.applied.is_some_and(|at| at.index >= position.index), "only passed entries are replayed");
-        let verdicts = match self.store.get(&verdict::key(position.index))? {
-            Some(bytes) => Some(verdict::decode(bytes)?),
-            None => None,
-        };
+        assert!(
+            self.meta.applied.is_some_and(|at| at.index >= position.index),
+            "only passed entries are replayed"
+        );
+        let note = self
+            .store
+            .get(&verdict::key(position.index))?
+            .map(verdict::decode)
+            .transpose()?;
+        let time_ms = note.as_ref().map_or(batch.time_ms, |(time_ms, _)| *time_ms);
         let mut stored = Vec::new();
         let mut count = 0;
         let frames = batch.parts.iter().filter_map(|part| match part {
@@ -172,7 +192,7 @@ impl ShardState {
             _ => None,
         });
         for (i, frame) in frames.enumerate() {
-            match verdicts.as_ref().and_then(|verdicts| verdicts.get(i)) {
+            match note.as_ref().and_then(|(_, verdicts)| verdicts.get(i)) {
                 Some(FrameVerdict::Skipped) => {}
                 Some(FrameVerdict::Stored { fenced }) => {
                     stored.push(without(&frame.records, fenced));
@@ -184,7 +204,7 @@ impl ShardState {
                 }
             }
         }
-        Ok(run(position, batch.time_ms, first_offset, count, join(stored)))
+        Ok(run(position, time_ms, first_offset, count, join(stored)))
     }
 
     /// Drops the notes on rejected records up to `index`, which the event log has made durable.
@@ -194,7 +214,11 @@ impl ShardState {
         for (key, _) in self.store.scan(&from, &to, VERDICTS_FORGOTTEN_MAX)? {
             batch.delete(key);
         }
-        if batch.is_empty() { Ok(()) } else { self.store.write(batch) }
+        if batch.is_empty() {
+            Ok(())
+        } else {
+            self.store.write(batch)
+        }
     }
 
     /// Reads everything in memory again, after the store's content was replaced.
@@ -206,11 +230,20 @@ impl ShardState {
 }
 
 impl Entry<'_> {
-    fn apply_part(&mut self, position: LogPosition, part: &Part, applied: &mut Applied) -> Result<(), StoreError> {
+    fn apply_part(
+        &mut self,
+        position: LogPosition,
+        part: &Part,
+        applied: &mut Applied,
+    ) -> Result<(), StoreError> {
         match part {
             Part::Frame(frame) => {
                 let result = self.apply_frame(position, frame)?;
-                let outcome = FrameOutcome { stream: frame.stream, sequence: frame.sequence, result };
+                let outcome = FrameOutcome {
+                    stream: frame.stream,
+                    sequence: frame.sequence,
+                    result,
+                };
                 self.outcomes.push(outcome);
             }
             Part::StreamOpen(stream) => self.open_stream(*stream),
@@ -252,7 +285,9 @@ impl Entry<'_> {
         for command in &frame.commands {
             outcomes.push(self.apply_command(command)?);
         }
-        self.verdicts.push(FrameVerdict::Stored { fenced: fenced.clone() });
+        self.verdicts.push(FrameVerdict::Stored {
+            fenced: fenced.clone(),
+        });
         let result = FrameResult::Applied(FrameApplied {
             term: position.term,
             first_offset,
@@ -272,7 +307,11 @@ impl Entry<'_> {
         for place in 0..frame.record_count {
             let record = telemetry::peek(rest).expect("a shard takes only sound frames in");
             let fence = self.fences.get(&self.overlay, record.device)?;
-            let wanted = if record.by_generation { fence.generation } else { fence.epoch };
+            let wanted = if record.by_generation {
+                fence.generation
+            } else {
+                fence.epoch
+            };
             if wanted == 0 || wanted != record.fence {
                 fenced.push(place);
             }
@@ -296,19 +335,21 @@ impl Entry<'_> {
             return;
         }
         self.streams.insert(stream, 0);
-        self.overlay.put(keys::outcome(stream, keys::STREAM_MARK_PLACE), Bytes::new());
+        self.overlay
+            .put(keys::outcome(stream, keys::STREAM_MARK_PLACE), Bytes::new());
         self.notices.push(Notice::StreamOpened(stream));
     }
 
     fn close_stream(&mut self, stream: StreamId) -> Result<(), StoreError> {
         if self.streams.remove(&stream).is_some() {
-            self.overlay.delete(keys::outcome(stream, keys::STREAM_MARK_PLACE));
+            self.overlay
+                .delete(keys::outcome(stream, keys::STREAM_MARK_PLACE));
             for place in 0..STREAM_FRAMES_IN_FLIGHT_MAX {
                 self.overlay.delete(keys::outcome(stream, place as u8));
             }
         }
         let (from, to) = keys::held_range(stream);
-        let (held, more) = self.overlay.stored_keys((&from, &to), SESSIONS_ENDED_PER_ENTRY_MAX)?;
+        let (held, more) = self.overlay.keys((&from, &to), SESSIONS_ENDED_PER_ENTRY_MAX)?;
         for device in held.iter().filter_map(|key| keys::parse_held(key)) {
             registry::end_lost_session(self, &device, stream)?;
             self.fences.forget(device.as_str().as_bytes());
@@ -319,11 +360,19 @@ impl Entry<'_> {
 }
 
 fn decode_outcome(bytes: Bytes) -> Result<(u64, FrameResult), StoreError> {
-    stored::decode(&mut Reader::new(bytes))
-        .map_err(|error| StoreError::Corrupt { what: "kept outcome".into(), reason: error.to_string() })
+    stored::decode(&mut Reader::new(bytes)).map_err(|error| StoreError::Corrupt {
+        what: "kept outcome".into(),
+        reason: error.to_string(),
+    })
 }
 
-fn run(position: LogPosition, time_ms: u64, first_offset: u64, count: u32, records: Bytes) -> Option<EventRun> {
+fn run(
+    position: LogPosition,
+    time_ms: u64,
+    first_offset: u64,
+    count: u32,
+    records: Bytes,
+) -> Option<EventRun> {
     (count > 0).then_some(EventRun {
         index: position.index,
         term: position.term,

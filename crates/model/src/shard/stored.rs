@@ -27,7 +27,10 @@ pub fn encode(out: &mut BytesMut, sequence: u64, result: &FrameResult) {
             }
             out.put_u32_le(applied.outcomes.len() as u32);
             for outcome in &applied.outcomes {
-                put_bytes(out, &serde_json::to_vec(outcome).expect("an outcome is plain data"));
+                put_bytes(
+                    out,
+                    &serde_json::to_vec(outcome).expect("an outcome is plain data"),
+                );
             }
         }
         FrameResult::Gap { expected } => {
@@ -47,7 +50,9 @@ pub fn decode(reader: &mut Reader) -> Result<(u64, FrameResult), WireError> {
     let sequence = reader.u64("outcome sequence")?;
     let result = match reader.u8("outcome result")? {
         0 => FrameResult::Applied(decode_applied(reader)?),
-        1 => FrameResult::Gap { expected: reader.u64("expected sequence")? },
+        1 => FrameResult::Gap {
+            expected: reader.u64("expected sequence")?,
+        },
         2 => FrameResult::StreamUnknown,
         3 => FrameResult::Forgotten,
         _ => return Err(WireError::Invalid("outcome result")),
@@ -71,7 +76,9 @@ fn decode_applied(reader: &mut Reader) -> Result<FrameApplied, WireError> {
     }
     for _ in 0..outcomes {
         let text = reader.bytes("outcome")?;
-        applied.outcomes.push(serde_json::from_slice(&text).map_err(|_| WireError::Invalid("outcome"))?);
+        applied
+            .outcomes
+            .push(serde_json::from_slice(&text).map_err(|_| WireError::Invalid("outcome"))?);
     }
     Ok(applied)
 }

@@ -3,7 +3,7 @@
 //! State reaches the disk by itself, the open block of the event log does not; after a crash the
 //! log is fed entries again that the state has long passed. What was fenced then can no longer be
 //! recomputed, so the rare entries with a rejected record leave a note here until the event log has
-//! made them durable. Notes are this replica's own and no part of snapshots or state hashes.
+//! made them durable; so do those whose stamp had to be raised. Notes are this replica's own and no part of snapshots or state hashes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -44,8 +44,10 @@ impl FrameVerdict {
     }
 }
 
-pub(super) fn encode(verdicts: &[FrameVerdict]) -> Bytes {
+/// A note: the stamp that counted, and what happened to each frame.
+pub(super) fn encode(time_ms: u64, verdicts: &[FrameVerdict]) -> Bytes {
     let mut out = BytesMut::new();
+    out.put_u64_le(time_ms);
     for verdict in verdicts {
         match verdict {
             FrameVerdict::Skipped => out.put_u8(0),
@@ -59,10 +61,13 @@ pub(super) fn encode(verdicts: &[FrameVerdict]) -> Bytes {
     out.freeze()
 }
 
-pub(super) fn decode(bytes: Bytes) -> Result<Vec<FrameVerdict>, StoreError> {
-    let corrupt =
-        |reason: String| StoreError::Corrupt { what: "note on rejected records".into(), reason };
+pub(super) fn decode(bytes: Bytes) -> Result<(u64, Vec<FrameVerdict>), StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt {
+        what: "note on rejected records".into(),
+        reason,
+    };
     let mut reader = Reader::new(bytes);
+    let time_ms = reader.u64("stamp").map_err(|e| corrupt(e.to_string()))?;
     let mut verdicts = Vec::new();
     while !reader.is_empty() {
         let kind = reader.u8("verdict").map_err(|e| corrupt(e.to_string()))?;
@@ -71,8 +76,12 @@ pub(super) fn decode(bytes: Bytes) -> Result<Vec<FrameVerdict>, StoreError> {
             continue;
         }
         let count = reader.u32("fenced count").map_err(|e| corrupt(e.to_string()))?;
-        let fenced = (0..count).map(|_| reader.u32("fenced place")).collect::<Result<_, _>>();
-        verdicts.push(FrameVerdict::Stored { fenced: fenced.map_err(|e| corrupt(e.to_string()))? });
+        let fenced = (0..count)
+            .map(|_| reader.u32("fenced place"))
+            .collect::<Result<_, _>>();
+        verdicts.push(FrameVerdict::Stored {
+            fenced: fenced.map_err(|e| corrupt(e.to_string()))?,
+        });
     }
-    Ok(verdicts)
+    Ok((time_ms, verdicts))
 }

@@ -242,12 +242,13 @@ impl Flusher {
             });
             return;
         }
-        let done = op.done;
-        self.backlog.push_front(Op { done: None, ..op });
+        self.backlog.push_front(op);
         self.refuse_appends(shared);
         self.refuse_votes(shared);
-        if let Some(done) = done {
-            done(Err(error));
+        // Those behind it are as due as this one, and nobody may wait for room to come.
+        let waiting: Vec<_> = self.backlog.iter_mut().filter_map(|op| op.done.take()).collect();
+        for done in waiting {
+            done(Err(error.clone()));
         }
         self.wait_for_room(shared);
     }

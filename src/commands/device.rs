@@ -1,0 +1,476 @@
+//! `dunlin device`: the registry, and the way to [`super::send`] and [`super::simulate`].
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use dunlin_model::id::DeviceId;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::hub::{Call, Hub, HubArgs, HubError};
+use super::table::Table;
+use super::{CommandError, CommandResult, Format, progress, say, send, shown, simulate};
+
+/// Requests of one command at a time.
+const AT_ONCE_MAX: usize = 16;
+/// Devices that are made at one go.
+pub(crate) const COUNT_MAX: u32 = 1_000_000;
+/// Devices on a page of the listing.
+const PAGE: usize = 1000;
+const CONTINUATION: &str = "x-ms-continuation";
+
+#[derive(Args)]
+pub(crate) struct Device {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Create a device; the hub draws its keys
+    Create {
+        /// Its name; with --count what their names begin with
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: DeviceId,
+        /// Create it without the right to connect
+        #[arg(long)]
+        disabled: bool,
+        /// Create ID1 to IDN; those that exist already are left as they are
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
+        count: Option<u32>,
+    },
+    /// List devices, in the order of their shards
+    List {
+        /// The first so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        top: Option<u64>,
+    },
+    /// Show one device
+    Show {
+        /// Its name
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: DeviceId,
+    },
+    /// Delete devices for good; a device of the same name later is another one
+    Delete {
+        /// Their names
+        #[arg(value_name = "ID", value_parser = parse_id, required = true)]
+        ids: Vec<DeviceId>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Print what a device's SDK is given to connect
+    ConnectionString {
+        /// Its name
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: DeviceId,
+    },
+    /// Send messages as a device, and print their receipts; whoever is connected as it is cut off
+    Send(send::Send),
+    /// Run devices that send made-up values or a recording; those that are missing are created
+    Simulate(simulate::Simulate),
+}
+
+/// A device as the hub describes it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Found {
+    pub(crate) device_id: String,
+    pub(crate) status: String,
+    #[serde(default)]
+    status_reason: Option<String>,
+    connection_state: String,
+    connection_state_updated_time: String,
+    generation_id: String,
+    authentication: Authentication,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    symmetric_key: Keys,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Keys {
+    primary_key: String,
+}
+
+impl Found {
+    fn read(json: &Value) -> Result<Found, HubError> {
+        Found::deserialize(json).map_err(|error| HubError::Answer(error.to_string()))
+    }
+
+    /// The key that devices sign with.
+    pub(crate) fn key(&self) -> &str {
+        &self.authentication.symmetric_key.primary_key
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.status == "enabled"
+    }
+}
+
+/// Checks a device's name. Two that the hub would take cannot stand in a URL.
+pub(crate) fn parse_id(text: &str) -> Result<DeviceId, String> {
+    if matches!(text, "." | "..") {
+        return Err("a device of this name could not be reached over HTTP".into());
+    }
+    DeviceId::parse(text).map_err(|error| error.to_string())
+}
+
+/// Names that begin with `prefix`, numbered from 1.
+pub(crate) fn numbered(prefix: &DeviceId, count: u32) -> Result<Vec<DeviceId>, CommandError> {
+    (1..=count)
+        .map(|number| DeviceId::parse(&format!("{prefix}{number}")))
+        .collect::<Result<_, _>>()
+        .map_err(|error| CommandError::Usage(error.to_string()))
+}
+
+/// How many devices, in words.
+pub(crate) fn counted(devices: u64) -> String {
+    if devices == 1 {
+        "1 device".to_owned()
+    } else {
+        format!("{devices} devices")
+    }
+}
+
+/// Asks for one device.
+pub(crate) async fn get(hub: &Hub, id: &DeviceId) -> Result<Value, CommandError> {
+    hub.call_json(&Call::get(&["devices", id.as_str()]))
+        .await
+        .map_err(|error| explained(error, id))
+}
+
+/// Asks for one device and understands the answer.
+pub(crate) async fn find(hub: &Hub, id: &DeviceId) -> Result<Found, CommandError> {
+    Ok(Found::read(&get(hub, id).await?)?)
+}
+
+async fn put(hub: &Hub, id: &DeviceId, disabled: bool) -> Result<Value, HubError> {
+    let status = if disabled { "disabled" } else { "enabled" };
+    let body = json!({ "deviceId": id.as_str(), "status": status });
+    hub.call_json(&Call::new(Method::PUT, &["devices", id.as_str()]).json(body))
+        .await
+}
+
+/// Finds these devices, creating those that are missing; in order, with whether each was created.
+pub(crate) async fn ensure(hub: &Hub, ids: &[DeviceId]) -> Result<Vec<(Found, bool)>, CommandError> {
+    let bar = progress::bar("looking devices up", ids.len() as u64);
+    let each = |id: DeviceId| {
+        let bar = &bar;
+        async move {
+            let found = match find(hub, &id).await {
+                Err(CommandError::Hub(error)) if error.code() == "DeviceNotFound" => {
+                    match put(hub, &id, false).await {
+                        Ok(created) => Ok((Found::read(&created)?, true)),
+                        Err(error) if error.code() == "DeviceAlreadyExists" => {
+                            Ok((find(hub, &id).await?, false))
+                        }
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                found => found.map(|found| (found, false)),
+            };
+            bar.inc(1);
+            found
+        }
+    };
+    let mut asked = stream::iter(ids.to_vec()).map(each).buffered(AT_ONCE_MAX);
+    let mut all = Vec::with_capacity(ids.len());
+    progress::during(&bar, async {
+        while let Some(found) = asked.next().await {
+            all.push(found?);
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// The error with what to do about it, where that is known.
+fn explained(error: HubError, id: &DeviceId) -> CommandError {
+    match error.code() {
+        "DeviceNotFound" => HubError::NoDevice(id.to_string()).into(),
+        "DeviceAlreadyExists" => CommandError::Failed(format!(
+            "device {id} exists already; `dunlin device show {id}` shows it"
+        )),
+        _ => error.into(),
+    }
+}
+
+impl Device {
+    pub(crate) async fn run(self) -> CommandResult {
+        let hub = Hub::find(&self.hub)?;
+        let output = self.hub.output;
+        match self.action {
+            Action::Create {
+                id,
+                disabled,
+                count: None,
+            } => create(&hub, &id, disabled, output).await,
+            Action::Create {
+                id,
+                disabled,
+                count: Some(count),
+            } => create_many(&hub, numbered(&id, count)?, disabled, output).await,
+            Action::List { top } => {
+                list(
+                    &hub,
+                    top.map_or(usize::MAX, |top| usize::try_from(top).unwrap_or(usize::MAX)),
+                    output,
+                )
+                .await
+            }
+            Action::Show { id } => show(&hub, &id, output).await,
+            Action::Delete { ids, yes } => delete(&hub, &ids, yes, output).await,
+            Action::ConnectionString { id } => connection_string(&hub, &id, output).await,
+            Action::Send(command) => command.run(&hub, output).await,
+            Action::Simulate(command) => command.run(hub, output).await,
+        }
+    }
+}
+
+async fn create(hub: &Hub, id: &DeviceId, disabled: bool, output: Format) -> CommandResult {
+    let created = progress::waiting("creating the device", put(hub, id, disabled)).await;
+    let created = created.map_err(|error| explained(error, id))?;
+    match output {
+        Format::Json => say(&created)?,
+        Format::Text => {
+            let found = Found::read(&created)?;
+            let state = if disabled { ", disabled" } else { "" };
+            say(format!(
+                "Created {id}{state}.\n\n  connection string  {}",
+                hub.device_string(id, found.key())
+            ))?;
+            note_port(hub);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create_many(hub: &Hub, ids: Vec<DeviceId>, disabled: bool, output: Format) -> CommandResult {
+    let bar = progress::bar("creating devices", ids.len() as u64);
+    let (mut created, mut existed) = (0_u32, 0_u32);
+    let mut asked = stream::iter(ids)
+        .map(|id| async move { put(hub, &id, disabled).await })
+        .buffer_unordered(AT_ONCE_MAX);
+    let problem = progress::during(&bar, async {
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(_) => created += 1,
+                Err(error) if error.code() == "DeviceAlreadyExists" => existed += 1,
+                Err(error) => return Some(error),
+            }
+            bar.inc(1);
+        }
+        None
+    })
+    .await;
+    if let Some(error) = problem {
+        return Err(CommandError::Failed(format!(
+            "{error} ({created} devices were created before; the same command goes on from there)"
+        )));
+    }
+    match output {
+        Format::Json => say(json!({ "created": created, "existed": existed }))?,
+        Format::Text if existed == 0 => say(format!("Created {}.", counted(created.into())))?,
+        Format::Text => say(format!(
+            "Created {}; {existed} existed already.",
+            counted(created.into())
+        ))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(hub: &Hub, top: usize, output: Format) -> CommandResult {
+    let devices = progress::waiting("reading the registry", pages(hub, top)).await?;
+    match output {
+        Format::Json => say(Value::Array(devices))?,
+        Format::Text if devices.is_empty() => say("No devices yet; `dunlin device create ID` makes one.")?,
+        Format::Text => {
+            let mut table = Table::new(["DEVICE", "STATUS", "CONNECTION", "SINCE"]);
+            for device in &devices {
+                let found = Found::read(device)?;
+                let since = since(&found);
+                table.push([
+                    found.device_id,
+                    found.status,
+                    found.connection_state.to_lowercase(),
+                    since,
+                ]);
+            }
+            say(table)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first `top` devices, page after page.
+async fn pages(hub: &Hub, top: usize) -> Result<Vec<Value>, HubError> {
+    let mut devices: Vec<Value> = Vec::new();
+    let mut continuation: Option<String> = None;
+    while devices.len() < top {
+        let mut call = Call::get(&["devices"]).query("top", PAGE.min(top - devices.len()));
+        if let Some(continuation) = continuation {
+            call = call.header(CONTINUATION, continuation);
+        }
+        let response = hub.call(&call).await?;
+        let header = response
+            .headers()
+            .get(CONTINUATION)
+            .and_then(|value| value.to_str().ok());
+        continuation = header.map(str::to_owned);
+        let page: Vec<Value> = response
+            .json()
+            .await
+            .map_err(|error| HubError::Answer(error.to_string()))?;
+        devices.extend(page);
+        if continuation.is_none() {
+            break;
+        }
+    }
+    Ok(devices)
+}
+
+/// When the device came or went, or nothing if it never did.
+fn since(found: &Found) -> String {
+    let time = &found.connection_state_updated_time;
+    if time.starts_with("0001-") {
+        "never connected".to_owned()
+    } else {
+        shown(time)
+    }
+}
+
+async fn show(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
+    let device = progress::waiting("asking the hub", get(hub, id)).await?;
+    match output {
+        Format::Json => say(device)?,
+        Format::Text => {
+            let found = Found::read(&device)?;
+            let reason = found
+                .status_reason
+                .as_deref()
+                .map_or(String::new(), |why| format!(" ({})", shown(why)));
+            say(format!(
+                "device      {}\nstatus      {}{reason}\nconnection  {}\nsince       {}\ngeneration  {}",
+                found.device_id,
+                found.status,
+                found.connection_state.to_lowercase(),
+                since(&found),
+                found.generation_id,
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn delete(hub: &Hub, ids: &[DeviceId], yes: bool, output: Format) -> CommandResult {
+    if !yes && !confirmed(ids)? {
+        return Err(CommandError::Failed("nothing was deleted".into()));
+    }
+    let bar = progress::bar("deleting devices", ids.len() as u64);
+    progress::during(&bar, async {
+        for id in ids {
+            let deleted = hub
+                .call(&Call::new(Method::DELETE, &["devices", id.as_str()]))
+                .await;
+            deleted.map_err(|error| explained(error, id))?;
+            bar.inc(1);
+            if output == Format::Text {
+                bar.suspend(|| say(format!("Deleted {id}.")))?;
+            }
+        }
+        Ok::<(), CommandError>(())
+    })
+    .await?;
+    if output == Format::Json {
+        say(json!({ "deleted": ids }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks whoever sits at the terminal.
+fn confirmed(ids: &[DeviceId]) -> Result<bool, CommandError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::Usage(
+            "nobody is there to ask: add --yes to delete without asking".into(),
+        ));
+    }
+    let what = match ids {
+        [id] => format!("device {id}"),
+        _ => format!("{} devices", ids.len()),
+    };
+    eprint!("Delete {what} for good? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn connection_string(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
+    let found = progress::waiting("asking the hub", find(hub, id)).await?;
+    let text = hub.device_string(id, found.key());
+    match output {
+        Format::Text => {
+            say(text)?;
+            note_port(hub);
+        }
+        Format::Json => say(json!({
+            "deviceId": id,
+            "connectionString": text,
+            "caFile": hub.ca_file(),
+            "mqtts": hub.doors().first().map(|door| &door.mqtts),
+        }))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn note_port(hub: &Hub) {
+    if let Some(note) = hub.port_note() {
+        eprintln!("{note}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_numbered() {
+        let prefix = DeviceId::parse("room-").unwrap();
+        let names: Vec<String> = numbered(&prefix, 3)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["room-1", "room-2", "room-3"]);
+        let long = DeviceId::parse(&"x".repeat(128)).unwrap();
+        assert!(matches!(numbered(&long, 1), Err(CommandError::Usage(_))));
+        assert!(parse_id("..").is_err() && parse_id("a#b").is_err() && parse_id("a.b").is_ok());
+    }
+
+    #[test]
+    fn a_device_is_read_as_the_hub_writes_it() {
+        let json = json!({
+            "deviceId": "d", "generationId": "1", "etag": "MQ==", "connectionState": "Disconnected",
+            "status": "enabled", "connectionStateUpdatedTime": "0001-01-01T00:00:00Z",
+            "authentication": { "symmetricKey": { "primaryKey": "k", "secondaryKey": "s" }, "type": "sas" },
+        });
+        let found = Found::read(&json).unwrap();
+        assert_eq!(
+            (found.key(), found.is_enabled(), since(&found).as_str()),
+            ("k", true, "never connected")
+        );
+        assert!(Found::read(&json!({})).is_err());
+    }
+}

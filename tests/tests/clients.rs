@@ -1,0 +1,150 @@
+//! Clients that others wrote, unmodified: each sends a message that is read back.
+//!
+//! A client that is not installed fails its test, which says what to install; with
+//! `DUNLIN_TEST_WITHOUT_CLIENTS=1` these tests say that they did nothing.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use dunlin_tests::hub::{HOST, Hub};
+use dunlin_tests::program::{Serve, run, workspace};
+use dunlin_tests::{PATIENCE, eventually};
+use tokio::process::Command;
+
+/// The port that the device SDKs dial, whatever they are told.
+const SDK_PORT: u16 = 8883;
+
+fn python() -> String {
+    std::env::var("DUNLIN_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
+fn script(name: &str) -> PathBuf {
+    workspace().join("tests/tests/clients").join(name)
+}
+
+/// Whether a client can be run. Panics if it cannot, unless doing without was asked for.
+async fn is_there(program: &str, arguments: &[&str], install: &str) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let is_there = command.output().await.is_ok_and(|output| output.status.success());
+    if !is_there {
+        let without = std::env::var("DUNLIN_TEST_WITHOUT_CLIENTS").is_ok_and(|value| value == "1");
+        assert!(
+            without,
+            "{program} {arguments:?} does not run. Install it ({install}), or set \
+             DUNLIN_TEST_WITHOUT_CLIENTS=1 to leave this client untested."
+        );
+        eprintln!("NOT TESTED: {program} {arguments:?} is not installed");
+    }
+    is_there
+}
+
+async fn must_succeed(command: Command) {
+    let shown = format!("{:?}", command.as_std().get_program());
+    let (status, text) = run(command).await;
+    assert!(status.success(), "{shown} ends with {status}:\n{text}");
+}
+
+#[tokio::test]
+async fn mosquitto_pub_sends_a_message() {
+    if !is_there(
+        "mosquitto_pub",
+        &["--version"],
+        "apt-get install mosquitto-clients",
+    )
+    .await
+    {
+        return;
+    }
+    let serve = Serve::new(&[]);
+    let serving = serve.start().await;
+    let hub = Hub::new(&serving.ready);
+    let device = hub.create("mosquitto").await;
+    let mut command = Command::new("mosquitto_pub");
+    command
+        .args(["--host", HOST, "--port", &serve.ports.mqtts.to_string()])
+        .arg("--cafile")
+        .arg(&serving.ready.ca_file)
+        .args(["--id", &device.id, "--qos", "1", "--protocol-version", "mqttv311"])
+        .args([
+            "--username",
+            &format!("{HOST}/{}/?api-version=2021-04-12", device.id),
+        ])
+        .args(["--pw", &device.token()])
+        .args(["--topic", "devices/mosquitto/messages/events/"])
+        .args(["--message", "from mosquitto"]);
+    must_succeed(command).await;
+    assert_eq!(hub.read_device("mosquitto").await, [b"from mosquitto"]);
+}
+
+#[tokio::test]
+async fn paho_sends_a_message() {
+    let python = python();
+    if !is_there(
+        &python,
+        &["-c", "import paho.mqtt.client"],
+        "pip install paho-mqtt",
+    )
+    .await
+    {
+        return;
+    }
+    let serve = Serve::new(&[]);
+    let serving = serve.start().await;
+    let hub = Hub::new(&serving.ready);
+    let device = hub.create("paho").await;
+    let mut command = Command::new(python);
+    command
+        .arg(script("paho_send.py"))
+        .args([HOST, &serve.ports.mqtts.to_string()])
+        .arg(&serving.ready.ca_file)
+        .args([&device.id, &device.token(), "from paho"]);
+    must_succeed(command).await;
+    assert_eq!(hub.read_device("paho").await, [b"from paho"]);
+}
+
+#[tokio::test]
+async fn the_azure_device_sdk_sends_a_message() {
+    let python = python();
+    if !is_there(
+        &python,
+        &["-c", "import azure.iot.device"],
+        "pip install azure-iot-device",
+    )
+    .await
+    {
+        return;
+    }
+    // Two runs of this test on one machine take turns.
+    let turn = tokio::task::spawn_blocking(|| {
+        let path = std::env::temp_dir().join(format!("dunlin-test-port-{SDK_PORT}.lock"));
+        let file = File::create(path).expect("a lock file");
+        file.lock().expect("our turn");
+        file
+    });
+    let turn = turn.await.expect("waiting does not panic");
+    let what = format!("port {SDK_PORT} of 127.0.0.1 free; the SDK dials no other");
+    eventually(&what, PATIENCE, || async {
+        TcpListener::bind(("127.0.0.1", SDK_PORT)).ok()
+    })
+    .await;
+    let mut serve = Serve::new(&[]);
+    serve.ports.mqtts = SDK_PORT;
+    let serving = serve.start().await;
+    let hub = Hub::new(&serving.ready);
+    let device = hub.create("azure").await;
+    let mut command = Command::new(python);
+    command
+        .arg(script("azure_send.py"))
+        .arg(format!(
+            "HostName={HOST};DeviceId={};SharedAccessKey={}",
+            device.id, device.key
+        ))
+        .arg(&serving.ready.ca_file)
+        .arg("from the SDK");
+    must_succeed(command).await;
+    assert_eq!(hub.read_device("azure").await, [b"from the SDK"]);
+    serving.kill().await;
+    drop(turn);
+}

@@ -1,0 +1,241 @@
+//! Three nodes as real processes: each is killed in turn, connections move or stay as promised, and a
+//! device is let in and cut off by all nodes as by one.
+
+use dunlin_gateway::client::{Client, ClientError, Event};
+use dunlin_node::local::{LocalCluster, LocalOptions};
+use dunlin_tests::hub::{Device, Hub};
+use dunlin_tests::judge::{Place, assert_kept};
+use dunlin_tests::load::{Load, parse_receipt};
+use dunlin_tests::ports::Ports;
+use dunlin_tests::program::dunlin;
+use dunlin_tests::{PATIENCE, eventually};
+use tempfile::TempDir;
+
+const NODES: usize = 3;
+
+/// A cluster with a data directory of its own, which goes with it.
+struct Field {
+    cluster: LocalCluster,
+    hub: Hub,
+    _folder: TempDir,
+}
+
+impl Field {
+    async fn start() -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let ports = Ports::take();
+        let options = LocalOptions {
+            nodes: NODES,
+            data: folder.path().to_owned(),
+            program: dunlin().to_owned(),
+            mqtts_port: ports.mqtts,
+            https_port: ports.https,
+            mqtt_port: None,
+            cluster_port: ports.cluster,
+            arguments: ["--https-alt-port", "0", "--shards", "4"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let cluster = match LocalCluster::start(options).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                let logs = (1..=NODES).map(|node| {
+                    let log = folder.path().join(format!("node-{node}.log"));
+                    std::fs::read_to_string(log).unwrap_or_default()
+                });
+                panic!("{error}\n{}", logs.collect::<Vec<_>>().join("\n"));
+            }
+        };
+        let hub = Hub::new(cluster.ready());
+        Field {
+            cluster,
+            hub,
+            _folder: folder,
+        }
+    }
+
+    async fn kill(&mut self, node: usize) {
+        self.cluster.kill(node).await.expect("the node is ours to kill");
+    }
+
+    /// Starts a killed node and returns when every group has all its replicas again.
+    async fn restart(&mut self, node: usize) {
+        self.cluster
+            .restart(node)
+            .await
+            .expect("the node becomes ready again");
+        eventually("the cluster healthy again", PATIENCE, || async {
+            let status = self.hub.status().await;
+            (status["health"] == "healthy").then_some(())
+        })
+        .await;
+    }
+}
+
+async fn publish(client: &mut Client, device: &Device, body: &str) -> Result<Place, ClientError> {
+    let topic = format!("devices/{}/messages/events/", device.id);
+    let sent = client.publish(&topic, body.as_bytes()).await?;
+    loop {
+        match client.next_event().await {
+            Event::Puback { id, receipt } if id == sent => {
+                let place = receipt.as_deref().and_then(parse_receipt);
+                return Ok(place.expect("a receipt was asked for"));
+            }
+            Event::Disconnected { .. } => {
+                return Err(ClientError::Lost(std::io::ErrorKind::ConnectionReset.into()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Connects, though the gateway may just now be looking for the shard's leader.
+async fn connect(hub: &Hub, door: usize, device: &Device) -> Client {
+    eventually(&format!("{} let in", device.id), PATIENCE, || async {
+        Client::connect(&hub.doors[door].options(device)).await.ok()
+    })
+    .await
+}
+
+/// Returns when the hub has closed the connection.
+async fn wait_closed(what: &str, mut client: Client) {
+    let closed = async { while !matches!(client.next_event().await, Event::Disconnected { .. }) {} };
+    let ended = tokio::time::timeout(PATIENCE, closed).await;
+    assert!(ended.is_ok(), "{what} stays connected");
+}
+
+#[tokio::test]
+async fn nothing_acked_is_lost_when_each_node_is_killed_in_turn() {
+    let mut field = Field::start().await;
+    let devices = field.hub.create_many("d", 18).await;
+    let load = Load::start(&field.hub.doors, &devices);
+    load.wait_acked(300).await;
+    for node in 0..NODES {
+        field.kill(node).await;
+        load.wait_acked(300).await;
+        field.restart(node).await;
+        load.wait_acked(300).await;
+    }
+    let logs = load.finish().await;
+    assert!(logs.iter().all(|log| log.acked.len() == log.sent.len()));
+    assert!(
+        logs.iter().any(|log| log.connections_lost > 0),
+        "the kills were not felt"
+    );
+    assert_kept(&logs, &field.hub.read_all().await);
+    field.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_keeps_its_connection_when_another_node_dies() {
+    let mut field = Field::start().await;
+    let devices = field.hub.create_many("d", 6).await;
+    let load = Load::start(&field.hub.doors[..1], &devices);
+    load.wait_acked(200).await;
+    for node in [1, 2] {
+        field.kill(node).await;
+        load.wait_acked(200).await;
+        field.restart(node).await;
+        load.wait_acked(200).await;
+    }
+    let logs = load.finish().await;
+    let lost: u32 = logs.iter().map(|log| log.connections_lost).sum();
+    assert_eq!(lost, 0, "connections were dropped though their gateway lived");
+    assert_kept(&logs, &field.hub.read_all().await);
+    field.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_connects_at_another_node_takes_over() {
+    let field = Field::start().await;
+    let device = field.hub.create("one").await;
+    let old = connect(&field.hub, 0, &device).await;
+    // The old connection sends without pause, so that something of it is under way at any moment.
+    let sender = {
+        let (device, mut old) = (device.clone(), old);
+        tokio::spawn(async move {
+            let mut acked = Vec::new();
+            for number in 0.. {
+                match publish(&mut old, &device, &format!("old {number}")).await {
+                    Ok(place) => acked.push((number, place)),
+                    Err(_) => break,
+                }
+            }
+            acked
+        })
+    };
+    eventually("the first messages of the old connection", PATIENCE, || async {
+        (field.hub.read_device("one").await.len() >= 20).then_some(())
+    })
+    .await;
+    let mut new = connect(&field.hub, 1, &device).await;
+    let first = publish(&mut new, &device, "new 0")
+        .await
+        .expect("an acknowledgement");
+    let acked = tokio::time::timeout(PATIENCE, sender).await;
+    let acked = acked
+        .expect("the old connection is closed")
+        .expect("the sender does not panic");
+    let last = publish(&mut new, &device, "new 1")
+        .await
+        .expect("an acknowledgement");
+
+    let stored = field.hub.read_all().await;
+    let is_old = |body: &[u8]| body.starts_with(b"old");
+    for message in &stored {
+        assert!(
+            !is_old(&message.body) || message.place < first,
+            "the old session stored {message:?} behind {first:?}"
+        );
+    }
+    for (number, place) in acked {
+        let message = stored.iter().find(|message| message.place == place);
+        let body = message.map(|message| String::from_utf8_lossy(&message.body).into_owned());
+        assert_eq!(body, Some(format!("old {number}")), "acked at {place:?}");
+    }
+    assert_eq!(stored.last().map(|message| message.place), Some(last));
+    field.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_disabled_device_is_cut_off_on_every_node() {
+    let field = Field::start().await;
+    let devices = field.hub.create_many("d", NODES).await;
+    let mut connected = Vec::new();
+    for (door, device) in devices.iter().enumerate() {
+        let mut client = connect(&field.hub, door, device).await;
+        publish(&mut client, device, "before")
+            .await
+            .expect("an acknowledgement");
+        connected.push(client);
+    }
+    for (device, client) in devices.iter().zip(connected) {
+        field.hub.set_status(device, "disabled").await;
+        wait_closed(&device.id, client).await;
+        for door in 0..NODES {
+            // A gateway that cannot ask says "unavailable"; only a refusal for good counts.
+            let what = format!("{} refused at node {}", device.id, door + 1);
+            eventually(&what, PATIENCE, || async {
+                match Client::connect(&field.hub.doors[door].options(device)).await {
+                    Err(ClientError::Refused(code)) => (code == NOT_AUTHORIZED).then_some(()),
+                    Err(_) => None,
+                    Ok(_) => panic!("{} is let in at node {}", device.id, door + 1),
+                }
+            })
+            .await;
+        }
+        field.hub.set_status(device, "enabled").await;
+        let mut client = connect(&field.hub, 0, device).await;
+        publish(&mut client, device, "after")
+            .await
+            .expect("an acknowledgement");
+        assert_eq!(
+            field.hub.read_device(&device.id).await,
+            [&b"before"[..], &b"after"[..]]
+        );
+    }
+    field.cluster.stop().await;
+}
+
+/// MQTT 5: "the client is not authorized to connect", and "bad user name or password".
+const NOT_AUTHORIZED: u8 = 0x87;

@@ -1,0 +1,7 @@
+//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, and power cuts.
+
+mod clients;
+mod cluster;
+mod house;
+mod power;
+mod single;

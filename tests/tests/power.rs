@@ -1,0 +1,118 @@
+//! Three nodes in one process over real QUIC, on disks that lose power: whatever was acknowledged is
+//! there when the power is back, and so it is when one node's disk refuses to sync.
+//!
+//! Nodes are put together here as `node` does it, with `FaultyDisk` and `MemStore` for the real ones. A
+//! cut takes away at one instant what was not synced, by a seed, and ends the node without a goodbye. That
+//! a failed journal ends the process is decided in `node`; here the test ends the node in its place.
+
+mod field;
+mod host;
+mod node;
+
+use std::time::Duration;
+
+use dunlin_tests::judge::{DeviceLog, Stored, acked_count, assert_kept};
+use dunlin_tests::{PATIENCE, eventually};
+
+use field::{Field, Load};
+
+/// Acknowledgements that a life collects before something happens to it.
+const ACKS: usize = 300;
+
+/// What the tests of this file assume about checkpoints: some fall into each life.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acked_messages_outlive_a_power_cut_of_all_nodes() {
+    let mut field = Field::new();
+    let mut logs: Vec<DeviceLog> = Vec::new();
+    field.start_all().await;
+    for seed in 0..4 {
+        let load = Load::start(&field, &format!("life-{seed}-"), &[0, 1, 2]).await;
+        load.wait_acked(ACKS).await;
+        field.cut_power(&[0, 1, 2], Some(seed));
+        logs.extend(load.abandon().await);
+        field.start_all().await;
+        assert!(acked_count(&logs) >= ACKS * (seed as usize + 1));
+        assert_kept(&logs, &field.read_all(0).await);
+    }
+    // The harshest cut of all: not one byte more than was synced.
+    let load = Load::start(&field, "last-life-", &[0, 1, 2]).await;
+    load.wait_acked(ACKS).await;
+    field.cut_power(&[0, 1, 2], None);
+    logs.extend(load.abandon().await);
+    field.start_all().await;
+    for node in 0..3 {
+        assert_kept(&logs, &field.read_all(node).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acked_messages_outlive_a_power_cut_of_each_node_in_turn() {
+    let mut field = Field::new();
+    let mut logs: Vec<DeviceLog> = Vec::new();
+    field.start_all().await;
+    for (node, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        let doomed = Load::start(&field, &format!("doomed-{node}-"), &[node]).await;
+        let staying = Load::start(&field, &format!("staying-{node}-"), &others).await;
+        doomed.wait_acked(ACKS / 3).await;
+        staying.wait_acked(ACKS).await;
+        field.cut_power(&[node], Some(node as u64));
+        // The two others are a majority and go on.
+        staying.wait_acked(ACKS).await;
+        logs.extend(doomed.abandon().await);
+        assert_kept_so_far(&logs, &field.read_all(others[0]).await);
+        field.start(node).await;
+        staying.wait_acked(ACKS).await;
+        logs.extend(staying.finish().await);
+        assert_kept(&logs, &field.read_all(node).await);
+        field.wait_equal().await;
+    }
+    // Each node has been away once. Whoever is left with one other must have everything.
+    field.cut_power(&[0], Some(7));
+    assert_kept(&logs, &field.read_all(1).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_refuses_to_sync_costs_its_node_and_nothing_else() {
+    let mut field = Field::new();
+    field.start_all().await;
+    let doomed = Load::start(&field, "doomed-", &[1]).await;
+    let staying = Load::start(&field, "staying-", &[0, 2]).await;
+    doomed.wait_acked(ACKS / 3).await;
+    staying.wait_acked(ACKS).await;
+    field.refuse_syncs(1);
+    eventually("the journal of node 2 failed", PATIENCE, || async {
+        field.journal_has_failed(1).then_some(())
+    })
+    .await;
+    // What it had not synced is gone for good, as the kernel drops pages that it could not write.
+    field.cut_power(&[1], None);
+    staying.wait_acked(ACKS).await;
+    let mut logs = doomed.abandon().await;
+    assert_kept_so_far(&logs, &field.read_all(0).await);
+    // With a disk that works again the node finds its place, and is needed when another one goes.
+    field.start(1).await;
+    field.wait_equal_within_load().await;
+    field.cut_power(&[2], Some(3));
+    logs.extend(staying.abandon().await);
+    assert_kept(&logs, &field.read_all(1).await);
+}
+
+/// As [`assert_kept`], while devices that are not in `logs` still send.
+fn assert_kept_so_far(logs: &[DeviceLog], stored: &[Stored]) {
+    let places: std::collections::HashSet<_> = logs
+        .iter()
+        .flat_map(|log| {
+            log.acked
+                .iter()
+                .map(|(seq, place)| (*place, log.device.as_str(), &log.sent[*seq][..]))
+        })
+        .collect();
+    let found: std::collections::HashSet<_> = stored
+        .iter()
+        .map(|message| (message.place, message.device.as_str(), &message.body[..]))
+        .collect();
+    let lost: Vec<_> = places.difference(&found).collect();
+    assert!(lost.is_empty(), "LOST: {lost:?}");
+}

@@ -1,0 +1,82 @@
+//! The shards' actors, as the cluster wants to see them: the same few lines as in `node`, which keeps
+//! its own to itself.
+
+use std::sync::Arc;
+
+use dunlin_actors::ActorHost;
+use dunlin_cluster::ShardHost;
+use dunlin_model::command::{Consistency, Query, ReadFrom, View};
+use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::port::{
+    AppliedEntry, AppliedSink, BoxFuture, EventPage, Frame, FrameSink, Leadership, ReadError, Replication,
+    ServeError, ShardServer,
+};
+
+pub(super) struct Host(pub(super) Arc<ActorHost>);
+
+impl ShardHost for Host {
+    fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>) {
+        self.0
+            .add_shard(shard, replication)
+            .expect("a shard can be hosted");
+    }
+
+    fn remove_shard(&self, shard: ShardId) {
+        let host = self.0.clone();
+        tokio::spawn(async move { host.remove_shard(shard).await });
+    }
+}
+
+impl AppliedSink for Host {
+    fn on_applied(&self, shard: ShardId, entry: AppliedEntry) {
+        self.0.on_applied(shard, entry);
+    }
+
+    fn on_leader(&self, shard: ShardId, leadership: Leadership) {
+        self.0.on_leader(shard, leadership);
+    }
+
+    fn on_follower(&self, shard: ShardId, leader: Option<NodeId>) {
+        self.0.on_follower(shard, leader);
+    }
+}
+
+impl ShardServer for Host {
+    fn open_stream(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        resume: u64,
+        sessions: Vec<(DeviceId, u64)>,
+        sink: Arc<dyn FrameSink>,
+    ) -> BoxFuture<'_, Result<(), ServeError>> {
+        self.0.open_stream(shard, stream, resume, sessions, sink)
+    }
+
+    fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {
+        self.0.submit(shard, frame)
+    }
+
+    fn keep_alive(&self, shard: ShardId, stream: StreamId) {
+        self.0.keep_alive(shard, stream);
+    }
+
+    fn query(
+        &self,
+        shard: ShardId,
+        query: Query,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, Result<View, ReadError>> {
+        self.0.query(shard, query, consistency)
+    }
+
+    fn read_events(
+        &self,
+        shard: ShardId,
+        from: ReadFrom,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> BoxFuture<'_, Result<EventPage, ReadError>> {
+        self.0.read_events(shard, from, bytes_max, wait_ms)
+    }
+}

@@ -1,0 +1,275 @@
+//! One node on a disk that loses power, and the state that loses it with the disk.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dunlin_actors::{ActorHost, HostConfig};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, Stores, Timing};
+use dunlin_model::directory::Role;
+use dunlin_model::id::{DeviceId, GroupReplica};
+use dunlin_model::port::{
+    Clock, Downlink, DownlinkSink, EventLog, ShardClient, ShardStore, StoreError, WriteBatch,
+};
+use dunlin_node::pki::Authority;
+use dunlin_storage::data_dir::DataDir;
+use dunlin_storage::disk::faulty::{FaultyDisk, Operation, PowerCut};
+use dunlin_storage::journal::{Journal, JournalConfig};
+use dunlin_storage::segment::SegmentLog;
+use dunlin_storage::state::{MemStore, StateCut};
+use tokio::runtime::Runtime;
+
+use super::host::Host;
+
+pub(super) const SHARDS: u32 = 4;
+const SEGMENT_BYTES: u64 = 4 << 20;
+const SEGMENTS_MAX: usize = 12;
+/// Threads of a node.
+const WORKERS: usize = 2;
+
+/// Whether there is power. Held while a state is written, so that a cut falls between two writes.
+type Plug = Arc<RwLock<bool>>;
+
+/// A state that a dead node's last threads cannot reach.
+struct Plugged {
+    store: MemStore,
+    plug: Plug,
+}
+
+impl Plugged {
+    fn with_power<T>(&self, work: impl FnOnce(&MemStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let has_power = self.plug.read().unwrap_or_else(PoisonError::into_inner);
+        if *has_power {
+            work(&self.store)
+        } else {
+            Err(StoreError::io("reach the state", "power was cut"))
+        }
+    }
+}
+
+impl ShardStore for Plugged {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.with_power(|store| store.get(key))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.with_power(|store| store.scan(from, to, count_max))
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.with_power(|store| store.write(batch))
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.with_power(MemStore::checkpoint)
+    }
+
+    fn snapshot(&self) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send> {
+        self.store.snapshot()
+    }
+
+    fn replace(
+        &self,
+        pairs: &mut dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.with_power(|store| store.replace(pairs))
+    }
+}
+
+type States = Arc<Mutex<HashMap<GroupReplica, MemStore>>>;
+
+struct DiskStores {
+    disk: FaultyDisk,
+    states: States,
+    plug: Plug,
+}
+
+impl Stores for DiskStores {
+    fn state(&self, id: GroupReplica) -> Result<Arc<dyn ShardStore>, StoreError> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::new(Plugged {
+            store: states.entry(id).or_default().clone(),
+            plug: self.plug.clone(),
+        }))
+    }
+
+    fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError> {
+        Ok(Arc::new(SegmentLog::open(Arc::new(self.disk.clone()), id)?))
+    }
+}
+
+struct MachineClock(Instant);
+
+impl Clock for MachineClock {
+    fn wall_ms(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
+
+/// The sessions that a test holds at one node: a new leader asks for them.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<Vec<(DeviceId, u64)>>);
+
+impl Sessions {
+    pub(super) fn add(&self, device: DeviceId, epoch: u64) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.push((device, epoch));
+    }
+}
+
+impl DownlinkSink for Sessions {
+    // A session that was ended shows in the acknowledgements of its records.
+    fn on_downlink(&self, _: Downlink) {}
+
+    fn sessions(&self) -> Vec<(DeviceId, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A node between power on and power off.
+pub(super) struct Running {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) client: Arc<dyn ShardClient>,
+    pub(super) sessions: Arc<Sessions>,
+    journal_failed: Arc<AtomicBool>,
+    plug: Plug,
+    /// Taken when dropped: a runtime must not wait for its tasks on a thread of another one.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A node's machine: what is left of it without power.
+pub(super) struct Machine {
+    disk: FaultyDisk,
+    states: States,
+    data: Arc<DataDir>,
+    pub(super) running: Option<Running>,
+}
+
+impl Machine {
+    pub(super) fn new(folder: &Path) -> Machine {
+        Machine {
+            disk: FaultyDisk::new(),
+            states: States::default(),
+            // Its few small files are synced one by one; it stays open, as its lock is this process's.
+            data: Arc::new(DataDir::open(folder).expect("a data directory")),
+            running: None,
+        }
+    }
+
+    /// Switches it on. `ports` are those of all nodes, this one's in place `place`.
+    pub(super) async fn start(&mut self, authority: &Authority, ports: &[u16], place: usize) {
+        assert!(self.running.is_none(), "it runs");
+        let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let config = ClusterConfig {
+            listen: address(ports[place]),
+            advertise: None,
+            seeds: ports.iter().map(|port| address(*port).to_string()).collect(),
+            roles: vec![Role::Shard, Role::Gateway],
+            expect: ports.len(),
+            shard_count: SHARDS,
+            replication_factor: ports.len() as u32,
+            // Three nodes and their load share this machine with other tests.
+            timing: Timing::WAN,
+            checkpoint_every: super::CHECKPOINT_EVERY,
+            journal_segments_max: SEGMENTS_MAX,
+            identity: authority
+                .node_identity(self.data.node_id())
+                .expect("a node's certificate"),
+        };
+        let journal_config = JournalConfig {
+            segment_bytes: SEGMENT_BYTES,
+            segments_max: SEGMENTS_MAX,
+            ..JournalConfig::default()
+        };
+        let journal = Journal::open(Arc::new(self.disk.clone()), journal_config).expect("a journal");
+        let stats = journal.stats();
+        assert!(stats.damaged.is_empty(), "a power cut is no damage: {stats:?}");
+        let journal = Arc::new(journal);
+        let journal_failed = Arc::new(AtomicBool::new(false));
+        let plug: Plug = Arc::new(RwLock::new(true));
+        let failed = journal_failed.clone();
+        journal.on_failure(Box::new(move |_| failed.store(true, Ordering::Relaxed)));
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (handle, data, disk) = (runtime.handle().clone(), self.data.clone(), self.disk.clone());
+        let (states, of_stores) = (self.states.clone(), plug.clone());
+        let started = runtime.spawn(async move {
+            let clock: Arc<dyn Clock> = Arc::new(MachineClock(Instant::now()));
+            let host = ActorHost::start(clock.clone(), HostConfig::default()).expect("the shards' actors");
+            let parts = Parts {
+                data,
+                journal,
+                stores: Arc::new(DiskStores {
+                    disk,
+                    states,
+                    plug: of_stores,
+                }),
+                host: Arc::new(Host(host)),
+                clock,
+                gateway_runtime: handle,
+            };
+            Cluster::start(config, parts).await.expect("the node starts")
+        });
+        let cluster = Arc::new(started.await.expect("the start does not panic"));
+        let client = cluster.client();
+        let sessions = Arc::new(Sessions::default());
+        client.attach(sessions.clone());
+        self.running = Some(Running {
+            cluster,
+            client,
+            sessions,
+            journal_failed,
+            plug,
+            runtime: Some(runtime),
+        });
+    }
+
+    /// Cuts the power: what was not synced is gone, or with a seed some of it, and the node ends.
+    pub(super) fn cut_power(&mut self, seed: Option<u64>) {
+        let running = self.running.take().expect("it runs");
+        let mut has_power = running.plug.write().unwrap_or_else(PoisonError::into_inner);
+        *has_power = false;
+        self.disk = self
+            .disk
+            .power_cut(seed.map_or(PowerCut::LoseAll, |seed| PowerCut::KeepSome { seed }));
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, state) in &*states {
+            let seed = seed.map(|seed| seed ^ u64::from(id.group.0) << 32);
+            state.power_cut(seed.map_or(StateCut::LoseAll, |seed| StateCut::KeepPrefix { seed }));
+        }
+        drop(has_power);
+    }
+
+    /// From now on no sync of its disk succeeds, until the power was off.
+    pub(super) fn refuse_syncs(&self) {
+        self.disk.fail(Operation::Sync, 0, true);
+    }
+
+    pub(super) fn journal_has_failed(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.journal_failed.load(Ordering::Relaxed))
+    }
+}
