@@ -19,6 +19,8 @@ use super::{CommandError, CommandResult, Format, progress, say, send, shown, sim
 const AT_ONCE_MAX: usize = 16;
 /// Devices that are made at one go.
 pub(crate) const COUNT_MAX: u32 = 1_000_000;
+/// Times that a device is looked for and created before its trouble is told.
+const ENSURE_ATTEMPTS_MAX: u32 = 3;
 /// Devices on a page of the listing.
 const PAGE: usize = 1000;
 const CONTINUATION: &str = "x-ms-continuation";
@@ -163,24 +165,32 @@ async fn put(hub: &Hub, id: &DeviceId, disabled: bool) -> Result<Value, HubError
         .await
 }
 
+/// Finds one device, or creates it. Creating changes nothing that exists, so what may have happened or
+/// not is simply tried again.
+async fn ensure_one(hub: &Hub, id: &DeviceId) -> Result<(Found, bool), CommandError> {
+    let mut attempt = 1;
+    loop {
+        match find(hub, id).await {
+            Err(CommandError::Hub(error)) if error.code() == "DeviceNotFound" => {}
+            found => return Ok((found?, false)),
+        }
+        match put(hub, id, false).await {
+            Ok(created) => return Ok((Found::read(&created)?, true)),
+            Err(error) if error.code() == "DeviceAlreadyExists" => {}
+            Err(HubError::Unknown { .. }) if attempt < ENSURE_ATTEMPTS_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+        attempt += 1;
+    }
+}
+
 /// Finds these devices, creating those that are missing; in order, with whether each was created.
 pub(crate) async fn ensure(hub: &Hub, ids: &[DeviceId]) -> Result<Vec<(Found, bool)>, CommandError> {
     let bar = progress::bar("looking devices up", ids.len() as u64);
     let each = |id: DeviceId| {
         let bar = &bar;
         async move {
-            let found = match find(hub, &id).await {
-                Err(CommandError::Hub(error)) if error.code() == "DeviceNotFound" => {
-                    match put(hub, &id, false).await {
-                        Ok(created) => Ok((Found::read(&created)?, true)),
-                        Err(error) if error.code() == "DeviceAlreadyExists" => {
-                            Ok((find(hub, &id).await?, false))
-                        }
-                        Err(error) => Err(error.into()),
-                    }
-                }
-                found => found.map(|found| (found, false)),
-            };
+            let found = ensure_one(hub, &id).await;
             bar.inc(1);
             found
         }

@@ -163,7 +163,9 @@ impl Hub {
     /// Registers a device; the hub draws its keys.
     pub async fn create(&self, id: &str) -> Device {
         let path = format!("/devices/{id}");
-        let (status, answer) = self.call(Method::PUT, &path, Some(json!({ "deviceId": id }))).await;
+        let (status, answer) = self
+            .call(Method::PUT, &path, Some(json!({ "deviceId": id })))
+            .await;
         // An attempt whose answer was lost may have made it.
         let answer = match status {
             StatusCode::CONFLICT => self.must(Method::GET, &path, None).await,
@@ -209,7 +211,10 @@ impl Hub {
                 let events = page["events"].as_array().expect("a list of events");
                 found.extend(events.iter().map(|event| to_stored(shard, event)));
                 let after = page["next"].as_u64().expect("where the next page begins");
-                assert!(after > next, "shard {shard} ends at {end} and shows nothing from {next} on");
+                assert!(
+                    after > next,
+                    "shard {shard} ends at {end} and shows nothing from {next} on"
+                );
                 next = after;
             }
         }

@@ -39,10 +39,7 @@ impl Tail {
     /// When the folder holds no flush.
     pub fn find(folder: &Path) -> Tail {
         let mut newest: Option<(PathBuf, SegmentHeader)> = None;
-        for entry in std::fs::read_dir(folder)
-            .expect("the journal's folder")
-            .flatten()
-        {
+        for entry in std::fs::read_dir(folder).expect("the journal's folder").flatten() {
             let path = entry.path();
             let is_in_use = path.extension().is_some_and(|extension| extension == "log");
             if !is_in_use {
@@ -52,7 +49,10 @@ impl Tail {
             let read = File::open(&path).and_then(|file| file.read_exact_at(&mut block, 0));
             read.expect("a segment begins with a block");
             let header = SegmentHeader::decode(&block).expect("a segment has a header");
-            if newest.as_ref().is_none_or(|(_, found)| found.number < header.number) {
+            if newest
+                .as_ref()
+                .is_none_or(|(_, found)| found.number < header.number)
+            {
                 newest = Some((path, header));
             }
         }

@@ -12,4 +12,4 @@ pub mod ports;
 pub mod program;
 mod wait;
 
-pub use wait::{PATIENCE, eventually};
+pub use wait::{Look, PATIENCE, eventually};

@@ -79,7 +79,10 @@ impl Load {
     pub async fn wait_acked(&self, count: usize) {
         let wanted = self.acked() + count;
         let what = format!("{count} more acknowledgements");
-        eventually(&what, PATIENCE, || async { (self.acked() >= wanted).then_some(()) }).await;
+        eventually(&what, PATIENCE, || async {
+            (self.acked() >= wanted).then_some(())
+        })
+        .await;
     }
 
     /// Sends nothing new, and returns when everything that was sent is acknowledged.
@@ -179,9 +182,13 @@ impl Sender {
             };
             match event {
                 Event::Puback { id, receipt } => {
-                    let seq = in_flight.remove(&id).expect("an acknowledgement of what was sent");
+                    let seq = in_flight
+                        .remove(&id)
+                        .expect("an acknowledgement of what was sent");
                     let place = receipt.as_deref().and_then(parse_receipt);
-                    self.log.acked.insert(seq, place.expect("a receipt was asked for"));
+                    self.log
+                        .acked
+                        .insert(seq, place.expect("a receipt was asked for"));
                     self.acked[self.door].fetch_add(1, Ordering::Relaxed);
                 }
                 Event::Disconnected { .. } => {

@@ -20,13 +20,17 @@ pub fn workspace() -> &'static Path {
         .expect("the package is a folder of the workspace")
 }
 
-/// Where the program is. Built first if it is not there, or older than a source file.
+/// Where the program is: what `DUNLIN_TEST_PROGRAM` names, if it is set, otherwise what cargo builds from
+/// this tree. Built first if it is not there, or older than a source file.
 pub fn dunlin() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(find_or_build)
 }
 
 fn find_or_build() -> PathBuf {
+    if let Some(named) = std::env::var_os("DUNLIN_TEST_PROGRAM") {
+        return named.into();
+    }
     // This runs from `target/<profile>/deps`.
     let own = std::env::current_exe().expect("a test has a path");
     let folder = own

@@ -49,8 +49,8 @@ async fn must_succeed(command: Command) {
 #[tokio::test]
 async fn mosquitto_pub_sends_a_message() {
     if !is_there(
-        "mosquitto_pub",
-        &["--version"],
+        "sh",
+        &["-c", "command -v mosquitto_pub"],
         "apt-get install mosquitto-clients",
     )
     .await

@@ -17,7 +17,24 @@ const NODES: usize = 3;
 struct Field {
     cluster: LocalCluster,
     hub: Hub,
-    _folder: TempDir,
+    _folder: Folder,
+}
+
+/// A folder that shows the nodes' logs when the test that has it fails.
+struct Folder(TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in 1..=NODES {
+                let log = self.0.path().join(format!("node-{node}.log"));
+                eprintln!(
+                    "--- node {node}:\n{}",
+                    std::fs::read_to_string(log).unwrap_or_default()
+                );
+            }
+        }
+    }
 }
 
 impl Field {
@@ -36,16 +53,9 @@ impl Field {
                 .map(str::to_owned)
                 .to_vec(),
         };
-        let cluster = match LocalCluster::start(options).await {
-            Ok(cluster) => cluster,
-            Err(error) => {
-                let logs = (1..=NODES).map(|node| {
-                    let log = folder.path().join(format!("node-{node}.log"));
-                    std::fs::read_to_string(log).unwrap_or_default()
-                });
-                panic!("{error}\n{}", logs.collect::<Vec<_>>().join("\n"));
-            }
-        };
+        let folder = Folder(folder);
+        let cluster = LocalCluster::start(options).await;
+        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
         let hub = Hub::new(cluster.ready());
         Field {
             cluster,
@@ -66,7 +76,11 @@ impl Field {
             .expect("the node becomes ready again");
         eventually("the cluster healthy again", PATIENCE, || async {
             let status = self.hub.status().await;
-            (status["health"] == "healthy").then_some(())
+            if status["health"] == "healthy" {
+                Ok(())
+            } else {
+                Err(status)
+            }
         })
         .await;
     }

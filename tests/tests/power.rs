@@ -14,23 +14,28 @@ use std::time::Duration;
 use dunlin_tests::judge::{DeviceLog, Stored, acked_count, assert_kept};
 use dunlin_tests::{PATIENCE, eventually};
 
-use field::{Field, Load};
+use dunlin_model::command::TelemetryAck;
+use dunlin_model::id::DeviceId;
+use field::{Field, Load, send_under, session_of};
+use node::Cut;
 
 /// Acknowledgements that a life collects before something happens to it.
 const ACKS: usize = 300;
 
-/// What the tests of this file assume about checkpoints: some fall into each life.
+/// Some checkpoints fall into each life.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(300);
+/// None does.
+const NO_CHECKPOINT: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acked_messages_outlive_a_power_cut_of_all_nodes() {
-    let mut field = Field::new();
+    let mut field = Field::new(CHECKPOINT_EVERY);
     let mut logs: Vec<DeviceLog> = Vec::new();
     field.start_all().await;
     for seed in 0..4 {
         let load = Load::start(&field, &format!("life-{seed}-"), &[0, 1, 2]).await;
         load.wait_acked(ACKS).await;
-        field.cut_power(&[0, 1, 2], Some(seed));
+        field.cut_power(&[0, 1, 2], Cut::KeepSome(seed));
         logs.extend(load.abandon().await);
         field.start_all().await;
         assert!(acked_count(&logs) >= ACKS * (seed as usize + 1));
@@ -39,7 +44,7 @@ async fn acked_messages_outlive_a_power_cut_of_all_nodes() {
     // The harshest cut of all: not one byte more than was synced.
     let load = Load::start(&field, "last-life-", &[0, 1, 2]).await;
     load.wait_acked(ACKS).await;
-    field.cut_power(&[0, 1, 2], None);
+    field.cut_power(&[0, 1, 2], Cut::LoseAll);
     logs.extend(load.abandon().await);
     field.start_all().await;
     for node in 0..3 {
@@ -49,7 +54,7 @@ async fn acked_messages_outlive_a_power_cut_of_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acked_messages_outlive_a_power_cut_of_each_node_in_turn() {
-    let mut field = Field::new();
+    let mut field = Field::new(CHECKPOINT_EVERY);
     let mut logs: Vec<DeviceLog> = Vec::new();
     field.start_all().await;
     for (node, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
@@ -57,7 +62,7 @@ async fn acked_messages_outlive_a_power_cut_of_each_node_in_turn() {
         let staying = Load::start(&field, &format!("staying-{node}-"), &others).await;
         doomed.wait_acked(ACKS / 3).await;
         staying.wait_acked(ACKS).await;
-        field.cut_power(&[node], Some(node as u64));
+        field.cut_power(&[node], Cut::KeepSome(node as u64));
         // The two others are a majority and go on.
         staying.wait_acked(ACKS).await;
         logs.extend(doomed.abandon().await);
@@ -69,13 +74,13 @@ async fn acked_messages_outlive_a_power_cut_of_each_node_in_turn() {
         field.wait_equal().await;
     }
     // Each node has been away once. Whoever is left with one other must have everything.
-    field.cut_power(&[0], Some(7));
+    field.cut_power(&[0], Cut::KeepSome(7));
     assert_kept(&logs, &field.read_all(1).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_refuses_to_sync_costs_its_node_and_nothing_else() {
-    let mut field = Field::new();
+    let mut field = Field::new(CHECKPOINT_EVERY);
     field.start_all().await;
     let doomed = Load::start(&field, "doomed-", &[1]).await;
     let staying = Load::start(&field, "staying-", &[0, 2]).await;
@@ -87,16 +92,58 @@ async fn a_disk_that_refuses_to_sync_costs_its_node_and_nothing_else() {
     })
     .await;
     // What it had not synced is gone for good, as the kernel drops pages that it could not write.
-    field.cut_power(&[1], None);
+    field.cut_power(&[1], Cut::LoseAll);
     staying.wait_acked(ACKS).await;
     let mut logs = doomed.abandon().await;
     assert_kept_so_far(&logs, &field.read_all(0).await);
     // With a disk that works again the node finds its place, and is needed when another one goes.
     field.start(1).await;
     field.wait_equal_within_load().await;
-    field.cut_power(&[2], Some(3));
+    field.cut_power(&[2], Cut::KeepSome(3));
     logs.extend(staying.abandon().await);
     assert_kept(&logs, &field.read_all(1).await);
+}
+
+/// The state may reach the disk by itself, while the last events wait in memory for their block to fill:
+/// after a cut they are made from the log again. What a later session had fenced out must stay out then,
+/// or every offset behind it is another message's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_outlived_its_events_gets_the_same_events_again() {
+    let mut field = Field::new(NO_CHECKPOINT);
+    field.start_all().await;
+    let device = DeviceId::parse("torn-between").expect("a device id");
+    let old = session_of(&field, 0, &device).await;
+    let first = send_under(&field, 0, &device, &[(old, "first")]).await;
+    let new = session_of(&field, 0, &device).await;
+    let records = [
+        (new, "second"),
+        (old, "too late"),
+        (new, "third"),
+        (old, "far too late"),
+    ];
+    let ends = [first, send_under(&field, 0, &device, &records).await].concat();
+    let is_stored = |ack: &TelemetryAck| matches!(ack, TelemetryAck::Stored(_));
+    assert_eq!(
+        ends.iter().map(is_stored).collect::<Vec<_>>(),
+        [true, true, false, true, false],
+        "{ends:?}"
+    );
+    field.wait_equal().await;
+    let before = field.read_all(0).await;
+    assert_eq!(before.len(), 3);
+    field.cut_power(&[0, 1, 2], Cut::KeepState);
+    field.start_all().await;
+    assert_eq!(field.read_all(0).await, before);
+
+    // A record behind them has the offset that everybody expects.
+    let epoch = session_of(&field, 1, &device).await;
+    let ends = send_under(&field, 1, &device, &[(epoch, "fourth")]).await;
+    let Some(TelemetryAck::Stored(receipt)) = ends.first() else {
+        panic!("{ends:?}")
+    };
+    assert_eq!(receipt.offset, 3);
+    let after = field.read_all(2).await;
+    assert_eq!((&after[..3], &after[3].body[..]), (&before[..], &b"fourth"[..]));
 }
 
 /// As [`assert_kept`], while devices that are not in `logs` still send.

@@ -13,8 +13,8 @@ use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
 use dunlin_model::port::{
     AppliedSink, BoxFuture, EventLog, EventPage, Leadership, ProposeError, ReadError, Replication, ShardStore,
 };
-use dunlin_model::shard::{Batch, read};
-use dunlin_storage::journal::ReplicaLog;
+use dunlin_model::shard::{Batch, Part, read};
+use dunlin_storage::journal::{Journal, ReplicaLog};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::ReadPolicy;
@@ -36,6 +36,8 @@ const PROPOSALS_QUEUED_MAX: usize = 64;
 /// How long a read may wait for the proof that this replica still leads.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// Journal segments that proposals leave free, for entries of other leaders and for votes.
+const SEGMENTS_RESERVED: usize = 2;
 /// Pause before a replica that could not prove its leadership tries again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -50,6 +52,8 @@ pub(crate) struct Group {
     store: Arc<dyn ShardStore>,
     events: Option<Arc<dyn EventLog>>,
     proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
+    journal: Arc<Journal>,
+    journal_segments_max: usize,
     /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
     refused: Arc<Notify>,
 }
@@ -89,13 +93,14 @@ impl Group {
         log: ReplicaLog,
         machine: Machine,
         peers: Arc<Peers>,
-        timing: &Timing,
+        (timing, journal, journal_segments_max): (&Timing, Arc<Journal>, usize),
     ) -> Result<Arc<Self>, String> {
         let config = raft_config(id.group, timing)
             .validate()
             .map_err(|error| error.to_string())?;
         let (store, events) = (machine.store().clone(), machine.events().cloned());
         let machine = StateMachine::new(id, log.clone(), machine);
+        machine.refill().await.map_err(|error| error.to_string())?;
         let network = Network {
             group: id.group,
             peers,
@@ -120,6 +125,8 @@ impl Group {
             store,
             events,
             proposals,
+            journal,
+            journal_segments_max,
             refused,
         }))
     }
@@ -218,6 +225,15 @@ impl Group {
             Reply::Directory(result) => Ok(result),
             Reply::Done => Ok(Ok(None)),
         }
+    }
+
+    /// Has the event log cut on all replicas, whatever the journal's room: cutting is what frees it.
+    pub(crate) fn seal(&self) {
+        let seal = Batch {
+            time_ms: 0,
+            parts: vec![Part::Seal],
+        };
+        tokio::spawn(self.propose_body(body::batch(&seal)));
     }
 
     /// Stops taking part. Entries that are under way may or may not be committed by the others.
@@ -343,6 +359,10 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
 
 impl Replication for Group {
     fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
+        // Refused here, where it has no effect: an append that the journal refuses ends the replica.
+        if self.journal.stats().segments_in_use + SEGMENTS_RESERVED > self.journal_segments_max {
+            return async { Err(ProposeError::Full) }.boxed();
+        }
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());
         async move {
             let end = ended.await;

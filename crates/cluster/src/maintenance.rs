@@ -11,7 +11,6 @@ use dunlin_model::directory::DirectoryCommand;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::port::{Replication, StoreError};
-use dunlin_model::shard::{Batch, Part};
 
 use crate::forming;
 use crate::group::Group;
@@ -186,11 +185,7 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
     group.machine().machine().lock().await.forget_verdicts(durable)?;
     if pressed && durable < applied.index && group.sight().leads {
         // A few events in an open block pin the whole log above them: cut the block, everywhere.
-        let seal = Batch {
-            time_ms: 0,
-            parts: vec![Part::Seal],
-        };
-        tokio::spawn(group.propose(seal));
+        group.seal();
     }
     let upto = durable.min(group.sight().last.saturating_sub(keep));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {

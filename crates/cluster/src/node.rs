@@ -193,7 +193,12 @@ impl Shared {
                 Machine::Shard(ShardMachine::open(shard, store, events, sink).map_err(failed)?)
             }
         };
-        let group = Group::start(id, log, machine, self.peers.clone(), &self.config.timing).await?;
+        let journal = (
+            &self.config.timing,
+            self.journal.clone(),
+            self.config.journal_segments_max,
+        );
+        let group = Group::start(id, log, machine, self.peers.clone(), journal).await?;
         if let Some(shard) = id.group.shard() {
             self.host.add_shard(shard, group.clone());
             group.announce(shard, self.host.clone());

@@ -196,7 +196,7 @@ impl RunningNode {
             tracing::error!(%error, "the journal has failed; the node stops");
             std::process::abort();
         }));
-        let state = StateDb::open(&data.state_path())?;
+        let state = StateDb::open(data.state_path())?;
         let consensus = runtime("consensus", config.workers)?;
         let doors = runtime("doors", config.workers)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use dunlin_model::command::{Command, Outcome, ReadFrom, TelemetryAck};
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::node::{Machine, Running, SHARDS, Sessions};
+use super::node::{Cut, Machine, Running, SHARDS, Sessions};
 
 /// Devices that send through one node.
 const DEVICES_PER_NODE: usize = 4;
@@ -30,18 +31,20 @@ pub(super) struct Field {
     machines: Vec<Machine>,
     authority: Authority,
     ports: Vec<u16>,
+    checkpoint_every: Duration,
     _folder: TempDir,
 }
 
 impl Field {
     /// Three machines that are switched off.
-    pub(super) fn new() -> Field {
+    pub(super) fn new(checkpoint_every: Duration) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");
         let machine = |place: usize| Machine::new(&folder.path().join(format!("node-{place}")));
         Field {
             machines: (0..3).map(machine).collect(),
             authority: Authority::open(&folder.path().join("pki")).expect("an authority"),
             ports: (0..3).map(|_| free_port()).collect(),
+            checkpoint_every,
             _folder: folder,
         }
     }
@@ -52,7 +55,7 @@ impl Field {
         self.ports = (0..3).map(|_| free_port()).collect();
         for place in 0..3 {
             self.machines[place]
-                .start(&self.authority, &self.ports, place)
+                .start(&self.authority, (&self.ports, place), self.checkpoint_every)
                 .await;
         }
         for place in 0..3 {
@@ -64,7 +67,7 @@ impl Field {
     pub(super) async fn start(&mut self, place: usize) {
         self.ports[place] = free_port();
         self.machines[place]
-            .start(&self.authority, &self.ports, place)
+            .start(&self.authority, (&self.ports, place), self.checkpoint_every)
             .await;
         self.wait_ready(place).await;
     }
@@ -79,10 +82,12 @@ impl Field {
         self.machines[place].running.as_ref().expect("the node runs")
     }
 
-    pub(super) fn cut_power(&mut self, places: &[usize], seed: Option<u64>) {
+    pub(super) fn cut_power(&mut self, places: &[usize], cut: Cut) {
         for place in places {
-            let seed = seed.map(|seed| seed * 3 + *place as u64);
-            self.machines[*place].cut_power(seed);
+            self.machines[*place].cut_power(match cut {
+                Cut::KeepSome(seed) => Cut::KeepSome(seed * 3 + *place as u64),
+                cut => cut,
+            });
         }
     }
 
@@ -169,6 +174,37 @@ impl Field {
         }
         found
     }
+}
+
+/// Sends records of `device`, each under the session epoch in front of it, through the node in place
+/// `place`; their ends, in order.
+pub(super) async fn send_under(
+    field: &Field,
+    place: usize,
+    device: &DeviceId,
+    records: &[(u64, &str)],
+) -> Vec<TelemetryAck> {
+    let client = &field.running(place).client;
+    let acks = Arc::new(Acks::default());
+    let sink: Arc<dyn AckSink> = acks.clone();
+    for (token, (epoch, body)) in (0..).zip(records) {
+        let mut record = BytesMut::new();
+        let by = (Source::Mqtt, AuthMethod::DeviceKey);
+        telemetry::encode(&mut record, by.0, by.1, *epoch, device, (b"", body.as_bytes()));
+        let taken = client.submit_telemetry(device, &record, &sink, token);
+        taken.expect("an idle cluster takes a record");
+    }
+    eventually("the ends of all records", PATIENCE, || async {
+        let arrived = acks.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        (arrived.len() == records.len()).then(|| arrived.iter().map(|(_, ack)| *ack).collect())
+    })
+    .await
+}
+
+/// Opens a session of `device` through the node in place `place`; its epoch.
+pub(super) async fn session_of(field: &Field, place: usize, device: &DeviceId) -> u64 {
+    let node = field.running(place);
+    open_session(&node.client, &node.sessions, device).await
 }
 
 /// Where a device's acknowledgements arrive.

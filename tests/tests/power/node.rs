@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dunlin_actors::{ActorHost, HostConfig};
@@ -30,6 +30,17 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 const SEGMENTS_MAX: usize = 12;
 /// Threads of a node.
 const WORKERS: usize = 2;
+
+/// What a cut leaves of the bytes and writes that nobody had asked to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Nothing.
+    LoseAll,
+    /// Some, by the seed.
+    KeepSome(u64),
+    /// Every write to the state, and no other: a store may write in its own time.
+    KeepState,
+}
 
 /// Whether there is power. Held while a state is written, so that a cut falls between two writes.
 type Plug = Arc<RwLock<bool>>;
@@ -175,7 +186,12 @@ impl Machine {
     }
 
     /// Switches it on. `ports` are those of all nodes, this one's in place `place`.
-    pub(super) async fn start(&mut self, authority: &Authority, ports: &[u16], place: usize) {
+    pub(super) async fn start(
+        &mut self,
+        authority: &Authority,
+        (ports, place): (&[u16], usize),
+        checkpoint_every: Duration,
+    ) {
         assert!(self.running.is_none(), "it runs");
         let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let config = ClusterConfig {
@@ -188,7 +204,7 @@ impl Machine {
             replication_factor: ports.len() as u32,
             // Three nodes and their load share this machine with other tests.
             timing: Timing::WAN,
-            checkpoint_every: super::CHECKPOINT_EVERY,
+            checkpoint_every,
             journal_segments_max: SEGMENTS_MAX,
             identity: authority
                 .node_identity(self.data.node_id())
@@ -246,18 +262,28 @@ impl Machine {
         });
     }
 
-    /// Cuts the power: what was not synced is gone, or with a seed some of it, and the node ends.
-    pub(super) fn cut_power(&mut self, seed: Option<u64>) {
+    /// Cuts the power: what was not synced is gone, but for what `cut` leaves, and the node ends.
+    pub(super) fn cut_power(&mut self, cut: Cut) {
         let running = self.running.take().expect("it runs");
         let mut has_power = running.plug.write().unwrap_or_else(PoisonError::into_inner);
         *has_power = false;
-        self.disk = self
-            .disk
-            .power_cut(seed.map_or(PowerCut::LoseAll, |seed| PowerCut::KeepSome { seed }));
+        self.disk = self.disk.power_cut(match cut {
+            Cut::KeepSome(seed) => PowerCut::KeepSome { seed },
+            Cut::LoseAll | Cut::KeepState => PowerCut::LoseAll,
+        });
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, state) in &*states {
-            let seed = seed.map(|seed| seed ^ u64::from(id.group.0) << 32);
-            state.power_cut(seed.map_or(StateCut::LoseAll, |seed| StateCut::KeepPrefix { seed }));
+            let of_state = match cut {
+                Cut::LoseAll => StateCut::LoseAll,
+                Cut::KeepSome(seed) => StateCut::KeepPrefix {
+                    seed: seed ^ (u64::from(id.group.0) << 32),
+                },
+                Cut::KeepState => {
+                    state.checkpoint().expect("memory does not refuse");
+                    StateCut::LoseAll
+                }
+            };
+            state.power_cut(of_state);
         }
         drop(has_power);
     }

@@ -7,6 +7,7 @@
 mod schedule;
 mod view;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -219,6 +220,7 @@ pub async fn run_until(
         .unwrap_or_else(|| rand::rng().random_range(0..1 << 48));
     let view = View::new(options.progress);
     view.say(&format!("seed {seed}"));
+    let payloads = Payloads::new(format!("{seed:012x}"), options.csv.as_deref())?;
     let data = tempfile::Builder::new()
         .prefix("dunlin-demo-")
         .tempdir()
@@ -227,7 +229,7 @@ pub async fn run_until(
             source,
         })?;
     let played = tokio::select! {
-        played = play(&options, seed, data.path(), &view) => played,
+        played = play(&options, payloads, (seed, data.path()), &view) => played,
         () = stop => {
             view.clear();
             return Err(DemoError::Stopped);
@@ -282,11 +284,10 @@ fn check(options: &Options) -> Result<(), DemoError> {
 
 async fn play(
     options: &Options,
-    seed: u64,
-    data: &Path,
+    payloads: Payloads,
+    (seed, data): (u64, &Path),
     view: &View,
 ) -> Result<(Report, LocalCluster), DemoError> {
-    let payloads = Payloads::new(format!("{seed:012x}"), options.csv.as_deref())?;
     view.say(&format!("starting {} nodes in {}", options.nodes, data.display()));
     let io = |action| move |source| DemoError::Io { action, source };
     let mut local = LocalOptions::new(options.nodes, data).map_err(io("find this program"))?;
@@ -376,12 +377,17 @@ async fn play(
         survivor + 1
     ));
     let stored = readback::read_all(&hub, &ids, sent * 4 + 100_000).await?;
-    let led_by_victim = |gap: &&crate::fleet::Gap| {
-        played
+    let mut gaps_us: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+    for gap in outcome.gaps {
+        if played
             .led
             .get(gap.kill)
             .is_some_and(|led| led.contains(&gap.shard))
-    };
+        {
+            let longest = gaps_us.entry((gap.kill, gap.shard)).or_default();
+            *longest = gap.gap_us.max(*longest);
+        }
+    }
     let evidence = Evidence {
         seed,
         nodes: options.nodes,
@@ -392,12 +398,7 @@ async fn play(
         stored,
         load_acked,
         latency_us,
-        gaps_us: outcome
-            .gaps
-            .iter()
-            .filter(led_by_victim)
-            .map(|gap| gap.gap_us)
-            .collect(),
+        gaps_us: gaps_us.into_values().collect(),
         kills_planned: options.kills,
         kills: played.lines,
     };

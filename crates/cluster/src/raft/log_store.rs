@@ -6,6 +6,9 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dunlin_model::id::LogPosition;
 use dunlin_storage::journal::{JournalError, LogEntry, ReplicaLog};
@@ -19,6 +22,9 @@ use crate::messages::WireVote;
 /// Bytes of entries that one read for replication returns.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 
+/// Pause before entries are offered again to a journal whose queue is too long.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(1);
+
 /// The log of one replica.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -28,6 +34,26 @@ pub(crate) struct LogStore {
 impl LogStore {
     pub(crate) fn new(log: ReplicaLog) -> Self {
         Self { log }
+    }
+
+    /// Hands `entries` to the journal; true if its queue is too long and nothing was taken.
+    fn is_overloaded(
+        &self,
+        entries: Vec<LogEntry>,
+        callback: &Arc<Mutex<Option<IOFlushed<TypeConfig>>>>,
+    ) -> bool {
+        let overloaded = Arc::new(AtomicBool::new(false));
+        let (refused, callback) = (overloaded.clone(), callback.clone());
+        let done = move |result: Result<(), JournalError>| match result {
+            Err(JournalError::Overloaded { .. }) => refused.store(true, Ordering::Relaxed),
+            result => {
+                if let Some(callback) = callback.lock().expect("no panic holds it").take() {
+                    callback.io_completed(result.map_err(io::Error::other));
+                }
+            }
+        };
+        self.log.append(entries, Box::new(done));
+        overloaded.load(Ordering::Relaxed)
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
@@ -68,7 +94,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(index) => *index,
             Bound::Unbounded => u64::MAX,
         };
-        self.read(from, to, usize::MAX)
+        // What was purged may be absent; a hole may not.
+        let begin = self.log.state().purged.map_or(0, |at| at.index + 1);
+        self.read(from.max(begin), to, usize::MAX)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -124,17 +152,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries
+        let entries: Vec<LogEntry> = entries
             .into_iter()
             .map(|entry| LogEntry {
                 position: convert::position(&entry.log_id),
                 body: body::to_bytes(&entry),
             })
             .collect();
-        self.log.append(
-            entries,
-            Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))),
-        );
+        let callback = Arc::new(Mutex::new(Some(callback)));
+        // openraft takes any refusal for the end of the replica. A queue that is too long is none: it
+        // is refused on this thread, before the entries are taken in, and offered again.
+        while self.is_overloaded(entries.clone(), &callback) {
+            tokio::time::sleep(OVERLOAD_PAUSE).await;
+        }
         Ok(())
     }
 

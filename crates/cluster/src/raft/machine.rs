@@ -164,7 +164,7 @@ impl Machine {
         }
     }
 
-    /// The index from which the log must be fed again: everything up to it is in state and events.
+    /// The index after which the event log must be fed again: everything up to it is in state and events.
     /// `purged` is where the journal begins; what is below it was durable in both.
     pub(crate) fn fed_upto(&self, purged: Option<u64>) -> Option<u64> {
         let applied = self.applied()?.index;

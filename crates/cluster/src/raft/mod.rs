@@ -11,8 +11,6 @@ pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
-#[cfg(test)]
-mod suite;
 
 use std::fmt;
 

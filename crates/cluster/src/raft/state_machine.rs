@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use dunlin_model::id::{GroupReplica, LogPosition};
+use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::port::{StoreError, WriteBatch};
 use dunlin_storage::journal::ReplicaLog;
 use futures_util::{Stream, TryStreamExt};
@@ -75,16 +76,36 @@ impl StateMachine {
         machine.store().write(batch)
     }
 
-    fn position_fed(&self, machine: &Machine) -> Option<LogPosition> {
-        let state = self.log.state();
-        let index = machine.fed_upto(state.purged.map(|at| at.index))?;
-        let applied = machine.applied()?;
-        if applied.index == index {
-            return Some(applied);
+    /// Feeds the event log what it lost with its open block, from the journal, up to where the state is.
+    /// Must be done before openraft looks. It would take the state's position for that of a snapshot newer
+    /// than what is applied, and install the half-fed replica over itself, without its notes on what
+    /// was fenced.
+    pub(crate) async fn refill(&self) -> Result<(), io::Error> {
+        let mut machine = self.machine.lock().await;
+        let purged = self.log.state().purged.map(|at| at.index);
+        let (Some(fed), Some(applied)) = (machine.fed_upto(purged), machine.applied()) else {
+            return Ok(());
+        };
+        let mut next = fed + 1;
+        while next <= applied.index {
+            let entries = self
+                .log
+                .read(next, applied.index + 1, READ_BYTES_MAX)
+                .map_err(io::Error::other)?;
+            if entries.is_empty() {
+                return Err(io::Error::other(format!("entry {next} is applied and not in the journal")));
+            }
+            for entry in entries {
+                next = entry.position.index + 1;
+                let position = entry.position;
+                let entry = body::from_bytes(position, entry.body).map_err(io::Error::other)?;
+                // The state has all of them; only those with data concern the event log.
+                if matches!(entry.payload, EntryPayload::Normal(_)) {
+                    self.apply_one(&mut machine, position, &entry.payload)?;
+                }
+            }
         }
-        self.log
-            .position_at(index)
-            .or(state.purged.filter(|at| at.index == index))
+        Ok(())
     }
 
     async fn wait_durable(&self, index: u64) -> Result<(), io::Error> {
@@ -125,7 +146,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let machine = self.machine.lock().await;
         let membership = Self::membership(&machine).map_err(io::Error::other)?;
-        Ok((self.position_fed(&machine).map(convert::log_id), membership))
+        Ok((machine.applied().map(convert::log_id), membership))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
