@@ -93,7 +93,9 @@ impl StateMachine {
                 .read(next, applied.index + 1, READ_BYTES_MAX)
                 .map_err(io::Error::other)?;
             if entries.is_empty() {
-                return Err(io::Error::other(format!("entry {next} is applied and not in the journal")));
+                return Err(io::Error::other(format!(
+                    "entry {next} is applied and not in the journal"
+                )));
             }
             for entry in entries {
                 next = entry.position.index + 1;
