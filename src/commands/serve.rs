@@ -4,16 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dunlin_node::NodeConfig;
 
 use super::Format;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RoleName {
-    Shard,
-    Gateway,
-}
 
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -56,9 +50,6 @@ pub(crate) struct Serve {
     /// Shard nodes that form a new cluster together [default: 1]
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
-    /// What the node does, comma separated [default: shard,gateway]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    roles: Option<Vec<RoleName>>,
     /// Shards of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     shards: Option<u32>,
@@ -117,20 +108,6 @@ impl Serve {
         set(&mut config.shard_count, self.shards);
         set(&mut config.checkpoint_s, self.checkpoint);
         set(&mut config.workers, self.workers);
-        set(
-            &mut config.roles,
-            self.roles
-                .map(|roles| roles.into_iter().map(Into::into).collect()),
-        );
         Ok((config, self.output))
-    }
-}
-
-impl From<RoleName> for dunlin_node::config::Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Shard => Self::Shard,
-            RoleName::Gateway => Self::Gateway,
-        }
     }
 }

@@ -28,7 +28,7 @@ const BALANCE_EVERY: Duration = Duration::from_millis(1_000);
 /// Log entries that stay after a checkpoint, so that a follower that was away for a moment is
 /// filled from the log and not with a snapshot.
 const ENTRIES_KEPT: u64 = 20_000;
-/// Entries that stay when the journal fills up.
+/// Entries that stay when the journal fills up, unless they are what fills it.
 const ENTRIES_KEPT_MIN: u64 = 64;
 /// Between two looks at how full the journal is.
 const PRESSURE_EVERY: Duration = Duration::from_millis(500);
@@ -159,8 +159,18 @@ async fn checkpoint(shared: Arc<Shared>) {
             continue;
         }
         last = tokio::time::Instant::now();
-        let keep = if pressed { ENTRIES_KEPT_MIN } else { ENTRIES_KEPT };
+        let pins = if pressed {
+            shared.pins_of_journal()
+        } else {
+            Vec::new()
+        };
         for group in shared.groups() {
+            // A few entries of a quiet group would hold the first segment, and with it all after it, for ever.
+            let keep = match pressed {
+                false => ENTRIES_KEPT,
+                true if pins.contains(&group.id()) => 0,
+                true => ENTRIES_KEPT_MIN,
+            };
             if let Err(error) = checkpoint_group(&group, keep, pressed).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }

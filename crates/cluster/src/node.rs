@@ -240,6 +240,16 @@ impl Shared {
         latest.map(|(_, node)| node)
     }
 
+    /// The replicas that keep more than half of the journal's segments from being used again.
+    pub(crate) fn pins_of_journal(&self) -> Vec<GroupReplica> {
+        let half = self.config.journal_segments_max / 2;
+        let pinning = self.journal.pinning().into_iter();
+        pinning
+            .filter(|(_, segments)| *segments > half)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// Whether the journal should be freed before its time.
     pub(crate) fn journal_is_half_full(&self) -> bool {
         self.journal.stats().segments_in_use > self.config.journal_segments_max / 2

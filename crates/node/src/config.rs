@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use dunlin_cluster::Timing;
-pub use dunlin_model::directory::Role;
+use dunlin_model::directory::Role;
 use dunlin_model::limits::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX};
 use serde::Deserialize;
 

@@ -203,6 +203,8 @@ impl Collected {
                 last = run.index;
                 events.append(run)?;
             }
+            // The journal here never had these entries: what stayed in the open block could not be fed again.
+            events.seal()?;
             events.checkpoint(last)?;
         }
         let mut pairs = self.pairs.into_iter().map(Ok);
