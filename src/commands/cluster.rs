@@ -1,15 +1,19 @@
-//! `dunlin cluster`: how the nodes and their groups are.
+//! `dunlin cluster`: how the nodes and their groups are, and what they shall be.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dunlin_cluster::admin::{AdminRequest, ClusterStatus, GroupLine};
+use dunlin_cluster::admin::{AdminRequest, Changed, ClusterStatus, GroupLine};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::hub::{Call, Hub, HubArgs, HubError};
 use super::table::Table;
 use super::{CommandResult, Format, progress, say};
+
+/// Between two looks at how far a change has got.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 #[derive(Args)]
 pub(crate) struct Cluster {
@@ -27,24 +31,131 @@ enum Action {
         #[arg(long)]
         groups: bool,
     },
+    /// Move everything off a node, so that it can be removed
+    Drain {
+        /// The node's id, or enough of the beginning
+        node: String,
+        /// Even if groups are left with fewer replicas than they should have
+        #[arg(long)]
+        force: bool,
+        /// Do not wait until the node is empty
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a draining node take replicas again
+    Undrain {
+        /// The node's id, or enough of the beginning
+        node: String,
+    },
+    /// Take an empty or dead node out for good
+    Remove {
+        /// The node's id, or enough of the beginning
+        node: String,
+    },
+    /// How many replicas each group should have: 1, 3, 5 or 7
+    SetReplication {
+        /// Replicas
+        replicas: u32,
+        /// Do not wait until every group has them
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 impl Cluster {
     pub(crate) async fn run(self) -> CommandResult {
-        let Action::Status { groups } = self.action;
         let hub = Hub::find(&self.hub)?;
-        let request = serde_json::to_value(AdminRequest::Status).unwrap_or(json!({ "op": "status" }));
-        let call = Call::new(Method::POST, &["cluster", "admin"]).json(request);
-        let answer: Value = progress::waiting("asking every node", hub.call_json(&call)).await?;
-        match self.hub.output {
-            Format::Json => say(answer)?,
-            Format::Text => {
-                let status: ClusterStatus =
-                    serde_json::from_value(answer).map_err(|error| HubError::Answer(error.to_string()))?;
-                say(text(&status, groups))?;
+        let format = self.hub.output;
+        match self.action {
+            Action::Status { groups } => {
+                let answer = progress::waiting("asking every node", ask(&hub, &AdminRequest::Status)).await?;
+                match format {
+                    Format::Json => say(answer)?,
+                    Format::Text => say(text(&read(answer)?, groups))?,
+                }
+            }
+            Action::Drain { node, force, no_wait } => {
+                let changed: Changed = read(ask(&hub, &AdminRequest::Drain { node, force }).await?)?;
+                let node = changed.node.clone().unwrap_or_default();
+                if !no_wait {
+                    let is_empty = |status: &ClusterStatus| {
+                        let left = status.nodes.iter().find(|line| line.node == node);
+                        left.is_none_or(|line| line.replicas == 0)
+                    };
+                    wait_for(&hub, "moving replicas to other nodes", is_empty).await?;
+                }
+                let done = if no_wait { "is draining" } else { "is empty" };
+                said(format, &changed, &format!("Node {node} {done}."))?;
+            }
+            Action::Undrain { node } => {
+                let changed: Changed = read(ask(&hub, &AdminRequest::Undrain { node }).await?)?;
+                let node = changed.node.clone().unwrap_or_default();
+                said(format, &changed, &format!("Node {node} takes replicas again."))?;
+            }
+            Action::Remove { node } => {
+                let changed: Changed = read(ask(&hub, &AdminRequest::Remove { node }).await?)?;
+                let node = changed.node.clone().unwrap_or_default();
+                let text =
+                    format!("Node {node} is no node of this cluster any more; its id never comes back.");
+                said(format, &changed, &text)?;
+            }
+            Action::SetReplication { replicas, no_wait } => {
+                let request = AdminRequest::SetReplication { replicas };
+                let changed: Changed = read(ask(&hub, &request).await?)?;
+                let status: ClusterStatus = read(ask(&hub, &AdminRequest::Status).await?)?;
+                let hosts = status.nodes.iter().filter(|node| node.takes_replicas()).count();
+                if hosts < replicas as usize {
+                    let text = format!(
+                        "Each group shall have {replicas} replicas. There are {hosts} shard nodes; the rest comes when more nodes join."
+                    );
+                    said(format, &changed, &text)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                if !no_wait {
+                    let has_all = |status: &ClusterStatus| {
+                        let settled =
+                            |group: &GroupLine| !group.moving && group.replicas.0 == group.replicas.1;
+                        status.replication_factor == replicas && status.groups.iter().all(settled)
+                    };
+                    wait_for(&hub, "changing the members of every group", has_all).await?;
+                }
+                said(format, &changed, &format!("Each group has {replicas} replicas."))?;
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn ask(hub: &Hub, request: &AdminRequest) -> Result<Value, HubError> {
+    let request = serde_json::to_value(request).map_err(|error| HubError::Answer(error.to_string()))?;
+    let call = Call::new(Method::POST, &["cluster", "admin"]).json(request);
+    hub.call_json(&call).await
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, HubError> {
+    serde_json::from_value(answer).map_err(|error| HubError::Answer(error.to_string()))
+}
+
+/// Asks how the cluster is until `is_done`. Ends with Ctrl-C; the cluster goes on by itself.
+async fn wait_for(hub: &Hub, what: &str, is_done: impl Fn(&ClusterStatus) -> bool) -> Result<(), HubError> {
+    let waiting = async {
+        loop {
+            // A node that is just changing leaders may not answer; it will.
+            if let Ok(answer) = ask(hub, &AdminRequest::Status).await
+                && is_done(&read(answer)?)
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    progress::waiting(what, waiting).await
+}
+
+fn said(format: Format, changed: &Changed, text: &str) -> std::io::Result<()> {
+    match format {
+        Format::Json => say(serde_json::to_value(changed).unwrap_or_default()),
+        Format::Text => say(text),
     }
 }
 
@@ -73,8 +184,9 @@ fn text(status: &ClusterStatus, all_groups: bool) -> String {
         "Cluster {} is {}: {} shards, each on up to {} nodes.\n\n{nodes}",
         status.cluster_id, status.health, status.shards, status.replication_factor
     );
-    let lacks =
-        |group: &&GroupLine| all_groups || group.leader.is_none() || group.replicas.1 < group.replicas.0;
+    let lacks = |group: &&GroupLine| {
+        all_groups || group.moving || group.leader.is_none() || group.replicas.1 < group.replicas.0
+    };
     let listed: Vec<&GroupLine> = status.groups.iter().filter(lacks).collect();
     if !listed.is_empty() {
         let mut groups = Table::new(["GROUP", "LEADER", "TERM", "REPLICAS", "APPLIED"]);
@@ -87,7 +199,10 @@ fn text(status: &ClusterStatus, all_groups: bool) -> String {
                 name,
                 group.leader.clone().unwrap_or_else(|| "none".to_owned()),
                 group.term.to_string(),
-                format!("{} of {}", group.replicas.1, group.replicas.0),
+                match group.moving {
+                    true => format!("{} of {}, moving", group.replicas.1, group.replicas.0),
+                    false => format!("{} of {}", group.replicas.1, group.replicas.0),
+                },
                 group.applied.to_string(),
             ]);
         }
@@ -107,6 +222,7 @@ mod tests {
             leader: leader.map(str::to_owned),
             term: 1,
             replicas: (3, answered),
+            moving: false,
             applied: 9,
         };
         let status = ClusterStatus {

@@ -45,7 +45,7 @@ enum Command {
     Device(device::Device),
     /// Print events as they commit
     Monitor(monitor::Monitor),
-    /// See how the cluster is
+    /// See how the cluster is, and change its nodes and replicas
     Cluster(cluster::Cluster),
     /// Ask every node whether it serves; exit code 0 if all do, 1 if not
     Health(health::Health),
@@ -179,6 +179,8 @@ mod tests {
             "dunlin monitor --shard 3 --from 17 -o json",
             "dunlin monitor --from beginning --device dev-1 --count 5",
             "dunlin cluster status",
+            "dunlin cluster drain 0af3 --force",
+            "dunlin cluster set-replication 3",
             "dunlin health --connection-string HostName=h;SharedAccessKeyName=n;SharedAccessKey=k --ca ca.pem",
             "dunlin cert show",
             "dunlin completions bash",

@@ -53,6 +53,9 @@ pub(crate) struct Serve {
     /// Shards of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     shards: Option<u32>,
+    /// Seconds of a node's silence after which its replicas are made anew on others [default: 300]
+    #[arg(long, value_name = "S")]
+    replace_after: Option<u64>,
     /// Seconds between checkpoints [default: 10]
     #[arg(long, value_name = "S")]
     checkpoint: Option<u64>,
@@ -106,6 +109,7 @@ impl Serve {
         set(&mut config.seeds, self.seeds);
         set(&mut config.expect, self.expect);
         set(&mut config.shard_count, self.shards);
+        set(&mut config.replace_after_s, self.replace_after);
         set(&mut config.checkpoint_s, self.checkpoint);
         set(&mut config.workers, self.workers);
         Ok((config, self.output))

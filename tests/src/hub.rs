@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use dunlin_gateway::client::{ConnectOptions, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
-use dunlin_node::ready::Ready;
+use dunlin_node::ready::{Ready, ReadyNode};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -79,6 +79,14 @@ impl Door {
     }
 }
 
+fn door(node: &ReadyNode, tls: &Arc<rustls::ClientConfig>) -> Door {
+    Door {
+        mqtts: node.mqtts.clone(),
+        https: node.https.clone(),
+        tls: tls.clone(),
+    }
+}
+
 /// A hub that is ready, with an HTTPS client that trusts it.
 #[derive(Clone)]
 pub struct Hub {
@@ -99,15 +107,20 @@ impl Hub {
             .no_proxy()
             .build()
             .expect("an HTTPS client");
-        let doors = ready.nodes.iter().map(|node| Door {
-            mqtts: node.mqtts.clone(),
-            https: node.https.clone(),
-            tls: tls.clone(),
-        });
+        let doors = ready.nodes.iter().map(|node| door(node, &tls));
         Hub {
             http,
             doors: doors.collect(),
             token: ready.admin_token.clone(),
+        }
+    }
+
+    /// The hub through these nodes only.
+    pub fn through<'a>(&self, nodes: impl IntoIterator<Item = &'a ReadyNode>) -> Hub {
+        let tls = &self.doors[0].tls;
+        Hub {
+            doors: nodes.into_iter().map(|node| door(node, tls)).collect(),
+            ..self.clone()
         }
     }
 

@@ -3,5 +3,6 @@
 mod clients;
 mod cluster;
 mod house;
+mod members;
 mod power;
 mod single;

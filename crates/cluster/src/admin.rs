@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::directory::{NodeState, Role};
-use dunlin_model::id::{GroupId, NodeId};
+use dunlin_model::directory::{
+    Directory, DirectoryCommand, GroupEntry, NodeState, ReplicaEntry, Role, placement,
+};
+use dunlin_model::id::{GroupId, NodeId, ReplicaId};
 use dunlin_model::port::QueryError;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use crate::changes::ChangeError;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::transport::Lane;
@@ -24,6 +28,39 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(1_000);
 pub enum AdminRequest {
     /// How the cluster is: [`ClusterStatus`].
     Status,
+    /// Move everything off a node, so that it can be removed.
+    Drain {
+        /// Its id, or enough of the beginning.
+        node: String,
+        /// Even if groups are left with fewer replicas than they should have.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Let a node that was draining take replicas again.
+    Undrain {
+        /// Its id, or enough of the beginning.
+        node: String,
+    },
+    /// Take a node out for good: one that is empty, or dead.
+    Remove {
+        /// Its id, or enough of the beginning.
+        node: String,
+    },
+    /// How many replicas each group should have.
+    SetReplication {
+        /// 1, 3, 5 or 7.
+        replicas: u32,
+    },
+}
+
+/// The answer to a request that changed something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The node that it was about, if it was about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Version of the directory when it was done.
+    pub directory_version: u64,
 }
 
 /// How one node is, as it says itself.
@@ -31,8 +68,21 @@ pub enum AdminRequest {
 pub struct NodeStatus {
     /// Its replicas.
     pub groups: BTreeMap<u32, GroupStatus>,
+    /// Replicas that it refuses to serve.
+    pub damaged: Vec<DamagedReplica>,
     /// Its process.
     pub pid: u32,
+}
+
+/// A replica that a node refuses to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedReplica {
+    /// Its group.
+    pub group: u32,
+    /// Its replica id.
+    pub replica: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// How one replica is.
@@ -69,6 +119,16 @@ pub struct NodeLine {
     pub replicas: u32,
     /// Its process, if it answered.
     pub pid: Option<u32>,
+    /// Replicas that it refuses to serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedReplica>,
+}
+
+impl NodeLine {
+    /// Whether replicas may be placed on it.
+    pub fn takes_replicas(&self) -> bool {
+        self.state == NodeState::Active && self.roles.contains(&Role::Shard)
+    }
 }
 
 /// A group in [`ClusterStatus`].
@@ -82,6 +142,8 @@ pub struct GroupLine {
     pub term: u64,
     /// Replicas that should be there and those that answered.
     pub replicas: (u32, u32),
+    /// Whether its members are changing.
+    pub moving: bool,
     /// Last applied entry at the leader.
     pub applied: u64,
 }
@@ -97,7 +159,8 @@ pub struct ClusterStatus {
     pub shards: u32,
     /// Replicas that each group should have.
     pub replication_factor: u32,
-    /// `healthy`, `degraded` (a replica is missing) or `unavailable` (a group has no leader).
+    /// `healthy`, `moving` (members change), `degraded` (a group has fewer replicas than it should) or
+    /// `unavailable` (a group has no leader).
     pub health: String,
     /// The nodes.
     pub nodes: Vec<NodeLine>,
@@ -110,30 +173,101 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
     let request: AdminRequest = serde_json::from_slice(&request)
         .map_err(|error| QueryError::Store(format!("read request: {error}")))?;
     match request {
-        AdminRequest::Status => {
-            let status = status(&shared).await;
-            Ok(serde_json::to_vec(&status).expect("status is plain data").into())
+        AdminRequest::Status => answer(&status(&shared).await),
+        AdminRequest::Drain { node, force } => {
+            let directory = shared.view.get();
+            let node = find_node(&directory, &node)?;
+            if let Some(reason) = placement::drain_leaves_too_few(&directory, node).filter(|_| !force) {
+                return Err(QueryError::Refused(reason));
+            }
+            set_state(&shared, node, NodeState::Draining).await
         }
+        AdminRequest::Undrain { node } => {
+            let node = find_node(&shared.view.get(), &node)?;
+            set_state(&shared, node, NodeState::Active).await
+        }
+        AdminRequest::Remove { node } => {
+            let directory = shared.view.get();
+            let node = find_node(&directory, &node)?;
+            let is_alive = shared.ask_statuses(&directory).await.contains_key(&node);
+            if is_alive && !placement::is_empty(&directory, node) {
+                let reason = format!("node {node} is alive and has replicas: drain it first");
+                return Err(QueryError::Refused(reason));
+            }
+            set_state(&shared, node, NodeState::Removed).await
+        }
+        AdminRequest::SetReplication { replicas } => {
+            change(&shared, DirectoryCommand::SetReplication(replicas), None).await
+        }
+    }
+}
+
+fn answer(answer: &impl Serialize) -> Result<Bytes, QueryError> {
+    Ok(serde_json::to_vec(answer).expect("answers are plain data").into())
+}
+
+/// The one node whose id begins with `text`, removed ones left out.
+fn find_node(directory: &Directory, text: &str) -> Result<NodeId, QueryError> {
+    let text = text.to_ascii_lowercase();
+    let mut found = directory
+        .nodes
+        .keys()
+        .filter(|node| placement::is_member(directory, **node) && node.to_string().starts_with(&text));
+    match (found.next(), found.next()) {
+        (Some(node), None) if !text.is_empty() => Ok(*node),
+        (Some(_), _) => Err(QueryError::Refused(format!("several nodes begin with '{text}'"))),
+        (None, _) => Err(QueryError::Refused(format!("there is no node '{text}'"))),
+    }
+}
+
+async fn set_state(shared: &Shared, node: NodeId, state: NodeState) -> Result<Bytes, QueryError> {
+    change(shared, DirectoryCommand::NodeState { node, state }, Some(node)).await
+}
+
+async fn change(
+    shared: &Shared,
+    command: DirectoryCommand,
+    node: Option<NodeId>,
+) -> Result<Bytes, QueryError> {
+    match shared.change_directory(command).await {
+        Ok(_) => answer(&Changed {
+            node: node.map(|node| node.to_string()),
+            directory_version: shared.view.get().version,
+        }),
+        Err(ChangeError::Refused(refusal)) => Err(QueryError::Refused(refusal.to_string())),
+        Err(ChangeError::Unavailable) => Err(QueryError::CutOff),
+    }
+}
+
+impl Shared {
+    /// How every node is that answers.
+    pub(crate) async fn ask_statuses(&self, directory: &Directory) -> BTreeMap<NodeId, NodeStatus> {
+        let ask = |node: NodeId| async move {
+            if node == self.node {
+                return Some((node, self.status()));
+            }
+            let answer = self
+                .peers
+                .call(node, Lane::Control, Request::Status, STATUS_TIMEOUT)
+                .await;
+            match answer {
+                Ok((Response::Status(status), _)) => Some((node, *status)),
+                _ => None,
+            }
+        };
+        let members = directory
+            .nodes
+            .iter()
+            .filter(|(_, entry)| entry.state != NodeState::Removed);
+        let answers = join_all(members.map(|(node, _)| ask(*node))).await;
+        answers.into_iter().flatten().collect()
     }
 }
 
 async fn status(shared: &Arc<Shared>) -> ClusterStatus {
     let directory = shared.view.get();
     let addresses: BTreeMap<NodeId, String> = shared.peers.known().into_iter().collect();
-    let mut answers: BTreeMap<NodeId, NodeStatus> = BTreeMap::new();
-    for node in directory.nodes.keys() {
-        if *node == shared.node {
-            answers.insert(*node, shared.status());
-            continue;
-        }
-        let answer = shared
-            .peers
-            .call(*node, Lane::Control, Request::Status, STATUS_TIMEOUT)
-            .await;
-        if let Ok((Response::Status(status), _)) = answer {
-            answers.insert(*node, *status);
-        }
-    }
+    let answers = shared.ask_statuses(&directory).await;
     let nodes = directory
         .nodes
         .iter()
@@ -151,6 +285,7 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
                 }),
                 replicas: answer.map_or(0, |status| status.groups.len() as u32),
                 pid: answer.map(|status| status.pid),
+                damaged: answer.map(|status| status.damaged.clone()).unwrap_or_default(),
             }
         })
         .collect();
@@ -163,6 +298,8 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
         "unavailable"
     } else if groups.iter().any(|group| group.replicas.0 > group.replicas.1) {
         "degraded"
+    } else if groups.iter().any(|group| group.moving) {
+        "moving"
     } else {
         "healthy"
     };
@@ -177,30 +314,32 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
     }
 }
 
-fn group_line(
-    group: GroupId,
-    directory: &dunlin_model::directory::Directory,
-    answers: &BTreeMap<NodeId, NodeStatus>,
-) -> GroupLine {
+fn group_line(group: GroupId, directory: &Directory, answers: &BTreeMap<NodeId, NodeStatus>) -> GroupLine {
     // A deposed leader that has not heard yet shows a lower term.
     let leader = answers
         .iter()
         .filter_map(|(node, status)| Some((node, status.groups.get(&group.0)?)))
         .filter(|(_, status)| status.leads)
         .max_by_key(|(_, status)| status.term);
-    let answered = answers
-        .values()
-        .filter(|status| status.groups.contains_key(&group.0))
-        .count() as u32;
-    let wanted = directory
-        .groups
-        .get(&group)
-        .map_or(0, |entry| entry.replicas.len()) as u32;
+    let entry = directory.groups.get(&group);
+    let runs = |(id, replica): (&ReplicaId, &ReplicaEntry)| {
+        let status = answers.get(&replica.node)?.groups.get(&group.0)?;
+        (status.replica == id.0).then_some(())
+    };
+    let replicas = entry.iter().flat_map(|entry| &entry.replicas);
+    let answered = replicas.filter_map(runs).count() as u32;
+    // Of a replica and the one that takes its place, one is enough.
+    let staying = entry.map_or(0, |entry| entry.staying().count());
+    let wanted = match group {
+        GroupId::DIRECTORY => staying,
+        _ => staying.max(directory.replication_factor as usize),
+    } as u32;
     GroupLine {
         group: group.0,
         leader: leader.map(|(node, _)| node.to_string()),
         term: leader.map_or(0, |(_, status)| status.term),
         replicas: (wanted, answered),
+        moving: directory.groups.get(&group).is_some_and(GroupEntry::is_moving),
         applied: leader.map_or(0, |(_, status)| status.applied),
     }
 }

@@ -102,6 +102,8 @@ pub struct ClusterConfig {
     pub replication_factor: u32,
     /// Times.
     pub timing: Timing,
+    /// Silence of a node after which its replicas are made anew on others.
+    pub replace_after: Duration,
     /// How often state and events are made durable and the journal is freed.
     pub checkpoint_every: Duration,
     /// Segments that the journal may have; above half of them checkpoints come out of turn.

@@ -27,6 +27,11 @@ impl Detector {
         self.heard.lock().expect("no panic holds it").insert(node, now_ms);
     }
 
+    /// When `node` was last heard (monotonic milliseconds), if ever.
+    pub(crate) fn last_heard(&self, node: NodeId) -> Option<u64> {
+        self.heard.lock().expect("no panic holds it").get(&node).copied()
+    }
+
     /// Whether `node` was heard once and has been silent for too long.
     pub(crate) fn suspects(&self, node: NodeId, now_ms: u64) -> bool {
         let heard = self.heard.lock().expect("no panic holds it");

@@ -18,7 +18,8 @@ pub(crate) const FRESH_GRACE_MS: u64 = 1_000;
 /// The directory as this node sees it.
 pub(crate) struct DirectoryView {
     current: ArcSwap<Directory>,
-    version: watch::Sender<u64>,
+    /// Rank of the copy, see [`Directory::rank`].
+    rank: watch::Sender<(u64, u64)>,
     fresh_until_ms: AtomicU64,
 }
 
@@ -26,7 +27,7 @@ impl DirectoryView {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             current: ArcSwap::from_pointee(Directory::default()),
-            version: watch::Sender::new(0),
+            rank: watch::Sender::new((0, 0)),
             fresh_until_ms: AtomicU64::new(0),
         })
     }
@@ -38,11 +39,11 @@ impl DirectoryView {
 
     /// Takes `directory` over if it is newer.
     pub(crate) fn offer(&self, directory: &Directory) {
-        self.version.send_if_modified(|version| {
-            if directory.version <= *version {
+        self.rank.send_if_modified(|rank| {
+            if directory.rank() <= *rank {
                 return false;
             }
-            *version = directory.version;
+            *rank = directory.rank();
             self.current.store(Arc::new(directory.clone()));
             true
         });
@@ -53,15 +54,20 @@ impl DirectoryView {
         self.current.load()
     }
 
-    /// Changes of the version.
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    /// Changes of the copy.
+    pub(crate) fn watch(&self) -> watch::Receiver<(u64, u64)> {
+        self.rank.subscribe()
     }
 
     /// A confirmed leader vouched for this copy at `asked_ms` (monotonic), before it answered.
     pub(crate) fn confirm(&self, asked_ms: u64) {
         self.fresh_until_ms
             .fetch_max(asked_ms + FRESH_MS, Ordering::Relaxed);
+    }
+
+    /// Whether this copy was the latest a moment ago: nothing is taken apart on an older one.
+    pub(crate) fn is_current(&self, now_ms: u64) -> bool {
+        now_ms <= self.fresh_until_ms.load(Ordering::Relaxed)
     }
 
     /// Whether a gateway may admit on this copy at `now_ms`.

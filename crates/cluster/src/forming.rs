@@ -2,7 +2,8 @@
 //!
 //! Forming takes two phases with a durable promise. A node promises itself to one set of founders
 //! and to no other, for ever; the founder with the smallest id lays the cluster out when all have
-//! promised. A node that belongs to a cluster never forms. Addresses are told from node to node
+//! promised. A node that belongs to a cluster never forms; one that meets a cluster asks a member to
+//! be let in, and its certificate is what entitles it to that. Addresses are told from node to node
 //! and are no part of what is agreed on.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64_keys::draw_policies;
-use dunlin_model::directory::{Directory, NodeEntry, NodeState, Role};
+use dunlin_model::directory::{Directory, DirectoryCommand, NodeEntry, NodeState, Role};
 use dunlin_model::id::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ use crate::transport::Lane;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a peer may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long a member may take to have a node let in.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Where the promise stands in the data directory.
 const PROMISE_FILE: &str = "promise.json";
 /// Where the last seen directory and addresses stand.
@@ -42,6 +45,8 @@ pub(crate) struct Remembered {
 pub(crate) struct Forming {
     /// Shard nodes without a cluster that were seen.
     seen: Mutex<BTreeMap<NodeId, Hello>>,
+    /// Who answered at which address of a seed, so that it need not be dialled again while it lives.
+    found: Mutex<BTreeMap<SocketAddr, NodeId>>,
 }
 
 /// Why a cluster cannot be remembered.
@@ -79,6 +84,7 @@ impl Forming {
             address: shared.address.clone(),
             roles: shared.config.roles.clone(),
             cluster_id: shared.view.get().cluster_id.clone(),
+            rank: shared.view.get().rank(),
             peers: shared.peers.known(),
         }
     }
@@ -164,7 +170,7 @@ impl Forming {
         let mut member = None;
         let hello = Self::hello(shared);
         for address in resolve(&shared.config.seeds).await {
-            if address == shared.peers.local_address() {
+            if address == shared.peers.local_address() || self.is_known(shared, address) {
                 continue;
             }
             let answer = shared
@@ -172,9 +178,15 @@ impl Forming {
                 .call_address(address, Request::Hello(hello.clone()), ANSWER_TIMEOUT)
                 .await;
             match answer {
-                Ok((node, Response::Hello(answer))) if node != shared.node => {
-                    member = member.or((!answer.cluster_id.is_empty()).then_some(node));
-                    self.note(shared, answer);
+                Ok((node, Response::Hello(answer))) => {
+                    self.found
+                        .lock()
+                        .expect("no panic holds it")
+                        .insert(address, node);
+                    if node != shared.node {
+                        member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                        self.note(shared, answer);
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "a seed does not answer"),
@@ -182,36 +194,92 @@ impl Forming {
         }
         for (node, _) in shared.peers.known() {
             let asked = Request::Hello(hello.clone());
-            if let Ok((Response::Hello(answer), _)) = shared
+            let answer = shared
                 .peers
                 .call(node, Lane::Control, asked, ANSWER_TIMEOUT)
-                .await
-            {
+                .await;
+            if let Ok((Response::Hello(answer), _)) = answer {
                 member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                let is_ahead = answer.rank > shared.view.get().rank();
                 self.note(shared, answer);
+                if is_ahead && shared.view.get().is_formed() {
+                    self.catch_up(shared, node).await;
+                }
             }
         }
         member
     }
 
-    /// Takes over the directory of the cluster that `member` belongs to, if this node is in it.
+    /// Whether the node that answered at `address` is in touch, or is this one.
+    fn is_known(&self, shared: &Shared, address: SocketAddr) -> bool {
+        let found = self
+            .found
+            .lock()
+            .expect("no panic holds it")
+            .get(&address)
+            .copied();
+        found.is_some_and(|node| {
+            node == shared.node || shared.detector.is_alive(node, shared.clock.monotonic_ms())
+        })
+    }
+
+    /// Takes over the copy of a peer that is ahead: the directory may have moved from all the nodes on
+    /// which this one would look for it.
+    async fn catch_up(&self, shared: &Arc<Shared>, peer: NodeId) {
+        if let Some(directory) = ask_directory(shared, peer).await
+            && directory.cluster_id == shared.view.get().cluster_id
+        {
+            shared.view.offer(&directory);
+        }
+    }
+
+    /// Takes over the directory of the cluster that `member` belongs to; asks to be let in if this node
+    /// is not in it.
     async fn adopt(&self, shared: &Arc<Shared>, member: NodeId) {
-        let asked = Request::Directory { known: 0 };
+        let Some(directory) = ask_directory(shared, member).await else {
+            return;
+        };
+        if directory.nodes.contains_key(&shared.node) {
+            shared.join(directory).await;
+            return;
+        }
+        let roles = shared.config.roles.clone();
         let answer = shared
             .peers
-            .call(member, Lane::Control, asked, ANSWER_TIMEOUT)
+            .call(member, Lane::Control, Request::Join { roles }, JOIN_TIMEOUT)
             .await;
-        if let Ok((
-            Response::Directory {
-                newer: Some(directory),
-                ..
-            },
-            _,
-        )) = answer
-            && directory.nodes.contains_key(&shared.node)
-        {
-            shared.join(*directory).await;
+        match answer {
+            Ok((Response::Joined(Ok(())), _)) => {
+                tracing::info!(cluster = directory.cluster_id, "let into the cluster");
+            }
+            Ok((Response::Joined(Err(reason)), _)) => {
+                tracing::warn!(reason, "not let into the cluster");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a member does not answer"),
         }
+    }
+
+    /// `node` wants to be a node of this cluster.
+    pub(crate) async fn on_join(
+        &self,
+        shared: &Arc<Shared>,
+        node: NodeId,
+        roles: Vec<Role>,
+    ) -> Result<(), String> {
+        let known = shared
+            .view
+            .get()
+            .nodes
+            .get(&node)
+            .map(|entry| entry.roles.clone());
+        if known.as_ref() == Some(&roles) {
+            return Ok(());
+        }
+        let put = DirectoryCommand::NodePut { node, roles };
+        let changed = shared.change_directory(put).await;
+        tracing::info!(target: "audit", action = "node.join", %node, ok = changed.is_ok());
+        changed.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Founds the cluster, if enough founders are there, this is the one to do it, and all promise.
@@ -270,7 +338,25 @@ impl Forming {
     }
 }
 
+async fn ask_directory(shared: &Shared, peer: NodeId) -> Option<Directory> {
+    let known = shared.view.get().rank();
+    let asked = Request::Directory { known };
+    let answer = shared
+        .peers
+        .call(peer, Lane::Control, asked, ANSWER_TIMEOUT)
+        .await;
+    match answer {
+        Ok((Response::Directory { newer, .. }, _)) => newer.map(|directory| *directory),
+        _ => None,
+    }
+}
+
 fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory {
+    // One node alone keeps one replica, and more only when it is told to.
+    let replication_factor = match founders.len() {
+        1 => 1,
+        _ => shared.config.replication_factor,
+    };
     let nodes = founders
         .into_iter()
         .map(|(node, roles)| {
@@ -283,7 +369,7 @@ fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory 
             )
         })
         .collect();
-    let shape = (shared.config.shard_count, shared.config.replication_factor);
+    let shape = (shared.config.shard_count, replication_factor);
     Directory::lay_out(
         format!("{:032x}", rand::random::<u128>()),
         nodes,

@@ -4,6 +4,7 @@
 //! begins and ceases to lead; the shard hears of a leadership only when the first entry of its term
 //! is applied, so that everything committed earlier is in its state.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,13 @@ use dunlin_model::shard::{Batch, Part, read};
 use dunlin_storage::journal::{Journal, ReplicaLog};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
-use tokio::sync::{Notify, mpsc, oneshot};
+use openraft::{ChangeMembers, ReadPolicy};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
-use crate::messages::WireMembership;
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
@@ -36,6 +36,8 @@ const PROPOSALS_QUEUED_MAX: usize = 64;
 /// How long a read may wait for the proof that this replica still leads.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// Entries that a member may lack and still be taken for caught up; a joint change waits for the rest.
+const CATCH_UP_LAG_MAX: u64 = 64;
 /// Journal segments that proposals leave free, for entries of other leaders and for votes.
 const SEGMENTS_RESERVED: usize = 2;
 /// Pause before a replica that could not prove its leadership tries again.
@@ -56,6 +58,8 @@ pub(crate) struct Group {
     journal_segments_max: usize,
     /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
     refused: Arc<Notify>,
+    /// Held while a step in changing the members is taken.
+    stepping: Arc<Mutex<()>>,
 }
 
 /// What a group is seen to do.
@@ -66,6 +70,35 @@ pub(crate) struct GroupSight {
     pub(crate) leads: bool,
     pub(crate) applied: u64,
     pub(crate) last: u64,
+}
+
+/// The members of a group, as its log has them here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// Those whose majority counts; of the later half while two memberships are joined.
+    pub(crate) voters: BTreeSet<ReplicaId>,
+    /// Those that are only filled.
+    pub(crate) learners: BTreeSet<ReplicaId>,
+    /// Voters of the earlier half of a joint membership.
+    former: BTreeSet<ReplicaId>,
+    /// Whether the membership is committed.
+    pub(crate) is_committed: bool,
+    /// Whether it is two that are joined.
+    pub(crate) is_joint: bool,
+    /// Where it stands in the log.
+    pub(crate) index: u64,
+}
+
+impl Members {
+    /// Everyone, whatever their part.
+    pub(crate) fn all(&self) -> BTreeSet<ReplicaId> {
+        let all = self.voters.iter().chain(&self.learners).chain(&self.former);
+        all.copied().collect()
+    }
+}
+
+fn places(nodes: BTreeMap<ReplicaId, NodeId>) -> BTreeMap<u64, Place> {
+    nodes.into_iter().map(|(id, node)| (id.0, Place(node))).collect()
 }
 
 fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
@@ -128,6 +161,7 @@ impl Group {
             journal,
             journal_segments_max,
             refused,
+            stepping: Arc::default(),
         }))
     }
 
@@ -155,15 +189,9 @@ impl Group {
         &self.machine
     }
 
-    /// Makes this replica and `members` the first members of a group that has none. Doing it twice,
-    /// or on several members, is harmless.
-    pub(crate) async fn initialize(&self, members: &WireMembership) {
-        let nodes: std::collections::BTreeMap<u64, Place> = members
-            .nodes
-            .iter()
-            .map(|(id, node)| (*id, Place(*node)))
-            .collect();
-        if let Err(error) = self.raft.initialize(nodes).await {
+    /// Makes `founders`, this replica among them, the first members of a group that has none.
+    pub(crate) async fn initialize(&self, founders: BTreeMap<ReplicaId, NodeId>) {
+        if let Err(error) = self.raft.initialize(places(founders)).await {
             tracing::debug!(replica = %self.id, %error, "group is initialised already");
         }
     }
@@ -196,6 +224,79 @@ impl Group {
     /// The node that leads, as far as this replica knows.
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
         self.sight().leader.and_then(|(_, node)| node)
+    }
+
+    /// Why openraft has given this replica up, if it has: its disk or its state machine failed.
+    pub(crate) fn failed(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    /// Its members, as the last membership in this replica's log says, committed or not.
+    pub(crate) fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let configs = membership.get_joint_config();
+        let ids = |ids: &BTreeSet<u64>| ids.iter().map(|id| ReplicaId(*id)).collect::<BTreeSet<_>>();
+        Members {
+            voters: configs.last().map(ids).unwrap_or_default(),
+            learners: membership.learner_ids().map(ReplicaId).collect(),
+            former: configs.first().map(ids).unwrap_or_default(),
+            is_committed: metrics.membership_config == metrics.committed_membership_config,
+            is_joint: configs.len() > 1,
+            index: metrics
+                .membership_config
+                .log_id()
+                .as_ref()
+                .map_or(0, |at| at.index),
+        }
+    }
+
+    /// Members that have all but a few entries of this leader's log; none if it does not lead.
+    pub(crate) fn caught_up(&self) -> BTreeSet<ReplicaId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let wanted = metrics
+            .last_log_index
+            .unwrap_or(0)
+            .saturating_sub(CATCH_UP_LAG_MAX);
+        let matched = metrics.replication.iter().flatten();
+        matched
+            .filter(|(_, matched)| matched.as_ref().is_some_and(|at| at.index >= wanted))
+            .map(|(id, _)| ReplicaId(*id))
+            .collect()
+    }
+
+    /// The right to take a step in changing the members, until dropped; `None` while another is taken.
+    pub(crate) fn begin_step(&self) -> Option<OwnedMutexGuard<()>> {
+        self.stepping.clone().try_lock_owned().ok()
+    }
+
+    /// Begins to fill `learners`.
+    pub(crate) async fn add_learners(&self, learners: BTreeMap<ReplicaId, NodeId>) -> Result<(), String> {
+        self.change_members(ChangeMembers::AddNodes(places(learners)), true)
+            .await
+    }
+
+    /// Ceases to fill `learners`.
+    pub(crate) async fn drop_learners(&self, learners: BTreeSet<ReplicaId>) -> Result<(), String> {
+        let ids = learners.into_iter().map(|id| id.0).collect();
+        self.change_members(ChangeMembers::RemoveNodes(ids), true).await
+    }
+
+    /// Makes `voters` the voters, by way of a joint membership. Voters that are left out are no members
+    /// any more.
+    pub(crate) async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), String> {
+        let ids = voters.into_iter().map(|id| id.0).collect();
+        self.change_members(ChangeMembers::ReplaceAllVoters(ids), false)
+            .await
+    }
+
+    async fn change_members(&self, change: ChangeMembers<u64, Place>, retain: bool) -> Result<(), String> {
+        let changed = self.raft.change_membership(change, retain).await;
+        changed.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Campaigns, if the others let go of their leader: asks first, so a live leader is not disturbed.
@@ -424,18 +525,5 @@ impl Replication for Group {
             first_offset,
             next_offset,
         })
-    }
-}
-
-/// The members that the directory lays out for a group.
-pub(crate) fn members(entry: &dunlin_model::directory::GroupEntry) -> WireMembership {
-    let nodes: std::collections::BTreeMap<u64, NodeId> = entry
-        .replicas
-        .iter()
-        .map(|(id, replica)| (id.0, replica.node))
-        .collect();
-    WireMembership {
-        configs: vec![nodes.keys().copied().collect()],
-        nodes,
     }
 }

@@ -6,6 +6,7 @@
 //! stands on a disk, on the wire, or in this crate's public face.
 
 pub mod admin;
+mod changes;
 mod codec;
 pub mod config;
 mod detector;
@@ -14,12 +15,15 @@ mod forming;
 mod group;
 mod maintenance;
 mod messages;
+mod moves;
+mod no_shards;
 mod node;
 mod raft;
 mod remote;
 mod router;
 mod serve;
+mod sweep;
 pub mod transport;
 
 pub use config::{ClusterConfig, Timing, TimingError};
-pub use node::{Cluster, Parts, ShardHost, StartError, Stores};
+pub use node::{Cluster, Parts, ShardHost, ShardParts, StartError, Stores};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::directory::DirectoryCommand;
 use dunlin_model::directory::placement::leader_moves;
+use dunlin_model::directory::{DirectoryCommand, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::port::{Replication, StoreError};
 
@@ -18,6 +18,7 @@ use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::router::Router;
 use crate::transport::Lane;
+use crate::{moves, sweep};
 
 /// Between two confirmations of the directory.
 const CONFIRM_EVERY: Duration = Duration::from_millis(250);
@@ -30,6 +31,8 @@ const BALANCE_EVERY: Duration = Duration::from_millis(1_000);
 const ENTRIES_KEPT: u64 = 20_000;
 /// Entries that stay when the journal fills up, unless they are what fills it.
 const ENTRIES_KEPT_MIN: u64 = 64;
+/// Between two looks at what runs here and should not, or should and does not.
+const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 /// Between two looks at how full the journal is.
 const PRESSURE_EVERY: Duration = Duration::from_millis(500);
 
@@ -39,6 +42,8 @@ pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(gossip(shared.clone()));
     shared.spawn_loop(balance(shared.clone()));
     shared.spawn_loop(checkpoint(shared.clone()));
+    shared.spawn_loop(moves::carry_out(shared.clone()));
+    shared.spawn_loop(moves::plan(shared.clone()));
     shared.spawn_loop(follow_directory(shared.clone(), router.clone()));
     shared.spawn_loop(write_first_entry(shared.clone()));
 }
@@ -91,7 +96,7 @@ async fn confirm(shared: Arc<Shared>) {
             continue;
         };
         let asked = Request::Directory {
-            known: directory.version,
+            known: directory.rank(),
         };
         let answer = shared
             .peers
@@ -114,11 +119,26 @@ async fn gossip(shared: Arc<Shared>) {
     loop {
         clock.tick().await;
         shared.forming.ask_around(&shared).await;
+        keep_roles(&shared).await;
         let now = shared.peers.known();
         if now != known {
             known = now;
             forming::remember(&shared);
         }
+    }
+}
+
+/// A node that was started with other roles than last time tells the directory.
+async fn keep_roles(shared: &Arc<Shared>) {
+    let directory = shared.view.get();
+    let (node, roles) = (shared.node, shared.config.roles.clone());
+    let known = directory.nodes.get(&node).filter(|entry| entry.roles != roles);
+    if known.is_some_and(|entry| entry.state != NodeState::Removed)
+        && let Err(error) = shared
+            .change_directory(DirectoryCommand::NodePut { node, roles })
+            .await
+    {
+        tracing::warn!(%error, "cannot tell the cluster of this node's roles");
     }
 }
 
@@ -206,18 +226,22 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
     Ok(())
 }
 
-/// Starts what a new version of the directory asks of this node.
+/// Starts and removes what the directory asks of this node, as it changes; and now and then, since a
+/// removal may have to wait and a start for the removal.
 async fn follow_directory(shared: Arc<Shared>, router: Arc<Router>) {
-    let mut versions = shared.view.watch();
+    let mut changes = shared.view.watch();
     loop {
         let directory = shared.view.get();
         if directory.is_formed() {
             router.lay_lanes(&directory);
+            shared.take_down_failed().await;
+            sweep::remove_leftovers(&shared).await;
             shared.start_replicas(&directory).await;
-            forming::remember(&shared);
         }
-        if versions.changed().await.is_err() {
-            return;
+        match tokio::time::timeout(LOOK_AGAIN, changes.changed()).await {
+            Ok(Ok(())) => forming::remember(&shared),
+            Ok(Err(_)) => return,
+            Err(_) => {}
         }
     }
 }

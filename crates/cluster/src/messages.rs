@@ -72,6 +72,8 @@ pub(crate) struct Hello {
     pub(crate) roles: Vec<Role>,
     /// Empty while it belongs to none.
     pub(crate) cluster_id: String,
+    /// Rank of its copy of the directory.
+    pub(crate) rank: (u64, u64),
     /// Others it knows of.
     pub(crate) peers: Vec<(NodeId, String)>,
 }
@@ -108,9 +110,13 @@ pub(crate) enum Request {
     },
     /// Who leads a group, as far as this node knows.
     Leader(GroupId),
-    /// The directory, if it is newer than this version.
+    /// The sender, whose certificate names it, wants to be a node of the cluster with these roles.
+    Join {
+        roles: Vec<Role>,
+    },
+    /// The directory, if it is of a higher rank.
     Directory {
-        known: u64,
+        known: (u64, u64),
     },
     /// Change the directory; its leader only.
     ChangeDirectory(DirectoryCommand),
@@ -125,6 +131,8 @@ pub(crate) enum Request {
         bytes_max: u64,
         wait_ms: u64,
     },
+    /// Who the members of a group are, voters or not; its leader only, which proves that it leads.
+    Members(GroupId),
     /// What this node holds and leads.
     Status,
 }
@@ -145,6 +153,8 @@ pub(crate) enum Response {
         confirmed: bool,
     },
     Changed(Result<Option<ReplicaId>, DirectoryRefusal>),
+    Joined(Result<(), String>),
+    Members(BTreeSet<ReplicaId>),
     View(Result<View, ReadError>),
     Events(Result<EventsHead, ReadError>),
     Status(Box<crate::admin::NodeStatus>),

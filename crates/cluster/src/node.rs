@@ -11,19 +11,20 @@ use std::time::Duration;
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
 use dunlin_model::port::{
-    AppliedSink, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
+    AppliedSink, BoxFuture, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
 };
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::journal::Journal;
 
-use crate::admin::{GroupStatus, NodeStatus};
+use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
 use crate::config::{ClusterConfig, TimingError};
 use crate::detector::Detector;
 use crate::directory::DirectoryView;
 use crate::forming::{self, Forming};
-use crate::group::{self, Group};
+use crate::group::Group;
 use crate::maintenance;
 use crate::messages::{Request, Response};
+use crate::no_shards::NoShards;
 use crate::raft::machine::{DirectoryMachine, Machine, ShardMachine};
 use crate::router::Router;
 use crate::serve::Server;
@@ -40,26 +41,37 @@ pub trait Stores: Send + Sync + 'static {
     fn state(&self, id: GroupReplica) -> Result<Arc<dyn ShardStore>, StoreError>;
     /// The events of a replica.
     fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError>;
+    /// The replicas that have left something here.
+    fn replicas(&self) -> Result<Vec<GroupReplica>, StoreError>;
+    /// Deletes the state and the events of a replica that does not run. Doing it twice is harmless.
+    fn remove(&self, id: GroupReplica) -> Result<(), StoreError>;
 }
 
 /// The shards of this node, as the cluster feeds them and its peers reach them.
 pub trait ShardHost: ShardServer + AppliedSink {
     /// A replica of `shard` runs here from now on and proposes through `replication`.
     fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>);
-    /// The replica is gone.
-    fn remove_shard(&self, shard: ShardId);
+    /// The replica is gone. Resolves when its actors have ended.
+    fn remove_shard(&self, shard: ShardId) -> BoxFuture<'_, ()>;
+}
+
+/// What a node needs to hold replicas.
+#[derive(Clone)]
+pub struct ShardParts {
+    /// The log of all replicas.
+    pub journal: Arc<Journal>,
+    /// State and events of each replica.
+    pub stores: Arc<dyn Stores>,
+    /// The shards' actors.
+    pub host: Arc<dyn ShardHost>,
 }
 
 /// Everything a cluster node needs from outside.
 pub struct Parts {
     /// The node's durable identity and small files.
     pub data: Arc<DataDir>,
-    /// The log of all replicas.
-    pub journal: Arc<Journal>,
-    /// State and events of each replica.
-    pub stores: Arc<dyn Stores>,
-    /// The shards' actors; `None` on a node without the shard role.
-    pub host: Arc<dyn ShardHost>,
+    /// `None` on a node without the shard role, which keeps no replica and no log.
+    pub shard: Option<ShardParts>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where lanes run: the doors' runtime, apart from consensus.
@@ -80,6 +92,26 @@ pub enum StartError {
     Data(String),
 }
 
+/// Why a replica does not run here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Trouble {
+    /// What it has on disk cannot be trusted: it is refused until it is made anew under another id.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// It could not start, or stopped. It is started again.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Trouble {
+        match error {
+            StoreError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
+            _ => Trouble::Failed(error.to_string()),
+        }
+    }
+}
+
 /// What all rooms of this crate share.
 pub(crate) struct Shared {
     pub(crate) node: NodeId,
@@ -91,10 +123,10 @@ pub(crate) struct Shared {
     pub(crate) detector: Detector,
     pub(crate) forming: Forming,
     pub(crate) clock: Arc<dyn Clock>,
-    journal: Arc<Journal>,
-    stores: Arc<dyn Stores>,
-    host: Arc<dyn ShardHost>,
+    pub(crate) shard: Option<ShardParts>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    /// Replicas that do not run here though they should.
+    troubled: std::sync::Mutex<BTreeMap<GroupReplica, Trouble>>,
     starting: tokio::sync::Mutex<()>,
     gateway_runtime: tokio::runtime::Handle,
     loops: std::sync::Mutex<tokio::task::JoinSet<()>>,
@@ -124,8 +156,20 @@ impl Shared {
         self.group(group).filter(|group| group.id().replica == replica)
     }
 
+    /// Takes a replica out of those that run here.
+    pub(crate) fn take_group(&self, id: GroupReplica) -> Option<Arc<Group>> {
+        self.troubled.lock().expect("no panic holds it").remove(&id);
+        let mut groups = self.groups.write().expect("no panic holds it");
+        let is_it = groups.get(&id.group).is_some_and(|group| group.id() == id);
+        is_it.then(|| groups.remove(&id.group)).flatten()
+    }
+
+    /// The shards of this node; a node without the shard role has none and says so.
     pub(crate) fn shards(&self) -> Arc<dyn ShardServer> {
-        self.host.clone()
+        match &self.shard {
+            Some(shard) => shard.host.clone(),
+            None => Arc::new(NoShards),
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -164,44 +208,87 @@ impl Shared {
                 group: *group,
                 replica,
             };
+            if matches!(self.trouble(id), Some(Trouble::Damaged(_))) {
+                continue;
+            }
             match self.start_replica(id).await {
                 Ok(started) => {
-                    let first = entry.preferred_leader == Some(replica);
-                    if first && !started.is_initialized().await {
-                        started.initialize(&group::members(entry)).await;
+                    self.note_trouble(id, None);
+                    if let Some(founders) = entry.begins_with(replica)
+                        && !started.is_initialized().await
+                    {
+                        started.initialize(founders).await;
                     }
                 }
-                Err(reason) => {
-                    tracing::error!(replica = %id, reason, "cannot start a replica; it does not serve")
-                }
+                Err(trouble) => self.note_trouble(id, Some(trouble)),
             }
         }
     }
 
-    async fn start_replica(&self, id: GroupReplica) -> Result<Arc<Group>, String> {
-        let log = self.journal.replica(id);
-        if let Some(reason) = log.state().damaged {
-            return Err(format!("its journal is damaged: {reason}"));
+    fn trouble(&self, id: GroupReplica) -> Option<Trouble> {
+        self.troubled.lock().expect("no panic holds it").get(&id).cloned()
+    }
+
+    /// Remembers why a replica does not run, and says so once.
+    fn note_trouble(&self, id: GroupReplica, trouble: Option<Trouble>) {
+        let mut troubled = self.troubled.lock().expect("no panic holds it");
+        let before = match &trouble {
+            Some(trouble) => troubled.insert(id, trouble.clone()),
+            None => troubled.remove(&id),
+        };
+        match trouble {
+            Some(trouble) if before.as_ref() != Some(&trouble) => {
+                tracing::error!(replica = %id, reason = %trouble, "a replica does not serve");
+            }
+            None if before.is_some() => tracing::info!(replica = %id, "a replica serves again"),
+            _ => {}
         }
-        let failed = |error: StoreError| error.to_string();
-        let store = self.stores.state(id).map_err(failed)?;
+    }
+
+    /// Takes replicas down that consensus has given up on, so that they are started again from what is on disk.
+    pub(crate) async fn take_down_failed(&self) {
+        let Some(parts) = &self.shard else { return };
+        for group in self.groups() {
+            let Some(reason) = group.failed() else { continue };
+            let id = group.id();
+            self.take_group(id);
+            group.stop().await;
+            if let Some(shard) = id.group.shard() {
+                parts.host.remove_shard(shard).await;
+            }
+            self.note_trouble(id, Some(Trouble::Failed(reason)));
+        }
+    }
+
+    async fn start_replica(&self, id: GroupReplica) -> Result<Arc<Group>, Trouble> {
+        let Some(shard_parts) = &self.shard else {
+            return Err(Trouble::Failed("this node has not the shard role".into()));
+        };
+        let (journal, stores, host) = (&shard_parts.journal, &shard_parts.stores, &shard_parts.host);
+        let log = journal.replica(id);
+        if let Some(reason) = log.state().damaged {
+            return Err(Trouble::Damaged(format!("in the journal, {reason}")));
+        }
+        let store = stores.state(id)?;
         let machine = match id.group.shard() {
-            None => Machine::Directory(DirectoryMachine::open(store, self.view.clone()).map_err(failed)?),
+            None => Machine::Directory(DirectoryMachine::open(store, self.view.clone())?),
             Some(shard) => {
-                let events = self.stores.events(id).map_err(failed)?;
-                let sink: Arc<dyn AppliedSink> = self.host.clone();
-                Machine::Shard(ShardMachine::open(shard, store, events, sink).map_err(failed)?)
+                let events = stores.events(id)?;
+                let sink: Arc<dyn AppliedSink> = host.clone();
+                Machine::Shard(ShardMachine::open(shard, store, events, sink)?)
             }
         };
         let journal = (
             &self.config.timing,
-            self.journal.clone(),
+            journal.clone(),
             self.config.journal_segments_max,
         );
-        let group = Group::start(id, log, machine, self.peers.clone(), journal).await?;
+        let group = Group::start(id, log, machine, self.peers.clone(), journal)
+            .await
+            .map_err(Trouble::Failed)?;
         if let Some(shard) = id.group.shard() {
-            self.host.add_shard(shard, group.clone());
-            group.announce(shard, self.host.clone());
+            host.add_shard(shard, group.clone());
+            group.announce(shard, host.clone());
         }
         self.groups
             .write()
@@ -243,7 +330,7 @@ impl Shared {
     /// The replicas that keep more than half of the journal's segments from being used again.
     pub(crate) fn pins_of_journal(&self) -> Vec<GroupReplica> {
         let half = self.config.journal_segments_max / 2;
-        let pinning = self.journal.pinning().into_iter();
+        let pinning = self.shard.iter().flat_map(|shard| shard.journal.pinning());
         pinning
             .filter(|(_, segments)| *segments > half)
             .map(|(id, _)| id)
@@ -252,7 +339,10 @@ impl Shared {
 
     /// Whether the journal should be freed before its time.
     pub(crate) fn journal_is_half_full(&self) -> bool {
-        self.journal.stats().segments_in_use > self.config.journal_segments_max / 2
+        let half = self.config.journal_segments_max / 2;
+        self.shard
+            .as_ref()
+            .is_some_and(|shard| shard.journal.stats().segments_in_use > half)
     }
 
     /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
@@ -278,8 +368,18 @@ impl Shared {
                 (group.id().group.0, status)
             })
             .collect();
+        let troubled = self.troubled.lock().expect("no panic holds it").clone();
+        let damaged = troubled.into_iter().filter_map(|(id, trouble)| match trouble {
+            Trouble::Damaged(reason) => Some(DamagedReplica {
+                group: id.group.0,
+                replica: id.replica.0,
+                reason,
+            }),
+            Trouble::Failed(_) => None,
+        });
         NodeStatus {
             groups,
+            damaged: damaged.collect(),
             pid: std::process::id(),
         }
     }
@@ -312,10 +412,9 @@ impl Cluster {
             view: DirectoryView::new(),
             forming: Forming::default(),
             clock: parts.clock,
-            journal: parts.journal,
-            stores: parts.stores,
-            host: parts.host,
+            shard: parts.shard,
             groups: RwLock::default(),
+            troubled: std::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             gateway_runtime: parts.gateway_runtime,
             loops: std::sync::Mutex::default(),
@@ -391,7 +490,9 @@ impl Cluster {
             group.stop().await;
         }
         self.shared.peers.close();
-        self.shared.journal.stop();
+        if let Some(shard) = &self.shared.shard {
+            shard.journal.stop();
+        }
     }
 }
 

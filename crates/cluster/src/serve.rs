@@ -103,6 +103,8 @@ impl Server {
                     .and_then(|(_, node)| node)
                     .map(|node| (sight.term, node))
             })),
+            Request::Join { roles } => Response::Joined(self.0.forming.on_join(&self.0, from, roles).await),
+            Request::Members(group) => self.members(group).await,
             Request::Directory { known } => self.directory(known).await,
             Request::ChangeDirectory(command) => match self.0.group(GroupId::DIRECTORY) {
                 Some(group) => match group.change_directory(&command).await {
@@ -139,13 +141,23 @@ impl Server {
         (response, nothing)
     }
 
-    async fn directory(&self, known: u64) -> Response {
+    async fn members(&self, group: GroupId) -> Response {
+        match self.0.group(group) {
+            Some(group) if group.read_barrier().await.is_ok() => Response::Members(group.members().all()),
+            Some(group) => Response::NotHere {
+                hint: group.leader_node(),
+            },
+            None => Response::NotHere { hint: None },
+        }
+    }
+
+    async fn directory(&self, known: (u64, u64)) -> Response {
         let confirmed = match self.0.group(GroupId::DIRECTORY) {
             Some(group) if group.sight().leads => group.read_barrier().await.is_ok(),
             _ => false,
         };
         let directory = self.0.view.get();
-        let newer = (directory.version > known).then(|| Box::new((*directory).clone()));
+        let newer = (directory.rank() > known).then(|| Box::new((*directory).clone()));
         Response::Directory { newer, confirmed }
     }
 

@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub replication_factor: u32,
     /// `lan` or `wan`.
     pub timing: Timing,
+    /// Seconds of a node's silence after which its replicas are made anew on others.
+    pub replace_after_s: u64,
     /// Seconds between checkpoints.
     pub checkpoint_s: u64,
     /// Segments of 64 MiB that the journal may have.
@@ -75,6 +77,7 @@ impl Default for NodeConfig {
             shard_count: SHARD_COUNT_DEFAULT,
             replication_factor: 3,
             timing: Timing::LAN,
+            replace_after_s: 300,
             checkpoint_s: 10,
             journal_segments: 16,
             connections_max: 100_000,
@@ -108,6 +111,7 @@ struct File {
     shard_count: Option<u32>,
     replication_factor: Option<u32>,
     timing: Option<String>,
+    replace_after_s: Option<u64>,
     checkpoint_s: Option<u64>,
     journal_segments: Option<usize>,
     connections_max: Option<usize>,
@@ -132,6 +136,7 @@ const KEYS: &[&str] = &[
     "shard_count",
     "replication_factor",
     "timing",
+    "replace_after_s",
     "checkpoint_s",
     "journal_segments",
     "connections_max",
@@ -202,6 +207,7 @@ impl NodeConfig {
             file.timing
                 .map(|name| if name == "wan" { Timing::WAN } else { Timing::LAN }),
         );
+        set(&mut self.replace_after_s, file.replace_after_s);
         set(&mut self.checkpoint_s, file.checkpoint_s);
         set(&mut self.journal_segments, file.journal_segments);
         set(&mut self.connections_max, file.connections_max);
@@ -237,6 +243,11 @@ impl NodeConfig {
             self.expect <= 1 || !self.seeds.is_empty(),
             "seeds",
             "nodes that form together need seeds".into(),
+        );
+        must(
+            self.replace_after_s > 0,
+            "replace_after_s",
+            "is at least 1".into(),
         );
         must(self.checkpoint_s > 0, "checkpoint_s", "is at least 1".into());
         must(

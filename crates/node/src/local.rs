@@ -172,6 +172,18 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Starts one more node, which joins, and returns its place when it is ready.
+    pub async fn add(&mut self) -> Result<usize, LocalError> {
+        let index = self.nodes.len();
+        let mut child = spawn(&self.options, index + 1)?;
+        let ready = wait_ready(&self.options, index + 1, &mut child).await?;
+        self.nodes.push(LocalNode {
+            child: Some(child),
+            ready: ready.nodes.first().cloned(),
+        });
+        Ok(index)
+    }
+
     /// SIGTERM to all, and waits for them to end.
     pub async fn stop(mut self) {
         for node in &self.nodes {

@@ -15,8 +15,8 @@ type Labels = Vec<(String, String)>;
 /// What can be looked at.
 pub(crate) struct Observed {
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) host: Arc<ActorHost>,
+    pub(crate) journal: Option<Arc<Journal>>,
+    pub(crate) host: Option<Arc<ActorHost>>,
     pub(crate) gateway: std::sync::OnceLock<Arc<dunlin_gateway::Metrics>>,
 }
 
@@ -30,7 +30,7 @@ impl Observed {
         } else if !client.is_fresh() {
             reasons.push("cut off from the directory: nobody is admitted".to_owned());
         }
-        if let Some(error) = self.journal.failed() {
+        if let Some(error) = self.journal.as_ref().and_then(|journal| journal.failed()) {
             reasons.push(format!("the journal has failed: {error}"));
         }
         let status = if reasons.is_empty() {
@@ -61,7 +61,8 @@ impl Observed {
     }
 
     fn add_journal(&self, registry: &mut Registry) {
-        let stats = self.journal.stats();
+        let Some(journal) = &self.journal else { return };
+        let stats = journal.stats();
         add(
             registry,
             "journal_flushes",
@@ -120,7 +121,8 @@ impl Observed {
     }
 
     fn add_actors(&self, registry: &mut Registry) {
-        let stats = self.host.stats();
+        let Some(host) = &self.host else { return };
+        let stats = host.stats();
         let full = stats.shards.iter().filter(|shard| shard.storage_full).count();
         add(
             registry,

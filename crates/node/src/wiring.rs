@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, Stores};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, ShardParts, Stores};
 use dunlin_gateway::auth::ConnectionString;
 use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity};
 use dunlin_model::directory::Role;
@@ -81,6 +81,17 @@ impl Stores for NodeStores {
     fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError> {
         Ok(Arc::new(SegmentLog::open(self.disk.clone(), id)?))
     }
+
+    fn replicas(&self) -> Result<Vec<GroupReplica>, StoreError> {
+        let mut found = self.state.replicas()?;
+        found.extend(SegmentLog::replicas(&*self.disk)?);
+        Ok(found)
+    }
+
+    fn remove(&self, id: GroupReplica) -> Result<(), StoreError> {
+        SegmentLog::remove(&*self.disk, id)?;
+        self.state.remove(id)
+    }
 }
 
 /// The actors' host, as the cluster wants to see it.
@@ -93,9 +104,8 @@ impl ShardHost for Host {
         }
     }
 
-    fn remove_shard(&self, shard: ShardId) {
-        let host = self.0.clone();
-        tokio::spawn(async move { host.remove_shard(shard).await });
+    fn remove_shard(&self, shard: ShardId) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.remove_shard(shard))
     }
 }
 
@@ -153,7 +163,7 @@ pub struct RunningNode {
     authority: Authority,
     data: Arc<DataDir>,
     cluster: Arc<Cluster>,
-    host: Arc<ActorHost>,
+    host: Option<Arc<ActorHost>>,
     gateway: Option<Gateway>,
     consensus: Runtime,
     doors: Runtime,
@@ -184,32 +194,24 @@ impl RunningNode {
         }
         let data = Arc::new(DataDir::open(&config.data)?);
         let authority = Authority::open(&config.pki.clone().unwrap_or_else(|| config.data.join("pki")))?;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.path()));
-        let journal_config = JournalConfig {
-            segment_bytes: SEGMENT_BYTES,
-            segments_max: config.journal_segments,
-            ..JournalConfig::default()
-        };
-        let journal = Arc::new(Journal::open(disk.clone(), journal_config)?);
-        journal.on_failure(Box::new(|error| {
-            // What was not synced is lost to this process: going on would mean guessing (design rule: fsync failure is fatal).
-            tracing::error!(%error, "the journal has failed; the node stops");
-            std::process::abort();
-        }));
-        let state = StateDb::open(data.state_path())?;
         let consensus = runtime("consensus", config.workers)?;
         let doors = runtime("doors", config.workers)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let entered = consensus.enter();
-        let host = ActorHost::start(clock.clone(), HostConfig::default())?;
-        drop(entered);
+        let replicas = if config.roles.contains(&Role::Shard) {
+            let _entered = consensus.enter();
+            Some(open_replicas(&config, &data, &clock)?)
+        } else {
+            None
+        };
         let parts = Parts {
             data: data.clone(),
-            journal: journal.clone(),
-            stores: Arc::new(NodeStores { disk, state }),
-            host: Arc::new(Host(host.clone())),
+            shard: replicas.as_ref().map(|(shard, _)| shard.clone()),
             clock,
             gateway_runtime: doors.handle().clone(),
+        };
+        let (journal, host) = match replicas {
+            Some((shard, host)) => (Some(shard.journal), Some(host)),
+            None => (None, None),
         };
         let cluster_config = cluster_config(&config, &authority, &data)?;
         let cluster = Arc::new(consensus.block_on(Cluster::start(cluster_config, parts))?);
@@ -306,11 +308,41 @@ impl RunningNode {
         }
         self.consensus.block_on(async {
             self.cluster.stop().await;
-            self.host.stop().await;
+            if let Some(host) = &self.host {
+                host.stop().await;
+            }
         });
         self.doors.shutdown_timeout(Duration::from_secs(1));
         self.consensus.shutdown_timeout(Duration::from_secs(1));
     }
+}
+
+/// What a node needs to hold replicas: journal, stores, actors. Must be called on consensus's runtime.
+fn open_replicas(
+    config: &NodeConfig,
+    data: &DataDir,
+    clock: &Arc<dyn Clock>,
+) -> Result<(ShardParts, Arc<ActorHost>), StartError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.path()));
+    let journal_config = JournalConfig {
+        segment_bytes: SEGMENT_BYTES,
+        segments_max: config.journal_segments,
+        ..JournalConfig::default()
+    };
+    let journal = Arc::new(Journal::open(disk.clone(), journal_config)?);
+    journal.on_failure(Box::new(|error| {
+        // What was not synced is lost to this process: going on would mean guessing (design rule: fsync failure is fatal).
+        tracing::error!(%error, "the journal has failed; the node stops");
+        std::process::abort();
+    }));
+    let state = StateDb::open(data.state_path())?;
+    let host = ActorHost::start(clock.clone(), HostConfig::default())?;
+    let shard = ShardParts {
+        journal,
+        stores: Arc::new(NodeStores { disk, state }),
+        host: Arc::new(Host(host.clone())),
+    };
+    Ok((shard, host))
 }
 
 fn absolute(path: &std::path::Path) -> PathBuf {
@@ -335,6 +367,7 @@ fn cluster_config(
         shard_count: config.shard_count,
         replication_factor: config.replication_factor,
         timing: config.timing,
+        replace_after: Duration::from_secs(config.replace_after_s),
         checkpoint_every: Duration::from_secs(config.checkpoint_s),
         journal_segments_max: config.journal_segments,
         identity: authority.node_identity(data.node_id())?,

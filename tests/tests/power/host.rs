@@ -21,9 +21,8 @@ impl ShardHost for Host {
             .expect("a shard can be hosted");
     }
 
-    fn remove_shard(&self, shard: ShardId) {
-        let host = self.0.clone();
-        tokio::spawn(async move { host.remove_shard(shard).await });
+    fn remove_shard(&self, shard: ShardId) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.remove_shard(shard))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dunlin_actors::{ActorHost, HostConfig};
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, Stores, Timing};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Stores, Timing};
 use dunlin_model::directory::Role;
 use dunlin_model::id::{DeviceId, GroupReplica};
 use dunlin_model::port::{
@@ -111,6 +111,16 @@ impl Stores for DiskStores {
     fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError> {
         Ok(Arc::new(SegmentLog::open(Arc::new(self.disk.clone()), id)?))
     }
+
+    fn replicas(&self) -> Result<Vec<GroupReplica>, StoreError> {
+        SegmentLog::replicas(&self.disk)
+    }
+
+    fn remove(&self, id: GroupReplica) -> Result<(), StoreError> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.remove(&id);
+        SegmentLog::remove(&self.disk, id)
+    }
 }
 
 struct MachineClock(Instant);
@@ -205,6 +215,7 @@ impl Machine {
             // Three nodes and their load share this machine with other tests.
             timing: Timing::WAN,
             checkpoint_every,
+            replace_after: Duration::from_secs(300),
             journal_segments_max: SEGMENTS_MAX,
             identity: authority
                 .node_identity(self.data.node_id())
@@ -236,13 +247,15 @@ impl Machine {
             let host = ActorHost::start(clock.clone(), HostConfig::default()).expect("the shards' actors");
             let parts = Parts {
                 data,
-                journal,
-                stores: Arc::new(DiskStores {
-                    disk,
-                    states,
-                    plug: of_stores,
+                shard: Some(ShardParts {
+                    journal,
+                    stores: Arc::new(DiskStores {
+                        disk,
+                        states,
+                        plug: of_stores,
+                    }),
+                    host: Arc::new(Host(host)),
                 }),
-                host: Arc::new(Host(host)),
                 clock,
                 gateway_runtime: handle,
             };

@@ -140,6 +140,7 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::NoSuchShard(_) => Self::not_found(error.to_string()),
+            QueryError::Refused(what) => Self::new(StatusCode::CONFLICT, "Refused", what),
             QueryError::Unavailable(_) | QueryError::CutOff => Self::unavailable(error.to_string()),
             QueryError::Store(ref what) => {
                 tracing::warn!(error = %what, "query failed");

@@ -2,11 +2,13 @@
 //!
 //! Nodes, the shard map, replicas and the hub's access policies stand here; devices never do. The
 //! whole directory is one value that is replaced at each change; everyone else holds a copy and the
-//! time until which it is known to be fresh. Moves are planned in [`placement`].
+//! time until which it is known to be fresh. Moves are planned in [`placement`]; [`membership`] says
+//! how the leader of a group carries one out.
 
+pub mod membership;
 pub mod placement;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,10 +63,30 @@ impl NodeEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplicaRole {
-    /// Being filled; counts in no majority.
+    /// Being filled; counts in no majority. Becomes a voter in the change that removes what it replaces.
     Learner,
     /// A member.
     Voter,
+    /// A member that is to go without a replacement.
+    Leaving,
+}
+
+/// How a replica came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Laid out when the cluster was formed: the group begins with these, empty.
+    Founder,
+    /// Added later, empty, and filled by the group's leader.
+    Added {
+        /// The replica whose place it takes.
+        replaces: Option<ReplicaId>,
+    },
+    /// Made from the one survivor of a lost majority: it begins with what that replica has.
+    Restarted {
+        /// The survivor, on the same node.
+        from: ReplicaId,
+    },
 }
 
 /// Where a replica lives.
@@ -74,24 +96,92 @@ pub struct ReplicaEntry {
     pub node: NodeId,
     /// Its part.
     pub role: ReplicaRole,
+    /// How it came to be.
+    pub origin: Origin,
 }
 
 /// A Raft group and its replicas.
+///
+/// The group's own log decides who its voters are; this entry says who they shall be, and is brought
+/// in line with what came of it ([`DirectoryCommand::Settled`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct GroupEntry {
     /// By replica id.
     pub replicas: BTreeMap<ReplicaId, ReplicaEntry>,
     /// Where leadership should rest when all is well.
     pub preferred_leader: Option<ReplicaId>,
+    /// Log index of the membership that was settled last; an older report changes nothing.
+    pub settled_index: u64,
 }
 
 impl GroupEntry {
-    /// The replica of this group on `node`.
+    /// The replica of this group that `node` is to run: the latest, beside one that it replaces.
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
         self.replicas
             .iter()
+            .rev()
             .find(|(_, entry)| entry.node == node)
             .map(|(id, _)| *id)
+    }
+
+    /// The replica that takes the place of `replica`, while it does.
+    pub fn replacement_of(&self, replica: ReplicaId) -> Option<ReplicaId> {
+        let replaces = Origin::Added {
+            replaces: Some(replica),
+        };
+        self.replicas
+            .iter()
+            .find(|(_, entry)| entry.role == ReplicaRole::Learner && entry.origin == replaces)
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a change of this group's members is under way.
+    pub fn is_moving(&self) -> bool {
+        self.replicas
+            .values()
+            .any(|entry| entry.role != ReplicaRole::Voter)
+    }
+
+    /// Members that stay, as far as is decided: neither leaving nor being replaced. Learners count.
+    pub fn staying(&self) -> impl Iterator<Item = (ReplicaId, &ReplicaEntry)> {
+        self.replicas
+            .iter()
+            .filter(|(id, entry)| entry.role != ReplicaRole::Leaving && self.replacement_of(**id).is_none())
+            .map(|(id, entry)| (*id, entry))
+    }
+
+    /// Takes over what the group's log says of its voters.
+    fn settle(&mut self, voters: &BTreeSet<ReplicaId>, index: u64) {
+        // A report from before a restart names nobody who is here.
+        let is_known = voters.iter().any(|voter| self.replicas.contains_key(voter));
+        if index <= self.settled_index || !is_known {
+            return;
+        }
+        self.settled_index = index;
+        self.replicas
+            .retain(|id, entry| voters.contains(id) || entry.role == ReplicaRole::Learner);
+        for (id, entry) in &mut self.replicas {
+            if voters.contains(id) && entry.role == ReplicaRole::Learner {
+                entry.role = ReplicaRole::Voter;
+            }
+        }
+        if self
+            .preferred_leader
+            .is_none_or(|preferred| !voters.contains(&preferred))
+        {
+            self.preferred_leader = self.replicas.keys().find(|id| voters.contains(*id)).copied();
+        }
+    }
+
+    /// The members that the group begins with, if `replica` is the one that must make it begin.
+    pub fn begins_with(&self, replica: ReplicaId) -> Option<BTreeMap<ReplicaId, NodeId>> {
+        let founders: BTreeMap<ReplicaId, NodeId> = self
+            .replicas
+            .iter()
+            .filter(|(_, entry)| entry.origin == Origin::Founder)
+            .map(|(id, entry)| (*id, entry.node))
+            .collect();
+        (founders.first_key_value()?.0 == &replica).then_some(founders)
     }
 }
 
@@ -191,22 +281,42 @@ pub enum DirectoryCommand {
     ReplicaAdd {
         /// Of which group.
         group: GroupId,
-        /// On which node; one replica of a group per node at most.
+        /// On which node; one replica of a group per node at most, beside one that it replaces.
         node: NodeId,
+        /// The voter whose place it takes once it is filled.
+        replaces: Option<ReplicaId>,
     },
-    /// A replica is a member now.
-    ReplicaPromote {
+    /// A voter is to go without a replacement.
+    ReplicaLeave {
         /// Of which group.
         group: GroupId,
         /// Which.
         replica: ReplicaId,
     },
-    /// A replica is gone from its group; its node may delete it.
-    ReplicaRemove {
+    /// A learner is not wanted any more; its node may delete it.
+    ReplicaAbandon {
         /// Of which group.
         group: GroupId,
         /// Which.
         replica: ReplicaId,
+    },
+    /// The group's log says that these are its voters and that no change is under way. Whoever else
+    /// was a voter is out, and its node may delete it.
+    Settled {
+        /// Which group.
+        group: GroupId,
+        /// Its voters.
+        voters: BTreeSet<ReplicaId>,
+        /// Log index of the membership entry; reports come in any order and only the latest counts.
+        index: u64,
+    },
+    /// The group has lost its majority for good and goes on from one survivor, alone, as a new
+    /// replica under the next replica id. Raises the log epoch.
+    GroupRestart {
+        /// Which group.
+        group: GroupId,
+        /// The survivor.
+        from: ReplicaId,
     },
     /// Where leadership of a group should rest.
     PreferLeader {
@@ -244,6 +354,9 @@ pub enum DirectoryRefusal {
     /// The node has a replica of the group.
     #[error("node {0} has a replica of this group")]
     ReplicaExists(NodeId),
+    /// The replica plays another part than the change expects.
+    #[error("replica {} cannot be changed like this now", .0.0)]
+    WrongRole(ReplicaId),
     /// A bound is reached.
     #[error("a limit is reached: {0}")]
     LimitReached(String),
@@ -297,6 +410,7 @@ impl Directory {
                     ReplicaEntry {
                         node,
                         role: ReplicaRole::Voter,
+                        origin: Origin::Founder,
                     },
                 );
                 entry.preferred_leader.get_or_insert(id);
@@ -376,48 +490,33 @@ impl Directory {
                 }
                 entry.state = state;
             }
-            DirectoryCommand::ReplicaAdd { group, node } => {
-                if !self.nodes.get(&node).is_some_and(NodeEntry::takes_replicas) {
-                    return Err(DirectoryRefusal::NoSuchNode(node));
+            DirectoryCommand::ReplicaAdd {
+                group,
+                node,
+                replaces,
+            } => return self.add_replica(group, node, replaces).map(Some),
+            DirectoryCommand::ReplicaLeave { group, replica } => {
+                let entry = self.replica_mut(group, replica)?;
+                if entry.role != ReplicaRole::Voter {
+                    return Err(DirectoryRefusal::WrongRole(replica));
                 }
-                let entry = self
-                    .groups
-                    .get_mut(&group)
-                    .ok_or(DirectoryRefusal::NoSuchReplica)?;
-                if entry.replica_on(node).is_some() {
-                    return Err(DirectoryRefusal::ReplicaExists(node));
-                }
-                let id = ReplicaId(self.next_replica);
-                self.next_replica += 1;
-                entry.replicas.insert(
-                    id,
-                    ReplicaEntry {
-                        node,
-                        role: ReplicaRole::Learner,
-                    },
-                );
-                return Ok(Some(id));
+                entry.role = ReplicaRole::Leaving;
             }
-            DirectoryCommand::ReplicaPromote { group, replica } => {
-                self.replica_mut(group, replica)?.role = ReplicaRole::Voter;
-            }
-            DirectoryCommand::ReplicaRemove { group, replica } => {
-                self.replica_mut(group, replica)?;
-                let entry = self
-                    .groups
-                    .get_mut(&group)
-                    .ok_or(DirectoryRefusal::NoSuchReplica)?;
-                entry.replicas.remove(&replica);
-                if entry.preferred_leader == Some(replica) {
-                    entry.preferred_leader = entry.replicas.keys().next().copied();
+            DirectoryCommand::ReplicaAbandon { group, replica } => {
+                if self.replica_mut(group, replica)?.role != ReplicaRole::Learner {
+                    return Err(DirectoryRefusal::WrongRole(replica));
                 }
+                self.group_mut(group)?.replicas.remove(&replica);
+            }
+            DirectoryCommand::Settled { group, voters, index } => {
+                self.group_mut(group)?.settle(&voters, index);
+            }
+            DirectoryCommand::GroupRestart { group, from } => {
+                return self.restart_group(group, from).map(Some);
             }
             DirectoryCommand::PreferLeader { group, replica } => {
                 self.replica_mut(group, replica)?;
-                self.groups
-                    .get_mut(&group)
-                    .ok_or(DirectoryRefusal::NoSuchReplica)?
-                    .preferred_leader = Some(replica);
+                self.group_mut(group)?.preferred_leader = Some(replica);
             }
             DirectoryCommand::SetReplication(factor) => {
                 if factor == 0 || factor > 7 || factor % 2 == 0 {
@@ -435,14 +534,84 @@ impl Directory {
         Ok(None)
     }
 
+    fn add_replica(
+        &mut self,
+        group: GroupId,
+        node: NodeId,
+        replaces: Option<ReplicaId>,
+    ) -> Result<ReplicaId, DirectoryRefusal> {
+        if !self.takes_replicas(node) {
+            return Err(DirectoryRefusal::NoSuchNode(node));
+        }
+        let id = ReplicaId(self.next_replica);
+        let entry = self.group_mut(group)?;
+        let others = || entry.replicas.iter().filter(|(id, _)| Some(**id) != replaces);
+        if others().any(|(_, other)| other.node == node) {
+            return Err(DirectoryRefusal::ReplicaExists(node));
+        }
+        if let Some(replaced) = replaces {
+            let is_voter = entry.replicas.get(&replaced).map(|entry| entry.role) == Some(ReplicaRole::Voter);
+            if !is_voter || entry.replacement_of(replaced).is_some() {
+                return Err(DirectoryRefusal::WrongRole(replaced));
+            }
+        }
+        let replica = ReplicaEntry {
+            node,
+            role: ReplicaRole::Learner,
+            origin: Origin::Added { replaces },
+        };
+        entry.replicas.insert(id, replica);
+        self.next_replica += 1;
+        Ok(id)
+    }
+
+    fn restart_group(&mut self, group: GroupId, from: ReplicaId) -> Result<ReplicaId, DirectoryRefusal> {
+        let id = ReplicaId(self.next_replica);
+        let node = self.replica_mut(group, from)?.node;
+        let entry = self.group_mut(group)?;
+        let replica = ReplicaEntry {
+            node,
+            role: ReplicaRole::Voter,
+            origin: Origin::Restarted { from },
+        };
+        entry.replicas = BTreeMap::from([(id, replica)]);
+        entry.preferred_leader = Some(id);
+        self.next_replica += 1;
+        self.log_epoch += 1;
+        Ok(id)
+    }
+
+    fn group_mut(&mut self, group: GroupId) -> Result<&mut GroupEntry, DirectoryRefusal> {
+        self.groups.get_mut(&group).ok_or(DirectoryRefusal::NoSuchReplica)
+    }
+
     fn replica_mut(
         &mut self,
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<&mut ReplicaEntry, DirectoryRefusal> {
-        self.groups
-            .get_mut(&group)
-            .and_then(|entry| entry.replicas.get_mut(&replica))
+        self.group_mut(group)?
+            .replicas
+            .get_mut(&replica)
             .ok_or(DirectoryRefusal::NoSuchReplica)
+    }
+
+    /// Tells copies apart: the higher is the later one. A restart from a survivor outranks whatever
+    /// the lost majority may still hold.
+    pub fn rank(&self) -> (u64, u64) {
+        (self.log_epoch, self.version)
+    }
+
+    /// Whether replicas may be placed on `node`.
+    pub fn takes_replicas(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeEntry::takes_replicas)
+    }
+
+    /// Nodes that may hold replicas.
+    pub fn hosts(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes
+            .iter()
+            .filter(|(_, entry)| entry.takes_replicas())
+            .map(|(id, _)| *id)
     }
 }

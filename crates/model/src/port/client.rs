@@ -35,6 +35,9 @@ pub enum QueryError {
     /// The shard number is not in the map.
     #[error("shard {0} does not exist")]
     NoSuchShard(ShardId),
+    /// The cluster was asked for something that it does not do.
+    #[error("{0}")]
+    Refused(String),
     /// The store behind it failed.
     #[error("{0}")]
     Store(String),

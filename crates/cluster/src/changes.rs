@@ -1,0 +1,64 @@
+//! The road of a change to the directory, from any node to whoever leads group 0.
+
+use std::time::Duration;
+
+use dunlin_model::directory::{DirectoryCommand, DirectoryRefusal};
+use dunlin_model::id::{GroupId, ReplicaId};
+
+use crate::messages::{Request, Response};
+use crate::node::Shared;
+use crate::transport::Lane;
+
+/// How long a change may look for the directory's leader.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why the directory was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChangeError {
+    /// It was asked and says no.
+    #[error(transparent)]
+    Refused(#[from] DirectoryRefusal),
+    /// Nobody answered for it in time. The change may have been made.
+    #[error("the directory has no leader that answers")]
+    Unavailable,
+}
+
+impl Shared {
+    /// Has the directory changed, whoever leads it. A change whose answer was lost is made again: each
+    /// command either says what shall be, or is refused the second time.
+    pub(crate) async fn change_directory(
+        &self,
+        command: DirectoryCommand,
+    ) -> Result<Option<ReplicaId>, ChangeError> {
+        let changing = async {
+            loop {
+                if let Some(result) = self.try_change(&command).await {
+                    return result;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let result = tokio::time::timeout(CHANGE_TIMEOUT, changing).await;
+        result.unwrap_or(Err(ChangeError::Unavailable))
+    }
+
+    async fn try_change(&self, command: &DirectoryCommand) -> Option<Result<Option<ReplicaId>, ChangeError>> {
+        let leader = self.ask_leader(GroupId::DIRECTORY).await?;
+        if leader == self.node {
+            let group = self.group(GroupId::DIRECTORY)?;
+            let result = group.change_directory(command).await.ok()?;
+            return Some(result.map_err(ChangeError::from));
+        }
+        let asked = Request::ChangeDirectory(command.clone());
+        let answer = self
+            .peers
+            .call(leader, Lane::Control, asked, CHANGE_TIMEOUT)
+            .await;
+        match answer {
+            Ok((Response::Changed(result), _)) => Some(result.map_err(ChangeError::from)),
+            _ => None,
+        }
+    }
+}
