@@ -25,6 +25,7 @@ use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
+use crate::node::Trouble;
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
@@ -127,13 +128,17 @@ impl Group {
         machine: Machine,
         peers: Arc<Peers>,
         (timing, journal, journal_segments_max): (&Timing, Arc<Journal>, usize),
-    ) -> Result<Arc<Self>, String> {
+    ) -> Result<Arc<Self>, Trouble> {
+        let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
         let config = raft_config(id.group, timing)
             .validate()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| failed(&error))?;
         let (store, events) = (machine.store().clone(), machine.events().cloned());
         let machine = StateMachine::new(id, log.clone(), machine);
-        machine.refill().await.map_err(|error| error.to_string())?;
+        machine.refill().await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => Trouble::Damaged(error.to_string()),
+            _ => failed(&error),
+        })?;
         let network = Network {
             group: id.group,
             peers,
@@ -146,7 +151,7 @@ impl Group {
             machine.clone(),
         )
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| failed(&error))?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_QUEUED_MAX);
         tokio::spawn(propose_in_order(raft.clone(), queue));
         let refused = Arc::default();

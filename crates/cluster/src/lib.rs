@@ -20,6 +20,7 @@ mod no_shards;
 mod node;
 mod raft;
 mod remote;
+mod repair;
 mod router;
 mod serve;
 mod sweep;

@@ -18,7 +18,7 @@ use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::router::Router;
 use crate::transport::Lane;
-use crate::{moves, sweep};
+use crate::{moves, repair, sweep};
 
 /// Between two confirmations of the directory.
 const CONFIRM_EVERY: Duration = Duration::from_millis(250);
@@ -43,6 +43,8 @@ pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(balance(shared.clone()));
     shared.spawn_loop(checkpoint(shared.clone()));
     shared.spawn_loop(moves::carry_out(shared.clone()));
+    shared.spawn_loop(repair::mend(shared.clone()));
+    shared.spawn_loop(repair::scrub(shared.clone()));
     shared.spawn_loop(moves::plan(shared.clone()));
     shared.spawn_loop(follow_directory(shared.clone(), router.clone()));
     shared.spawn_loop(write_first_entry(shared.clone()));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
 use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Role};
 use dunlin_model::id::{DeviceId, GroupId, LogPosition, NodeId, ReplicaId, ShardId, StreamId};
-use dunlin_model::port::{Downlink, ReadError, ServeError};
+use dunlin_model::port::{Downlink, ReadError, SealedSegment, ServeError};
 use serde::{Deserialize, Serialize};
 
 /// Raft's vote: who leads, or wants to, in which term.
@@ -133,6 +133,14 @@ pub(crate) enum Request {
     },
     /// Who the members of a group are, voters or not; its leader only, which proves that it leads.
     Members(GroupId),
+    /// The sealed event segments of this node's replica of a group.
+    Segments(GroupId),
+    /// Bytes of one of them; they follow the response.
+    SegmentPart {
+        group: GroupId,
+        first_offset: u64,
+        position: u64,
+    },
     /// What this node holds and leads.
     Status,
 }
@@ -155,6 +163,8 @@ pub(crate) enum Response {
     Changed(Result<Option<ReplicaId>, DirectoryRefusal>),
     Joined(Result<(), String>),
     Members(BTreeSet<ReplicaId>),
+    Segments(Vec<SealedSegment>),
+    SegmentPart,
     View(Result<View, ReadError>),
     Events(Result<EventsHead, ReadError>),
     Status(Box<crate::admin::NodeStatus>),

@@ -94,7 +94,7 @@ pub enum StartError {
 
 /// Why a replica does not run here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     /// What it has on disk cannot be trusted: it is refused until it is made anew under another id.
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -247,17 +247,27 @@ impl Shared {
 
     /// Takes replicas down that consensus has given up on, so that they are started again from what is on disk.
     pub(crate) async fn take_down_failed(&self) {
-        let Some(parts) = &self.shard else { return };
         for group in self.groups() {
-            let Some(reason) = group.failed() else { continue };
-            let id = group.id();
-            self.take_group(id);
-            group.stop().await;
-            if let Some(shard) = id.group.shard() {
-                parts.host.remove_shard(shard).await;
+            if let Some(reason) = group.failed() {
+                self.take_down(&group, Trouble::Failed(reason)).await;
             }
-            self.note_trouble(id, Some(Trouble::Failed(reason)));
         }
+    }
+
+    /// Takes a replica down whose data cannot be mended, so that it is made anew.
+    pub(crate) async fn give_up(&self, group: &Arc<Group>, reason: String) {
+        self.take_down(group, Trouble::Damaged(reason)).await;
+    }
+
+    async fn take_down(&self, group: &Arc<Group>, trouble: Trouble) {
+        let Some(parts) = &self.shard else { return };
+        let id = group.id();
+        self.take_group(id);
+        group.stop().await;
+        if let Some(shard) = id.group.shard() {
+            parts.host.remove_shard(shard).await;
+        }
+        self.note_trouble(id, Some(trouble));
     }
 
     async fn start_replica(&self, id: GroupReplica) -> Result<Arc<Group>, Trouble> {
@@ -284,8 +294,7 @@ impl Shared {
             self.config.journal_segments_max,
         );
         let group = Group::start(id, log, machine, self.peers.clone(), journal)
-            .await
-            .map_err(Trouble::Failed)?;
+            .await?;
         if let Some(shard) = id.group.shard() {
             host.add_shard(shard, group.clone());
             group.announce(shard, host.clone());

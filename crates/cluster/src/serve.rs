@@ -19,6 +19,7 @@ use crate::messages::{
 use crate::node::Shared;
 use crate::raft::snapshot::{Collected, SnapshotData};
 use crate::raft::{StoredMembership, TypeConfig, convert};
+use crate::repair;
 use crate::remote::{TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FRAME, split_page};
 use crate::transport::{FrameReader, FrameWriter, Handler};
 
@@ -104,6 +105,12 @@ impl Server {
                     .map(|node| (sight.term, node))
             })),
             Request::Join { roles } => Response::Joined(self.0.forming.on_join(&self.0, from, roles).await),
+            Request::Segments(group) => repair::segments(&self.0, group),
+            Request::SegmentPart {
+                group,
+                first_offset,
+                position,
+            } => return repair::part(&self.0, group, first_offset, position).await,
             Request::Members(group) => self.members(group).await,
             Request::Directory { known } => self.directory(known).await,
             Request::ChangeDirectory(command) => match self.0.group(GroupId::DIRECTORY) {

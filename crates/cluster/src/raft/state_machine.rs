@@ -93,9 +93,8 @@ impl StateMachine {
                 .read(next, applied.index + 1, READ_BYTES_MAX)
                 .map_err(io::Error::other)?;
             if entries.is_empty() {
-                return Err(io::Error::other(format!(
-                    "entry {next} is applied and not in the journal"
-                )));
+                let reason = format!("events behind entry {next} are gone and the journal has let go of it");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
             }
             for entry in entries {
                 next = entry.position.index + 1;

@@ -116,6 +116,21 @@ impl EventRun {
     }
 }
 
+/// A sealed segment of events: immutable, and the same bytes on every replica that cut it by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SealedSegment {
+    /// Offset of its first event; its name.
+    pub first_offset: u64,
+    /// Offset after its last event.
+    pub next_offset: u64,
+    /// Index of its last run.
+    pub last_index: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// crc32c over all bytes of the file.
+    pub crc32c: u32,
+}
+
 /// The events of one replica, in the order of its log.
 ///
 /// Runs gather in an open block in memory; a block is closed when its runs reach
@@ -155,4 +170,21 @@ pub trait EventLog: Send + Sync + 'static {
     /// the index up to which the journal is no longer needed by this log: `applied` when the open
     /// block is empty, otherwise the last index in a closed block.
     fn checkpoint(&self, applied: u64) -> Result<u64, StoreError>;
+
+    /// Sealed segments in order, those that are damaged left out.
+    fn sealed_segments(&self) -> Vec<SealedSegment>;
+
+    /// First offsets of the sealed segments that are known to be damaged or are missing.
+    fn damaged_segments(&self) -> Vec<u64>;
+
+    /// Reads all of a sealed segment and checks it. Damage is remembered and returned as an error.
+    fn verify_segment(&self, first_offset: u64) -> Result<(), StoreError>;
+
+    /// Bytes of a sealed segment: up to `length` from `position`, fewer at its end.
+    fn read_segment(&self, first_offset: u64, position: u64, length: usize) -> Result<Bytes, StoreError>;
+
+    /// Installs a sealed segment from a peer: in place of the one with the same first offset, in the
+    /// gap that a lost one left, or at the end of a log whose open segment is empty. `whole` must be
+    /// what `expected` tells of. It is durable on return; after a crash the old or the new file is there.
+    fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError>;
 }

@@ -3,15 +3,16 @@
 //! Runs gather in an open block in memory; a full block is compressed and written, blocks gather in
 //! segments, sealed segments are immutable and the same bytes on every replica. This room decides
 //! block and segment boundaries and what of a crash's leftovers counts. It never decides retention
-//! (that is `trim`), never repairs on its own (see [`SegmentLog::install_segment`]), and knows
+//! (that is `trim`), never repairs on its own (see [`EventLog::install_segment`]), and knows
 //! nothing of what the records say. [`format`] has the bytes, `open` the first look at a folder.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use dunlin_model::id::GroupReplica;
-use dunlin_model::port::{EventLog, EventRun, StoreError};
+use dunlin_model::port::{EventLog, EventRun, SealedSegment, StoreError};
 
 pub mod format;
 mod open;
@@ -31,21 +32,6 @@ pub const DIRTY_BYTES_MAX: u64 = 8 << 20;
 /// A whole sealed segment is at most this long when it is installed: a segment, and one block more
 /// than fits, with its footer.
 pub const INSTALL_BYTES_MAX: usize = 256 << 20;
-
-/// A sealed segment, as told to peers and put in snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SealedSegment {
-    /// Offset of its first event; its name.
-    pub first_offset: u64,
-    /// Offset after its last event.
-    pub next_offset: u64,
-    /// Index of its last run.
-    pub last_index: u64,
-    /// Length of the file.
-    pub bytes: u64,
-    /// crc32c over all bytes of the file.
-    pub crc32c: u32,
-}
 
 /// The [`EventLog`] of one replica, in files under `events/<group>-<replica>/`.
 pub struct SegmentLog {
@@ -148,144 +134,6 @@ impl SegmentLog {
             })
         };
         Ok(names.iter().filter_map(parse).collect())
-    }
-
-    /// Sealed segments in order, those that are damaged left out.
-    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
-        let inner = self.lock();
-        let sealed = |segment: &Segment| {
-            let bytes = segment.sealed_bytes.filter(|_| !segment.damaged)?;
-            let footer = format::encode_footer(&segment.blocks, segment.content_sum);
-            Some(SealedSegment {
-                first_offset: segment.first_offset,
-                next_offset: segment.next_offset(),
-                last_index: segment.blocks.last()?.last_index,
-                bytes,
-                crc32c: crc32c::crc32c_combine(segment.content_sum, crc32c::crc32c(&footer), footer.len()),
-            })
-        };
-        inner.segments.values().filter_map(sealed).collect()
-    }
-
-    /// First offsets of the sealed segments that are known to be damaged or are missing.
-    pub fn damaged_segments(&self) -> Vec<u64> {
-        let inner = self.lock();
-        let mut damaged = Vec::new();
-        let mut expected = inner.start.first_offset;
-        let mut blamed = false;
-        for segment in inner.segments.values() {
-            // A damaged segment may not know how far it reached.
-            if segment.first_offset != expected && !blamed {
-                damaged.push(expected);
-            }
-            if segment.damaged {
-                damaged.push(segment.first_offset);
-            }
-            blamed = segment.damaged;
-            expected = segment.next_offset();
-        }
-        damaged
-    }
-
-    /// Reads all of a sealed segment and checks it. Damage is remembered and returned as an error.
-    pub fn verify_sealed(&self, first_offset: u64) -> Result<(), StoreError> {
-        let segment = self.sealed(first_offset)?;
-        let mut whole = vec![0; segment.sealed_bytes.unwrap_or(0) as usize];
-        read_exact_at(&*segment.file, &mut whole, 0).map_err(|error| refused("read event segment", error))?;
-        open::check_sealed(&whole)
-            .map(drop)
-            .map_err(|reason| self.damage(first_offset, reason))
-    }
-
-    /// Bytes of a sealed segment: up to `length` from `position`, fewer at its end.
-    pub fn read_segment(
-        &self,
-        first_offset: u64,
-        position: u64,
-        length: usize,
-    ) -> Result<bytes::Bytes, StoreError> {
-        let segment = self.sealed(first_offset)?;
-        let left = segment.sealed_bytes.unwrap_or(0).saturating_sub(position);
-        let mut bytes = vec![0; length.min(left as usize)];
-        read_exact_at(&*segment.file, &mut bytes, position)
-            .map_err(|error| refused("read event segment", error))?;
-        Ok(bytes.into())
-    }
-
-    /// Installs a sealed segment from a peer: in place of the one with the same first offset, in the
-    /// gap that a lost one left, or at the end of a log whose open segment is empty. `whole` must be what `expected` tells of. It is
-    /// durable on return; after a crash the old or the new file is there.
-    pub fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError> {
-        let what = || format!("event segment {}", expected.first_offset);
-        let corrupt = |reason: &str| StoreError::Corrupt {
-            what: what(),
-            reason: reason.to_owned(),
-        };
-        if whole.len() > INSTALL_BYTES_MAX || whole.len() as u64 != expected.bytes {
-            return Err(corrupt("length is not as expected"));
-        }
-        if crc32c::crc32c(whole) != expected.crc32c {
-            return Err(corrupt("checksum is not as expected"));
-        }
-        let footer = open::check_sealed(whole).map_err(corrupt)?;
-        let (first, last) = (footer.blocks[0], footer.blocks[footer.blocks.len() - 1]);
-        if (first.first_offset, last.next_offset) != (expected.first_offset, expected.next_offset) {
-            return Err(corrupt("offsets are not as expected"));
-        }
-        let mut inner = self.lock();
-        inner.check_failed()?;
-        let replaces = match inner.segments.get(&first.first_offset) {
-            Some(old) if old.sealed_bytes.is_some() => {
-                let follows = inner.segments.range(first.first_offset + 1..).next();
-                if follows.is_some_and(|(offset, _)| *offset != last.next_offset) {
-                    return Err(corrupt("it does not meet the next segment"));
-                }
-                true
-            }
-            Some(_) => return Err(corrupt("a segment with this offset is being written")),
-            None => false,
-        };
-        let at_end = inner.next_offset == first.first_offset && inner.open_block.is_empty();
-        let before = inner.segments.range(..first.first_offset).next_back();
-        let after = inner.segments.range(first.first_offset..).next();
-        let fills_gap = before.map_or(inner.start.first_offset, |(_, segment)| segment.next_offset())
-            == first.first_offset
-            && after.is_some_and(|(offset, _)| *offset == last.next_offset);
-        if !replaces && !at_end && !fills_gap {
-            return Err(corrupt("it does not follow the last segment"));
-        }
-        let name = format!(
-            "{}/{}",
-            self.folder,
-            segment_name(&inner.start, first.first_offset)
-        );
-        let temporary = format!("{name}.tmp");
-        let write = || -> io::Result<Arc<dyn crate::disk::DiskFile>> {
-            let file = self.disk.create(&temporary)?;
-            file.write_at(whole, 0)?;
-            file.sync_data()?;
-            self.disk.rename(&temporary, &name)?;
-            self.disk.sync_dir(&self.folder)?;
-            Ok(file)
-        };
-        let file = write().map_err(|error| inner.note(refused("install event segment", error)))?;
-        let segment = Segment {
-            name,
-            file,
-            first_offset: first.first_offset,
-            content_bytes: last.end(),
-            content_sum: footer.content_sum,
-            sealed_bytes: Some(whole.len() as u64),
-            damaged: false,
-            blocks: footer.blocks,
-        };
-        inner.segments.insert(first.first_offset, segment);
-        if last.next_offset >= inner.next_offset && inner.open_block.is_empty() {
-            inner.next_offset = last.next_offset;
-            inner.closed_index = last.last_index;
-            inner.last_time_ms = last.last_time_ms;
-        }
-        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -681,5 +529,136 @@ impl EventLog for SegmentLog {
         } else {
             inner.closed_index
         })
+    }
+
+    fn sealed_segments(&self) -> Vec<SealedSegment> {
+        let inner = self.lock();
+        let sealed = |segment: &Segment| {
+            let bytes = segment.sealed_bytes.filter(|_| !segment.damaged)?;
+            let footer = format::encode_footer(&segment.blocks, segment.content_sum);
+            Some(SealedSegment {
+                first_offset: segment.first_offset,
+                next_offset: segment.next_offset(),
+                last_index: segment.blocks.last()?.last_index,
+                bytes,
+                crc32c: crc32c::crc32c_combine(segment.content_sum, crc32c::crc32c(&footer), footer.len()),
+            })
+        };
+        inner.segments.values().filter_map(sealed).collect()
+    }
+
+    fn damaged_segments(&self) -> Vec<u64> {
+        let inner = self.lock();
+        let mut damaged = Vec::new();
+        let mut expected = inner.start.first_offset;
+        let mut blamed = false;
+        for segment in inner.segments.values() {
+            // A damaged segment may not know how far it reached.
+            if segment.first_offset != expected && !blamed {
+                damaged.push(expected);
+            }
+            if segment.damaged {
+                damaged.push(segment.first_offset);
+            }
+            blamed = segment.damaged;
+            expected = segment.next_offset();
+        }
+        damaged
+    }
+
+    fn verify_segment(&self, first_offset: u64) -> Result<(), StoreError> {
+        let segment = self.sealed(first_offset)?;
+        let mut whole = vec![0; segment.sealed_bytes.unwrap_or(0) as usize];
+        read_exact_at(&*segment.file, &mut whole, 0).map_err(|error| refused("read event segment", error))?;
+        open::check_sealed(&whole)
+            .map(drop)
+            .map_err(|reason| self.damage(first_offset, reason))
+    }
+
+    fn read_segment(
+        &self,
+        first_offset: u64,
+        position: u64,
+        length: usize,
+    ) -> Result<Bytes, StoreError> {
+        let segment = self.sealed(first_offset)?;
+        let left = segment.sealed_bytes.unwrap_or(0).saturating_sub(position);
+        let mut bytes = vec![0; length.min(left as usize)];
+        read_exact_at(&*segment.file, &mut bytes, position)
+            .map_err(|error| refused("read event segment", error))?;
+        Ok(bytes.into())
+    }
+
+    fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError> {
+        let what = || format!("event segment {}", expected.first_offset);
+        let corrupt = |reason: &str| StoreError::Corrupt {
+            what: what(),
+            reason: reason.to_owned(),
+        };
+        if whole.len() > INSTALL_BYTES_MAX || whole.len() as u64 != expected.bytes {
+            return Err(corrupt("length is not as expected"));
+        }
+        if crc32c::crc32c(whole) != expected.crc32c {
+            return Err(corrupt("checksum is not as expected"));
+        }
+        let footer = open::check_sealed(whole).map_err(corrupt)?;
+        let (first, last) = (footer.blocks[0], footer.blocks[footer.blocks.len() - 1]);
+        if (first.first_offset, last.next_offset) != (expected.first_offset, expected.next_offset) {
+            return Err(corrupt("offsets are not as expected"));
+        }
+        let mut inner = self.lock();
+        inner.check_failed()?;
+        let replaces = match inner.segments.get(&first.first_offset) {
+            Some(old) if old.sealed_bytes.is_some() => {
+                let follows = inner.segments.range(first.first_offset + 1..).next();
+                if follows.is_some_and(|(offset, _)| *offset != last.next_offset) {
+                    return Err(corrupt("it does not meet the next segment"));
+                }
+                true
+            }
+            Some(_) => return Err(corrupt("a segment with this offset is being written")),
+            None => false,
+        };
+        let at_end = inner.next_offset == first.first_offset && inner.open_block.is_empty();
+        let before = inner.segments.range(..first.first_offset).next_back();
+        let after = inner.segments.range(first.first_offset..).next();
+        let fills_gap = before.map_or(inner.start.first_offset, |(_, segment)| segment.next_offset())
+            == first.first_offset
+            && after.is_some_and(|(offset, _)| *offset == last.next_offset);
+        if !replaces && !at_end && !fills_gap {
+            return Err(corrupt("it does not follow the last segment"));
+        }
+        let name = format!(
+            "{}/{}",
+            self.folder,
+            segment_name(&inner.start, first.first_offset)
+        );
+        let temporary = format!("{name}.tmp");
+        let write = || -> io::Result<Arc<dyn crate::disk::DiskFile>> {
+            let file = self.disk.create(&temporary)?;
+            file.write_at(whole, 0)?;
+            file.sync_data()?;
+            self.disk.rename(&temporary, &name)?;
+            self.disk.sync_dir(&self.folder)?;
+            Ok(file)
+        };
+        let file = write().map_err(|error| inner.note(refused("install event segment", error)))?;
+        let segment = Segment {
+            name,
+            file,
+            first_offset: first.first_offset,
+            content_bytes: last.end(),
+            content_sum: footer.content_sum,
+            sealed_bytes: Some(whole.len() as u64),
+            damaged: false,
+            blocks: footer.blocks,
+        };
+        inner.segments.insert(first.first_offset, segment);
+        if last.next_offset >= inner.next_offset && inner.open_block.is_empty() {
+            inner.next_offset = last.next_offset;
+            inner.closed_index = last.last_index;
+            inner.last_time_ms = last.last_time_ms;
+        }
+        Ok(())
     }
 }

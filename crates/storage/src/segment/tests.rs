@@ -143,7 +143,7 @@ fn sealed_segments_are_the_same_bytes_whatever_happened_between() {
         let bytes = smooth.read_segment(segment.first_offset, 0, length).unwrap();
         assert_eq!(bytes, log.read_segment(segment.first_offset, 0, length).unwrap());
         assert_eq!(crc32c::crc32c(&bytes), segment.crc32c);
-        smooth.verify_sealed(segment.first_offset).unwrap();
+        smooth.verify_segment(segment.first_offset).unwrap();
     }
 }
 
@@ -187,7 +187,7 @@ fn a_damaged_segment_is_reported_and_repaired_from_a_peer() {
         let log = open(&disk, 1);
         if damage == 0 {
             assert!(matches!(
-                log.verify_sealed(segments[1].first_offset),
+                log.verify_segment(segments[1].first_offset),
                 Err(StoreError::Corrupt { .. })
             ));
         }
@@ -214,7 +214,7 @@ fn a_damaged_segment_is_reported_and_repaired_from_a_peer() {
         log.install_segment(&good, &segments[1]).unwrap();
         let log = open(&disk.power_cut(PowerCut::LoseAll), 1);
         assert_eq!(log.damaged_segments(), Vec::<u64>::new());
-        log.verify_sealed(segments[1].first_offset).unwrap();
+        log.verify_segment(segments[1].first_offset).unwrap();
         let read = read_all(&log);
         assert_eq!(read, (1..=read.len() as u64).map(run).collect::<Vec<_>>());
     }
