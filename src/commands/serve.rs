@@ -56,6 +56,9 @@ pub(crate) struct Serve {
     /// Seconds of a node's silence after which its replicas are made anew on others [default: 300]
     #[arg(long, value_name = "S")]
     replace_after: Option<u64>,
+    /// Seconds after which an event segment is sealed, whatever its size [default: 86400]
+    #[arg(long, value_name = "S")]
+    segment_age: Option<u64>,
     /// Seconds between checkpoints [default: 10]
     #[arg(long, value_name = "S")]
     checkpoint: Option<u64>,
@@ -110,6 +113,7 @@ impl Serve {
         set(&mut config.expect, self.expect);
         set(&mut config.shard_count, self.shards);
         set(&mut config.replace_after_s, self.replace_after);
+        set(&mut config.segment_age_s, self.segment_age);
         set(&mut config.checkpoint_s, self.checkpoint);
         set(&mut config.workers, self.workers);
         Ok((config, self.output))

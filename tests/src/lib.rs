@@ -4,6 +4,7 @@
 //! Everything here knocks at doors that anybody has; nothing looks inside a node. The tests wait on
 //! conditions ([`eventually`]), never for a time to pass.
 
+pub mod field;
 pub mod hub;
 pub mod journal_tail;
 pub mod judge;

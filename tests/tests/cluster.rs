@@ -2,88 +2,30 @@
 //! device is let in and cut off by all nodes as by one.
 
 use dunlin_gateway::client::{Client, ClientError, Event};
-use dunlin_node::local::{LocalCluster, LocalOptions};
+use dunlin_tests::field::Field;
 use dunlin_tests::hub::{Device, Hub};
 use dunlin_tests::judge::{Place, assert_kept};
 use dunlin_tests::load::{Load, parse_receipt};
-use dunlin_tests::ports::Ports;
-use dunlin_tests::program::dunlin;
 use dunlin_tests::{PATIENCE, eventually};
-use tempfile::TempDir;
 
 const NODES: usize = 3;
 
-/// A cluster with a data directory of its own, which goes with it.
-struct Field {
-    cluster: LocalCluster,
-    hub: Hub,
-    _folder: Folder,
+async fn start() -> Field {
+    Field::start(NODES, &[]).await
 }
 
-/// A folder that shows the nodes' logs when the test that has it fails.
-struct Folder(TempDir);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for node in 1..=NODES {
-                let log = self.0.path().join(format!("node-{node}.log"));
-                eprintln!(
-                    "--- node {node}:\n{}",
-                    std::fs::read_to_string(log).unwrap_or_default()
-                );
-            }
-        }
-    }
+async fn kill(field: &mut Field, node: usize) {
+    field.cluster.kill(node).await.expect("the node is ours to kill");
 }
 
-impl Field {
-    async fn start() -> Field {
-        let folder = TempDir::new().expect("a folder for temporary files");
-        let ports = Ports::take();
-        let options = LocalOptions {
-            nodes: NODES,
-            data: folder.path().to_owned(),
-            program: dunlin().to_owned(),
-            mqtts_port: ports.mqtts,
-            https_port: ports.https,
-            mqtt_port: None,
-            cluster_port: ports.cluster,
-            arguments: ["--https-alt-port", "0", "--shards", "4"]
-                .map(str::to_owned)
-                .to_vec(),
-        };
-        let folder = Folder(folder);
-        let cluster = LocalCluster::start(options).await;
-        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
-        let hub = Hub::new(cluster.ready());
-        Field {
-            cluster,
-            hub,
-            _folder: folder,
-        }
-    }
-
-    async fn kill(&mut self, node: usize) {
-        self.cluster.kill(node).await.expect("the node is ours to kill");
-    }
-
-    /// Starts a killed node and returns when every group has all its replicas again.
-    async fn restart(&mut self, node: usize) {
-        self.cluster
-            .restart(node)
-            .await
-            .expect("the node becomes ready again");
-        eventually("the cluster healthy again", PATIENCE, || async {
-            let status = self.hub.status().await;
-            if status["health"] == "healthy" {
-                Ok(())
-            } else {
-                Err(status)
-            }
-        })
-        .await;
-    }
+/// Starts a killed node and returns when every group has all its replicas again.
+async fn restart(field: &mut Field, node: usize) {
+    field
+        .cluster
+        .restart(node)
+        .await
+        .expect("the node becomes ready again");
+    field.settled("the cluster healthy again", |_| true).await;
 }
 
 async fn publish(client: &mut Client, device: &Device, body: &str) -> Result<Place, ClientError> {
@@ -120,14 +62,14 @@ async fn wait_closed(what: &str, mut client: Client) {
 
 #[tokio::test]
 async fn nothing_acked_is_lost_when_each_node_is_killed_in_turn() {
-    let mut field = Field::start().await;
+    let mut field = start().await;
     let devices = field.hub.create_many("d", 18).await;
     let load = Load::start(&field.hub.doors, &devices);
     load.wait_acked(300).await;
     for node in 0..NODES {
-        field.kill(node).await;
+        kill(&mut field, node).await;
         load.wait_acked(300).await;
-        field.restart(node).await;
+        restart(&mut field, node).await;
         load.wait_acked(300).await;
     }
     let logs = load.finish().await;
@@ -137,31 +79,31 @@ async fn nothing_acked_is_lost_when_each_node_is_killed_in_turn() {
         "the kills were not felt"
     );
     assert_kept(&logs, &field.hub.read_all().await);
-    field.cluster.stop().await;
+    field.stop().await;
 }
 
 #[tokio::test]
 async fn a_device_keeps_its_connection_when_another_node_dies() {
-    let mut field = Field::start().await;
+    let mut field = start().await;
     let devices = field.hub.create_many("d", 6).await;
     let load = Load::start(&field.hub.doors[..1], &devices);
     load.wait_acked(200).await;
     for node in [1, 2] {
-        field.kill(node).await;
+        kill(&mut field, node).await;
         load.wait_acked(200).await;
-        field.restart(node).await;
+        restart(&mut field, node).await;
         load.wait_acked(200).await;
     }
     let logs = load.finish().await;
     let lost: u32 = logs.iter().map(|log| log.connections_lost).sum();
     assert_eq!(lost, 0, "connections were dropped though their gateway lived");
     assert_kept(&logs, &field.hub.read_all().await);
-    field.cluster.stop().await;
+    field.stop().await;
 }
 
 #[tokio::test]
 async fn a_device_that_connects_at_another_node_takes_over() {
-    let field = Field::start().await;
+    let field = start().await;
     let device = field.hub.create("one").await;
     let old = connect(&field.hub, 0, &device).await;
     // The old connection sends without pause, so that something of it is under way at any moment.
@@ -208,12 +150,12 @@ async fn a_device_that_connects_at_another_node_takes_over() {
         assert_eq!(body, Some(format!("old {number}")), "acked at {place:?}");
     }
     assert_eq!(stored.last().map(|message| message.place), Some(last));
-    field.cluster.stop().await;
+    field.stop().await;
 }
 
 #[tokio::test]
 async fn a_disabled_device_is_cut_off_on_every_node() {
-    let field = Field::start().await;
+    let field = start().await;
     let devices = field.hub.create_many("d", NODES).await;
     let mut connected = Vec::new();
     for (door, device) in devices.iter().enumerate() {
@@ -248,7 +190,7 @@ async fn a_disabled_device_is_cut_off_on_every_node() {
             [&b"before"[..], &b"after"[..]]
         );
     }
-    field.cluster.stop().await;
+    field.stop().await;
 }
 
 /// MQTT 5: "the client is not authorized to connect", and "bad user name or password".

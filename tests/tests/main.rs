@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod damage;
 mod house;
 mod members;
 mod power;

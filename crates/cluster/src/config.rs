@@ -106,6 +106,8 @@ pub struct ClusterConfig {
     pub replace_after: Duration,
     /// How often state and events are made durable and the journal is freed.
     pub checkpoint_every: Duration,
+    /// Age of an event segment's first event after which it is sealed, whatever its size.
+    pub segment_age: Duration,
     /// Segments that the journal may have; above half of them checkpoints come out of turn.
     pub journal_segments_max: usize,
     /// Who this node is.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
-use dunlin_model::port::{Replication, StoreError};
+use dunlin_model::port::{EventLog, Replication, StoreError};
 
 use crate::forming;
 use crate::group::Group;
@@ -33,6 +33,8 @@ const ENTRIES_KEPT: u64 = 20_000;
 const ENTRIES_KEPT_MIN: u64 = 64;
 /// Between two looks at what runs here and should not, or should and does not.
 const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
+/// Between two looks for segments that have become old.
+const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at how full the journal is.
 const PRESSURE_EVERY: Duration = Duration::from_millis(500);
 
@@ -43,6 +45,7 @@ pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(balance(shared.clone()));
     shared.spawn_loop(checkpoint(shared.clone()));
     shared.spawn_loop(moves::carry_out(shared.clone()));
+    shared.spawn_loop(seal_old(shared.clone()));
     shared.spawn_loop(repair::mend(shared.clone()));
     shared.spawn_loop(repair::scrub(shared.clone()));
     shared.spawn_loop(moves::plan(shared.clone()));
@@ -226,6 +229,38 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
         let _ = trigger.purge_log(upto).await;
     }
     Ok(())
+}
+
+/// Has the open segments of the groups that this node leads sealed when they have become old: what is
+/// sealed is checked, mended and handed on as it is.
+async fn seal_old(shared: Arc<Shared>) {
+    let age = shared.config.segment_age;
+    let mut clock = tokio::time::interval(SEAL_LOOK_EVERY.min(age));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let old_ms = shared.clock.wall_ms().saturating_sub(age.as_millis() as u64);
+        for group in shared.groups().into_iter().filter(|group| group.sight().leads) {
+            let Some(events) = group.events().cloned() else {
+                continue;
+            };
+            let is_old = tokio::task::spawn_blocking(move || has_old_event(&*events, old_ms)).await;
+            if is_old.unwrap_or(false) {
+                group.seal();
+            }
+        }
+    }
+}
+
+/// Whether the open segment has an event from before `old_ms`.
+fn has_old_event(events: &dyn EventLog, old_ms: u64) -> bool {
+    let (first, next) = events.range();
+    let open = events
+        .sealed_segments()
+        .last()
+        .map_or(first, |segment| segment.next_offset);
+    let first_run = || events.read(open, 1).ok()?.into_iter().next();
+    open < next && first_run().is_some_and(|run| run.time_ms < old_ms)
 }
 
 /// Starts and removes what the directory asks of this node, as it changes; and now and then, since a

@@ -293,8 +293,7 @@ impl Shared {
             journal.clone(),
             self.config.journal_segments_max,
         );
-        let group = Group::start(id, log, machine, self.peers.clone(), journal)
-            .await?;
+        let group = Group::start(id, log, machine, self.peers.clone(), journal).await?;
         if let Some(shard) = id.group.shard() {
             host.add_shard(shard, group.clone());
             group.announce(shard, host.clone());

@@ -6,7 +6,6 @@
 //! so that damage is found before a reader finds it (I19). A segment that no peer can give back is the end
 //! of the replica: it is made anew under another id.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +21,10 @@ use crate::transport::Lane;
 
 /// Between two looks for damaged segments.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two sealed segments that are read through; one of 64 MiB is then under 7 MB a second.
-const SCRUB_EVERY: Duration = Duration::from_secs(10);
+/// Bytes of sealed segments that are read through in a second, all replicas of the node together.
+const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+/// Pause between two rounds through all segments, and the longest that a round waits for its first.
+const SCRUB_REST: Duration = Duration::from_secs(10);
 /// How long a peer may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A segment that is longer is not asked for.
@@ -85,7 +86,10 @@ async fn mend_one(
             all_answered = false;
             continue;
         };
-        let Some(wanted) = segments.iter().find(|segment| segment.first_offset == first_offset) else {
+        let Some(wanted) = segments
+            .iter()
+            .find(|segment| segment.first_offset == first_offset)
+        else {
             continue;
         };
         let fetched = match fetch(shared, peer, id.group, wanted).await {
@@ -100,7 +104,11 @@ async fn mend_one(
             }
         }
     }
-    if all_answered { Mended::Nowhere } else { Mended::NotYet }
+    if all_answered {
+        Mended::Nowhere
+    } else {
+        Mended::NotYet
+    }
 }
 
 async fn ask_segments(shared: &Shared, peer: NodeId, group: GroupId) -> Option<Vec<SealedSegment>> {
@@ -167,26 +175,19 @@ pub(crate) async fn part(
 
 /// Reads one sealed segment after the other through, for ever and slowly.
 pub(crate) async fn scrub(shared: Arc<Shared>) {
-    let mut next: BTreeMap<GroupId, u64> = BTreeMap::new();
     loop {
+        tokio::time::sleep(SCRUB_REST).await;
         for group in shared.groups() {
             let Some(events) = group.events().cloned() else { continue };
-            let from = next.entry(group.id().group).or_default();
-            let segments = events.sealed_segments();
-            let found = segments
-                .iter()
-                .find(|segment| segment.first_offset >= *from)
-                .or(segments.first());
-            let Some(segment) = found else { continue };
-            let first_offset = segment.first_offset;
-            *from = segment.next_offset;
-            let verify = move || events.verify_segment(first_offset);
-            // The log has said and remembered what it found; mending is another loop's part.
-            if let Ok(Err(error @ StoreError::Io { .. })) = tokio::task::spawn_blocking(verify).await {
-                tracing::warn!(replica = %group.id(), %error, "cannot read an event segment through");
+            for segment in events.sealed_segments() {
+                let (read, first_offset) = (events.clone(), segment.first_offset);
+                let verify = move || read.verify_segment(first_offset);
+                // Damage is said and remembered where it is found; mending is another loop's part.
+                if let Ok(Err(error @ StoreError::Io { .. })) = tokio::task::spawn_blocking(verify).await {
+                    tracing::debug!(replica = %group.id(), %error, "a segment is not there any more");
+                }
+                tokio::time::sleep(Duration::from_millis(segment.bytes * 1_000 / SCRUB_BYTES_PER_S)).await;
             }
-            tokio::time::sleep(SCRUB_EVERY).await;
         }
-        tokio::time::sleep(SCRUB_EVERY).await;
     }
 }

@@ -19,8 +19,8 @@ use crate::messages::{
 use crate::node::Shared;
 use crate::raft::snapshot::{Collected, SnapshotData};
 use crate::raft::{StoredMembership, TypeConfig, convert};
-use crate::repair;
 use crate::remote::{TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FRAME, split_page};
+use crate::repair;
 use crate::transport::{FrameReader, FrameWriter, Handler};
 
 /// Outcomes and downlinks that wait to be written to one gateway. A gateway that falls this far

@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub replace_after_s: u64,
     /// Seconds between checkpoints.
     pub checkpoint_s: u64,
+    /// Seconds after which an event segment is sealed, whatever its size.
+    pub segment_age_s: u64,
     /// Segments of 64 MiB that the journal may have.
     pub journal_segments: usize,
     /// Connections of all doors together.
@@ -79,6 +81,7 @@ impl Default for NodeConfig {
             timing: Timing::LAN,
             replace_after_s: 300,
             checkpoint_s: 10,
+            segment_age_s: 86_400,
             journal_segments: 16,
             connections_max: 100_000,
             workers: 0,
@@ -113,6 +116,7 @@ struct File {
     timing: Option<String>,
     replace_after_s: Option<u64>,
     checkpoint_s: Option<u64>,
+    segment_age_s: Option<u64>,
     journal_segments: Option<usize>,
     connections_max: Option<usize>,
     workers: Option<usize>,
@@ -138,6 +142,7 @@ const KEYS: &[&str] = &[
     "timing",
     "replace_after_s",
     "checkpoint_s",
+    "segment_age_s",
     "journal_segments",
     "connections_max",
     "workers",
@@ -209,6 +214,7 @@ impl NodeConfig {
         );
         set(&mut self.replace_after_s, file.replace_after_s);
         set(&mut self.checkpoint_s, file.checkpoint_s);
+        set(&mut self.segment_age_s, file.segment_age_s);
         set(&mut self.journal_segments, file.journal_segments);
         set(&mut self.connections_max, file.connections_max);
         set(&mut self.workers, file.workers);
@@ -250,6 +256,7 @@ impl NodeConfig {
             "is at least 1".into(),
         );
         must(self.checkpoint_s > 0, "checkpoint_s", "is at least 1".into());
+        must(self.segment_age_s > 0, "segment_age_s", "is at least 1".into());
         must(
             self.journal_segments >= 4,
             "journal_segments",

@@ -186,6 +186,11 @@ impl LocalCluster {
 
     /// SIGTERM to all, and waits for them to end.
     pub async fn stop(mut self) {
+        self.stop_all().await;
+    }
+
+    /// As [`stop`](Self::stop), where the cluster is part of something that is dropped later.
+    pub async fn stop_all(&mut self) {
         for node in &self.nodes {
             if let Some(pid) = node.child.as_ref().and_then(Child::id)
                 && let Some(pid) = rustix::process::Pid::from_raw(pid as i32)

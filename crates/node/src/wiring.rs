@@ -369,6 +369,7 @@ fn cluster_config(
         timing: config.timing,
         replace_after: Duration::from_secs(config.replace_after_s),
         checkpoint_every: Duration::from_secs(config.checkpoint_s),
+        segment_age: Duration::from_secs(config.segment_age_s),
         journal_segments_max: config.journal_segments,
         identity: authority.node_identity(data.node_id())?,
     })

@@ -216,6 +216,7 @@ impl Machine {
             timing: Timing::WAN,
             checkpoint_every,
             replace_after: Duration::from_secs(300),
+            segment_age: Duration::from_secs(3600),
             journal_segments_max: SEGMENTS_MAX,
             identity: authority
                 .node_identity(self.data.node_id())

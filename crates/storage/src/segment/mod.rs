@@ -575,12 +575,7 @@ impl EventLog for SegmentLog {
             .map_err(|reason| self.damage(first_offset, reason))
     }
 
-    fn read_segment(
-        &self,
-        first_offset: u64,
-        position: u64,
-        length: usize,
-    ) -> Result<Bytes, StoreError> {
+    fn read_segment(&self, first_offset: u64, position: u64, length: usize) -> Result<Bytes, StoreError> {
         let segment = self.sealed(first_offset)?;
         let left = segment.sealed_bytes.unwrap_or(0).saturating_sub(position);
         let mut bytes = vec![0; length.min(left as usize)];

@@ -1,0 +1,118 @@
+//! A cluster of real processes on loopback, and what its admin may ask of it.
+
+use std::path::PathBuf;
+
+use dunlin_node::local::{LocalCluster, LocalOptions};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::hub::Hub;
+use crate::ports::Ports;
+use crate::program::dunlin;
+use crate::{PATIENCE, eventually};
+
+/// Shards of a field.
+pub const SHARDS: usize = 4;
+
+/// A cluster with a data directory of its own, which goes with it.
+pub struct Field {
+    /// Its processes.
+    pub cluster: LocalCluster,
+    /// What services and devices see of it.
+    pub hub: Hub,
+    folder: TempDir,
+}
+
+impl Drop for Field {
+    /// Shows the nodes' logs when the test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in 1.. {
+                let log = self.folder.path().join(format!("node-{node}.log"));
+                let Ok(text) = std::fs::read_to_string(log) else {
+                    break;
+                };
+                eprintln!("--- node {node}:\n{text}");
+            }
+        }
+    }
+}
+
+impl Field {
+    /// Starts `nodes` nodes with [`SHARDS`] shards and more `arguments`.
+    pub async fn start(nodes: usize, arguments: &[&str]) -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let ports = Ports::take();
+        let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
+        let options = LocalOptions {
+            nodes,
+            data: folder.path().to_owned(),
+            program: dunlin().to_owned(),
+            mqtts_port: ports.mqtts,
+            https_port: ports.https,
+            mqtt_port: None,
+            cluster_port: ports.cluster,
+            arguments: all.map(|argument| (*argument).to_owned()).collect(),
+        };
+        let cluster = LocalCluster::start(options).await;
+        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
+        let hub = Hub::new(cluster.ready());
+        Field { cluster, hub, folder }
+    }
+
+    /// Starts one more node and returns its place.
+    pub async fn add(&mut self) -> usize {
+        self.cluster.add().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The id of the node in place `place`, from 0.
+    pub fn id(&self, place: usize) -> String {
+        self.cluster
+            .node(place)
+            .expect("the node was ready once")
+            .id
+            .clone()
+    }
+
+    /// Asks the cluster as its admin.
+    pub async fn ask(&self, request: Value) -> (StatusCode, Value) {
+        self.hub.call(Method::POST, "/cluster/admin", Some(request)).await
+    }
+
+    /// Asks for something that must be done.
+    pub async fn must(&self, request: Value) {
+        let (status, answer) = self.ask(request.clone()).await;
+        assert!(status.is_success(), "{request}: {status} {answer}");
+    }
+
+    /// Returns when the cluster says that it is healthy and `is_so` of its nodes.
+    pub async fn settled(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
+        eventually(what, PATIENCE, || async {
+            let status = self.hub.status().await;
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            if status["health"] == "healthy" && is_so(&nodes) {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        })
+        .await;
+    }
+
+    /// Where the node in place `place` keeps its data.
+    pub fn data(&self, place: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{}", place + 1))
+    }
+
+    /// Stops all nodes in order.
+    pub async fn stop(mut self) {
+        self.cluster.stop_all().await;
+    }
+}
+
+/// Replicas on the node with this id, as `nodes` of a status tell.
+pub fn replicas(nodes: &[Value], id: &str) -> u64 {
+    let node = nodes.iter().find(|node| node["node"] == id);
+    node.and_then(|node| node["replicas"].as_u64()).unwrap_or(0)
+}
