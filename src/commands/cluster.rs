@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dunlin_cluster::admin::{AdminRequest, Changed, ClusterStatus, GroupLine};
+use dunlin_cluster::recover::Recovery;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -51,6 +52,14 @@ enum Action {
     Remove {
         /// The node's id, or enough of the beginning
         node: String,
+    },
+    /// Restart groups whose majority is gone for good from what is left of them
+    ///
+    /// Without --accept-loss it is only said what would be done. Messages that only the lost replicas had are gone.
+    Recover {
+        /// Do it
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// How many replicas each group should have: 1, 3, 5 or 7
     SetReplication {
@@ -99,6 +108,7 @@ impl Cluster {
                     format!("Node {node} is no node of this cluster any more; its id never comes back.");
                 said(format, &changed, &text)?;
             }
+            Action::Recover { accept_loss } => return recover(&hub, format, accept_loss).await,
             Action::SetReplication { replicas, no_wait } => {
                 let request = AdminRequest::SetReplication { replicas };
                 let changed: Changed = read(ask(&hub, &request).await?)?;
@@ -123,6 +133,64 @@ impl Cluster {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Exit code 1 when there is something to recover and it was not done.
+async fn recover(hub: &Hub, format: Format, accept_loss: bool) -> CommandResult {
+    let request = AdminRequest::Recover { accept_loss };
+    let recovery: Recovery = read(progress::waiting("asking every node", ask(hub, &request)).await?)?;
+    if recovery.done {
+        let has_leaders = |status: &ClusterStatus| {
+            let is_lost = |group: u32| {
+                let lost = recovery.groups.iter().find(|lost| lost.group == group);
+                lost.is_some_and(|lost| lost.survivor.is_none())
+            };
+            let led = |group: &GroupLine| group.leader.is_some() || is_lost(group.group);
+            status.groups.iter().all(led)
+        };
+        wait_for(hub, "restarting groups", has_leaders).await?;
+    }
+    match format {
+        Format::Json => say(serde_json::to_value(&recovery).unwrap_or_default())?,
+        Format::Text => say(recovery_text(&recovery))?,
+    }
+    Ok(if recovery.done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+fn recovery_text(recovery: &Recovery) -> String {
+    let mut table = Table::new(["GROUP", "ANSWER", "GOES ON FROM", "AFTER ENTRY"]);
+    for lost in &recovery.groups {
+        let (node, last) = match &lost.survivor {
+            Some(survivor) => (
+                survivor.node.clone(),
+                format!("{} of term {}", survivor.last.1, survivor.last.0),
+            ),
+            None => ("nothing is left".to_owned(), "-".to_owned()),
+        };
+        let answering = format!("{} of {}", lost.voters.1, lost.voters.0);
+        table.push([group_name(lost.group), answering, node, last]);
+    }
+    let silent = recovery.silent.join(", ");
+    let end = if recovery.done {
+        format!(
+            "Restarted under log epoch {}. Whatever came after these entries and only the silent nodes had is lost.",
+            recovery.log_epoch
+        )
+    } else {
+        "Nothing was done. If the silent nodes are gone for good, --accept-loss lets the groups go on from these entries; whatever came after and only the silent nodes had is then lost.".to_owned()
+    };
+    format!("These groups have lost their majority; silent: {silent}.\n\n{table}\n{end}")
+}
+
+fn group_name(group: u32) -> String {
+    match group {
+        0 => "directory".to_owned(),
+        number => format!("shard {}", number - 1),
     }
 }
 
@@ -191,12 +259,8 @@ fn text(status: &ClusterStatus, all_groups: bool) -> String {
     if !listed.is_empty() {
         let mut groups = Table::new(["GROUP", "LEADER", "TERM", "REPLICAS", "APPLIED"]);
         for group in listed {
-            let name = match group.group {
-                0 => "directory".to_owned(),
-                number => format!("shard {}", number - 1),
-            };
             groups.push([
-                name,
+                group_name(group.group),
                 group.leader.clone().unwrap_or_else(|| "none".to_owned()),
                 group.term.to_string(),
                 match group.moving {

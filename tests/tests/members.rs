@@ -154,3 +154,88 @@ async fn what_would_leave_too_little_is_refused() {
     .await;
     field.stop().await;
 }
+
+#[tokio::test]
+async fn a_cluster_whose_majority_is_gone_goes_on_from_what_is_left() {
+    let mut field = Field::start(3, &[]).await;
+    let devices = field.hub.create_many("d", 8).await;
+    let load = Load::start(&field.hub.doors[..1], &devices);
+    load.wait_acked(200).await;
+    let logs = load.finish().await;
+    let (status, answer) = field.ask(json!({ "op": "recover", "accept_loss": true })).await;
+    assert!(status == StatusCode::CONFLICT, "nothing is lost yet: {answer}");
+
+    // What was acknowledged is on two nodes at least, so that the survivor may lack the end of it; let it
+    // catch up, since this test is about what it has.
+    let applied = |status: &Value, node: &str| {
+        let line = status["nodes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|line| line["node"] == node)
+            .cloned();
+        line.map(|line| line["applied"].clone())
+    };
+    let survivor = field.id(0);
+    eventually("the survivor has everything", PATIENCE, || async {
+        let status = field.hub.status().await;
+        let all: Vec<_> = (0..3).map(|place| applied(&status, &field.id(place))).collect();
+        (all[0].is_some() && all.iter().all(|of_node| *of_node == all[0]))
+            .then_some(())
+            .ok_or(status)
+    })
+    .await;
+    field.cluster.kill(1).await.expect("the node is ours to kill");
+    field.cluster.kill(2).await.expect("the node is ours to kill");
+    let rest = field.hub.through([field.cluster.node(0).expect("it was ready")]);
+    let ask = |accept_loss: bool| {
+        let request = json!({ "op": "recover", "accept_loss": accept_loss });
+        rest.call(reqwest::Method::POST, "/cluster/admin", Some(request))
+    };
+    let (_, looked) = ask(false).await;
+    assert_eq!(
+        (&looked["done"], looked["groups"].as_array().map(Vec::len)),
+        (&json!(false), Some(SHARDS + 1)),
+        "{looked}"
+    );
+    let (_, done) = ask(true).await;
+    assert_eq!(done["done"], json!(true), "{done}");
+    assert!(
+        done["groups"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|lost| lost["survivor"]["node"] == *survivor),
+        "{done}"
+    );
+
+    // Alone, it takes and keeps messages again.
+    let more = rest.create_many("e", 8).await;
+    let load = Load::start(&rest.doors, &more);
+    load.wait_acked(100).await;
+    let logs = [logs, load.finish().await].concat();
+    assert_kept(&logs, &rest.read_all().await);
+
+    // The lost nodes come back after all: what they had is outranked, and they are filled again.
+    field
+        .cluster
+        .restart(1)
+        .await
+        .expect("the node becomes ready again");
+    field
+        .cluster
+        .restart(2)
+        .await
+        .expect("the node becomes ready again");
+    field
+        .settled("every group has three replicas", |nodes| {
+            nodes.iter().all(|node| node["replicas"] == SHARDS + 1)
+        })
+        .await;
+    field.cluster.kill(0).await.expect("the node is ours to kill");
+    let rest = field
+        .hub
+        .through([1, 2].map(|place| field.cluster.node(place).expect("it was ready")));
+    assert_kept(&logs, &rest.read_all().await);
+    field.stop().await;
+}

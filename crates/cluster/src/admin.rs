@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::changes::ChangeError;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
+use crate::recover;
+#[cfg(doc)]
+use crate::recover::Recovery;
 use crate::transport::Lane;
 
 /// How long a node may take to say how it is.
@@ -45,6 +48,12 @@ pub enum AdminRequest {
     Remove {
         /// Its id, or enough of the beginning.
         node: String,
+    },
+    /// Restart groups whose majority is gone for good from what is left: [`Recovery`].
+    Recover {
+        /// Do it; otherwise it is only said what would be done.
+        #[serde(default)]
+        accept_loss: bool,
     },
     /// How many replicas each group should have.
     SetReplication {
@@ -96,8 +105,10 @@ pub struct GroupStatus {
     pub leads: bool,
     /// The last entry it has applied.
     pub applied: u64,
-    /// The last entry it has.
+    /// The last entry it has, and its term.
     pub last: u64,
+    /// See [`last`](Self::last).
+    pub last_term: u64,
 }
 
 /// A node in [`ClusterStatus`].
@@ -117,6 +128,9 @@ pub struct NodeLine {
     pub leads: u32,
     /// Groups that it has a replica of.
     pub replicas: u32,
+    /// The last entry that it has applied, by group.
+    #[serde(default)]
+    pub applied: BTreeMap<u32, u64>,
     /// Its process, if it answered.
     pub pid: Option<u32>,
     /// Replicas that it refuses to serve.
@@ -196,6 +210,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             }
             set_state(&shared, node, NodeState::Removed).await
         }
+        AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
         AdminRequest::SetReplication { replicas } => {
             change(&shared, DirectoryCommand::SetReplication(replicas), None).await
         }
@@ -284,6 +299,10 @@ async fn status(shared: &Arc<Shared>) -> ClusterStatus {
                     status.groups.values().filter(|group| group.leads).count() as u32
                 }),
                 replicas: answer.map_or(0, |status| status.groups.len() as u32),
+                applied: answer.map_or_else(BTreeMap::new, |status| {
+                    let groups = status.groups.iter();
+                    groups.map(|(group, status)| (*group, status.applied)).collect()
+                }),
                 pid: answer.map(|status| status.pid),
                 damaged: answer.map(|status| status.damaged.clone()).unwrap_or_default(),
             }

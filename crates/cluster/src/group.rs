@@ -25,11 +25,10 @@ use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
-use crate::node::Trouble;
-use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{EntryBody, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
+use crate::replicas::Trouble;
 use crate::transport::Peers;
 
 /// Proposals that wait to be handed to openraft; a shard keeps fewer in flight.
@@ -125,7 +124,7 @@ impl Group {
     pub(crate) async fn start(
         id: GroupReplica,
         log: ReplicaLog,
-        machine: Machine,
+        machine: StateMachine,
         peers: Arc<Peers>,
         (timing, journal, journal_segments_max): (&Timing, Arc<Journal>, usize),
     ) -> Result<Arc<Self>, Trouble> {
@@ -133,8 +132,10 @@ impl Group {
         let config = raft_config(id.group, timing)
             .validate()
             .map_err(|error| failed(&error))?;
-        let (store, events) = (machine.store().clone(), machine.events().cloned());
-        let machine = StateMachine::new(id, log.clone(), machine);
+        let (store, events) = {
+            let machine = machine.machine().lock().await;
+            (machine.store().clone(), machine.events().cloned())
+        };
         machine.refill().await.map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidData => Trouble::Damaged(error.to_string()),
             _ => failed(&error),

@@ -33,6 +33,8 @@ const ENTRIES_KEPT: u64 = 20_000;
 const ENTRIES_KEPT_MIN: u64 = 64;
 /// Between two looks at what runs here and should not, or should and does not.
 const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
+/// How long a node that starts asks the others what has become of the cluster.
+const ASK_AROUND_MAX: Duration = Duration::from_millis(1_000);
 /// Between two looks for segments that have become old.
 const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at how full the journal is.
@@ -267,6 +269,11 @@ fn has_old_event(events: &dyn EventLog, old_ms: u64) -> bool {
 /// removal may have to wait and a start for the removal.
 async fn follow_directory(shared: Arc<Shared>, router: Arc<Router>) {
     let mut changes = shared.view.watch();
+    // A node that was away may have been given up and its groups restarted without it: it asks around
+    // before it wakes replicas that nobody wants any more.
+    if shared.view.get().is_formed() {
+        let _ = tokio::time::timeout(ASK_AROUND_MAX, shared.forming.ask_around(&shared)).await;
+    }
     loop {
         let directory = shared.view.get();
         if directory.is_formed() {

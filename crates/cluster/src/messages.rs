@@ -131,6 +131,8 @@ pub(crate) enum Request {
         bytes_max: u64,
         wait_ms: u64,
     },
+    /// Groups were restarted from what is left of them: this is the directory from now on.
+    Adopt(Box<Directory>),
     /// Who the members of a group are, voters or not; its leader only, which proves that it leads.
     Members(GroupId),
     /// The sealed event segments of this node's replica of a group.
@@ -162,6 +164,7 @@ pub(crate) enum Response {
     },
     Changed(Result<Option<ReplicaId>, DirectoryRefusal>),
     Joined(Result<(), String>),
+    Adopted,
     Members(BTreeSet<ReplicaId>),
     Segments(Vec<SealedSegment>),
     SegmentPart,

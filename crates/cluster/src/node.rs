@@ -25,7 +25,7 @@ use crate::group::Group;
 use crate::maintenance;
 use crate::messages::{Request, Response};
 use crate::no_shards::NoShards;
-use crate::raft::machine::{DirectoryMachine, Machine, ShardMachine};
+use crate::replicas::Trouble;
 use crate::router::Router;
 use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
@@ -92,26 +92,6 @@ pub enum StartError {
     Data(String),
 }
 
-/// Why a replica does not run here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// What it has on disk cannot be trusted: it is refused until it is made anew under another id.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    /// It could not start, or stopped. It is started again.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Trouble {
-        match error {
-            StoreError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
-            _ => Trouble::Failed(error.to_string()),
-        }
-    }
-}
-
 /// What all rooms of this crate share.
 pub(crate) struct Shared {
     pub(crate) node: NodeId,
@@ -124,10 +104,10 @@ pub(crate) struct Shared {
     pub(crate) forming: Forming,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shard: Option<ShardParts>,
-    groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// Replicas that do not run here though they should.
-    troubled: std::sync::Mutex<BTreeMap<GroupReplica, Trouble>>,
-    starting: tokio::sync::Mutex<()>,
+    pub(crate) troubled: std::sync::Mutex<BTreeMap<GroupReplica, Trouble>>,
+    pub(crate) starting: tokio::sync::Mutex<()>,
     gateway_runtime: tokio::runtime::Handle,
     loops: std::sync::Mutex<tokio::task::JoinSet<()>>,
     stopping: AtomicBool,
@@ -154,14 +134,6 @@ impl Shared {
     /// The group, if its replica here is the one that is meant.
     pub(crate) fn replica(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Group>> {
         self.group(group).filter(|group| group.id().replica == replica)
-    }
-
-    /// Takes a replica out of those that run here.
-    pub(crate) fn take_group(&self, id: GroupReplica) -> Option<Arc<Group>> {
-        self.troubled.lock().expect("no panic holds it").remove(&id);
-        let mut groups = self.groups.write().expect("no panic holds it");
-        let is_it = groups.get(&id.group).is_some_and(|group| group.id() == id);
-        is_it.then(|| groups.remove(&id.group)).flatten()
     }
 
     /// The shards of this node; a node without the shard role has none and says so.
@@ -192,117 +164,6 @@ impl Shared {
         }
         self.view.offer(&directory);
         forming::remember(self);
-    }
-
-    /// Starts the replicas that `directory` places here and that do not run yet.
-    pub(crate) async fn start_replicas(&self, directory: &Directory) {
-        let _one_at_a_time = self.starting.lock().await;
-        for (group, entry) in &directory.groups {
-            let Some(replica) = entry.replica_on(self.node) else {
-                continue;
-            };
-            if self.group(*group).is_some() || self.is_stopping() {
-                continue;
-            }
-            let id = GroupReplica {
-                group: *group,
-                replica,
-            };
-            if matches!(self.trouble(id), Some(Trouble::Damaged(_))) {
-                continue;
-            }
-            match self.start_replica(id).await {
-                Ok(started) => {
-                    self.note_trouble(id, None);
-                    if let Some(founders) = entry.begins_with(replica)
-                        && !started.is_initialized().await
-                    {
-                        started.initialize(founders).await;
-                    }
-                }
-                Err(trouble) => self.note_trouble(id, Some(trouble)),
-            }
-        }
-    }
-
-    fn trouble(&self, id: GroupReplica) -> Option<Trouble> {
-        self.troubled.lock().expect("no panic holds it").get(&id).cloned()
-    }
-
-    /// Remembers why a replica does not run, and says so once.
-    fn note_trouble(&self, id: GroupReplica, trouble: Option<Trouble>) {
-        let mut troubled = self.troubled.lock().expect("no panic holds it");
-        let before = match &trouble {
-            Some(trouble) => troubled.insert(id, trouble.clone()),
-            None => troubled.remove(&id),
-        };
-        match trouble {
-            Some(trouble) if before.as_ref() != Some(&trouble) => {
-                tracing::error!(replica = %id, reason = %trouble, "a replica does not serve");
-            }
-            None if before.is_some() => tracing::info!(replica = %id, "a replica serves again"),
-            _ => {}
-        }
-    }
-
-    /// Takes replicas down that consensus has given up on, so that they are started again from what is on disk.
-    pub(crate) async fn take_down_failed(&self) {
-        for group in self.groups() {
-            if let Some(reason) = group.failed() {
-                self.take_down(&group, Trouble::Failed(reason)).await;
-            }
-        }
-    }
-
-    /// Takes a replica down whose data cannot be mended, so that it is made anew.
-    pub(crate) async fn give_up(&self, group: &Arc<Group>, reason: String) {
-        self.take_down(group, Trouble::Damaged(reason)).await;
-    }
-
-    async fn take_down(&self, group: &Arc<Group>, trouble: Trouble) {
-        let Some(parts) = &self.shard else { return };
-        let id = group.id();
-        self.take_group(id);
-        group.stop().await;
-        if let Some(shard) = id.group.shard() {
-            parts.host.remove_shard(shard).await;
-        }
-        self.note_trouble(id, Some(trouble));
-    }
-
-    async fn start_replica(&self, id: GroupReplica) -> Result<Arc<Group>, Trouble> {
-        let Some(shard_parts) = &self.shard else {
-            return Err(Trouble::Failed("this node has not the shard role".into()));
-        };
-        let (journal, stores, host) = (&shard_parts.journal, &shard_parts.stores, &shard_parts.host);
-        let log = journal.replica(id);
-        if let Some(reason) = log.state().damaged {
-            return Err(Trouble::Damaged(format!("in the journal, {reason}")));
-        }
-        let store = stores.state(id)?;
-        let machine = match id.group.shard() {
-            None => Machine::Directory(DirectoryMachine::open(store, self.view.clone())?),
-            Some(shard) => {
-                let events = stores.events(id)?;
-                let sink: Arc<dyn AppliedSink> = host.clone();
-                Machine::Shard(ShardMachine::open(shard, store, events, sink)?)
-            }
-        };
-        let journal = (
-            &self.config.timing,
-            journal.clone(),
-            self.config.journal_segments_max,
-        );
-        let group = Group::start(id, log, machine, self.peers.clone(), journal).await?;
-        if let Some(shard) = id.group.shard() {
-            host.add_shard(shard, group.clone());
-            group.announce(shard, host.clone());
-        }
-        self.groups
-            .write()
-            .expect("no panic holds it")
-            .insert(id.group, group.clone());
-        Ok(group)
     }
 
     /// The node that leads `group`, by this node's own replica or by asking the others'.
@@ -372,6 +233,7 @@ impl Shared {
                     leads: sight.leads,
                     applied: sight.applied,
                     last: sight.last,
+                    last_term: group.log().state().last.map_or(0, |at| at.term),
                 };
                 (group.id().group.0, status)
             })

@@ -178,7 +178,9 @@ pub(crate) async fn scrub(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(SCRUB_REST).await;
         for group in shared.groups() {
-            let Some(events) = group.events().cloned() else { continue };
+            let Some(events) = group.events().cloned() else {
+                continue;
+            };
             for segment in events.sealed_segments() {
                 let (read, first_offset) = (events.clone(), segment.first_offset);
                 let verify = move || read.verify_segment(first_offset);

@@ -20,8 +20,8 @@ use crate::node::Shared;
 use crate::raft::snapshot::{Collected, SnapshotData};
 use crate::raft::{StoredMembership, TypeConfig, convert};
 use crate::remote::{TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FRAME, split_page};
-use crate::repair;
 use crate::transport::{FrameReader, FrameWriter, Handler};
+use crate::{recover, repair};
 
 /// Outcomes and downlinks that wait to be written to one gateway. A gateway that falls this far
 /// behind is cut off and opens its stream again.
@@ -111,6 +111,10 @@ impl Server {
                 first_offset,
                 position,
             } => return repair::part(&self.0, group, first_offset, position).await,
+            Request::Adopt(directory) => {
+                recover::adopt(&self.0, &directory);
+                Response::Adopted
+            }
             Request::Members(group) => self.members(group).await,
             Request::Directory { known } => self.directory(known).await,
             Request::ChangeDirectory(command) => match self.0.group(GroupId::DIRECTORY) {

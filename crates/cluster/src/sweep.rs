@@ -73,11 +73,8 @@ async fn members(shared: &Arc<Shared>, group: GroupId) -> Option<BTreeSet<Replic
 }
 
 async fn remove(shared: &Arc<Shared>, parts: &ShardParts, id: GroupReplica) {
-    if let Some(group) = shared.take_group(id) {
-        group.stop().await;
-        if let Some(shard) = id.group.shard() {
-            parts.host.remove_shard(shard).await;
-        }
+    if let Some(group) = shared.group(id.group).filter(|group| group.id() == id) {
+        shared.stop_replica(&group).await;
     }
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let done = move |result| {

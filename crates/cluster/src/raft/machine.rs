@@ -124,6 +124,15 @@ impl DirectoryMachine {
         Ok(Reply::Directory(result))
     }
 
+    /// Takes the copy over that this node has, which names the restart that this replica is made by.
+    pub(super) fn restart(&mut self) -> Result<(), StoreError> {
+        self.saved.directory = (*self.view.get()).clone();
+        match self.saved.applied {
+            Some(applied) => self.save(applied),
+            None => Ok(()),
+        }
+    }
+
     fn save(&mut self, position: LogPosition) -> Result<(), StoreError> {
         self.saved.applied = Some(position);
         let mut batch = WriteBatch::default();

@@ -9,6 +9,7 @@ pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod seed;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
 

@@ -74,7 +74,7 @@ impl SnapshotData {
     pub(super) fn install(self, machine: &Machine) -> Result<(), StoreError> {
         match self {
             SnapshotData::Collected(collected) => collected.install(machine),
-            // openraft hands a replica's own view back only in tests of the store.
+            // Another replica on this node, or in tests of the store its own.
             SnapshotData::View(mut view) => {
                 let mut collected = Collected::default();
                 while let Some(frame) = view.next_frame()? {

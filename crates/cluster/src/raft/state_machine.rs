@@ -66,7 +66,7 @@ impl StateMachine {
         ))
     }
 
-    fn save_membership(
+    pub(super) fn save_membership(
         machine: &Machine,
         at: Option<LogPosition>,
         wire: &WireMembership,
@@ -86,11 +86,38 @@ impl StateMachine {
         let (Some(fed), Some(applied)) = (machine.fed_upto(purged), machine.applied()) else {
             return Ok(());
         };
-        let mut next = fed + 1;
-        while next <= applied.index {
+        self.feed(&mut machine, fed + 1, applied.index, |payload| {
+            // The state has all of them; only those with data concern the event log.
+            matches!(payload, EntryPayload::Normal(_))
+        })
+    }
+
+    /// Applies everything that the log has, committed or not, and returns where that ends. For a survivor
+    /// that no majority will ever tell what was committed; its replica must not run.
+    pub(super) async fn apply_whole_log(&self) -> Result<Option<LogPosition>, io::Error> {
+        self.refill().await?;
+        let mut machine = self.machine.lock().await;
+        let (applied, last) = (machine.applied(), self.log.state().last);
+        let from = applied.map_or(0, |at| at.index + 1);
+        if let Some(last) = last.filter(|last| last.index >= from) {
+            self.wait_durable(last.index).await?;
+            self.feed(&mut machine, from, last.index, |_| true)?;
+        }
+        Ok(machine.applied())
+    }
+
+    /// Hands the entries `next..=upto` of the log to the machine, those that are `wanted`.
+    fn feed(
+        &self,
+        machine: &mut Machine,
+        mut next: u64,
+        upto: u64,
+        wanted: impl Fn(&EntryPayload<super::EntryBody, u64, super::Place>) -> bool,
+    ) -> Result<(), io::Error> {
+        while next <= upto {
             let entries = self
                 .log
-                .read(next, applied.index + 1, READ_BYTES_MAX)
+                .read(next, upto + 1, READ_BYTES_MAX)
                 .map_err(io::Error::other)?;
             if entries.is_empty() {
                 let reason = format!("events behind entry {next} are gone and the journal has let go of it");
@@ -100,9 +127,8 @@ impl StateMachine {
                 next = entry.position.index + 1;
                 let position = entry.position;
                 let entry = body::from_bytes(position, entry.body).map_err(io::Error::other)?;
-                // The state has all of them; only those with data concern the event log.
-                if matches!(entry.payload, EntryPayload::Normal(_)) {
-                    self.apply_one(&mut machine, position, &entry.payload)?;
+                if wanted(&entry.payload) {
+                    self.apply_one(machine, position, &entry.payload)?;
                 }
             }
         }

@@ -100,6 +100,16 @@ pub struct ReplicaEntry {
     pub origin: Origin,
 }
 
+impl ReplicaEntry {
+    /// The replica on the same node that this one begins as a copy of.
+    pub fn survivor(&self) -> Option<ReplicaId> {
+        match self.origin {
+            Origin::Restarted { from } => Some(from),
+            Origin::Founder | Origin::Added { .. } => None,
+        }
+    }
+}
+
 /// A Raft group and its replicas.
 ///
 /// The group's own log decides who its voters are; this entry says who they shall be, and is brought
