@@ -466,8 +466,9 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
 
 impl Replication for Group {
     fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
-        // Refused here, where it has no effect: an append that the journal refuses ends the replica.
-        if self.journal.stats().segments_in_use + SEGMENTS_RESERVED > self.journal_segments_max {
+        // Refused here, where it has no effect: an append that the journal refuses ends the replica. What
+        // a purge has freed counts as free: only a flush takes it from use, and without appends there is none.
+        if self.journal.segments_needed() + SEGMENTS_RESERVED > self.journal_segments_max {
             return async { Err(ProposeError::Full) }.boxed();
         }
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());

@@ -211,7 +211,7 @@ impl Shared {
         let half = self.config.journal_segments_max / 2;
         self.shard
             .as_ref()
-            .is_some_and(|shard| shard.journal.stats().segments_in_use > half)
+            .is_some_and(|shard| shard.journal.segments_needed() > half)
     }
 
     /// Resolves when `node` is suspected: what is asked of it then need not be waited for.

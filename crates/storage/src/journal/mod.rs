@@ -204,6 +204,13 @@ impl Journal {
         }
     }
 
+    /// Segments that are still needed now. Fewer than are in use when something was purged: those that a
+    /// purge freed are taken from use by the next flush, whatever that writes.
+    pub fn segments_needed(&self) -> usize {
+        let core = self.shared.lock();
+        (core.current + 1 - core.boundary()) as usize
+    }
+
     /// The error that ended the journal, if one did.
     pub fn failed(&self) -> Option<JournalError> {
         self.shared.lock().failed.clone()

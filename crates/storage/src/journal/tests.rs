@@ -550,12 +550,21 @@ fn a_full_journal_refuses_entries_takes_votes_and_heals_after_a_purge() {
         vote(&log, &format!("v{round}")).unwrap();
         assert!(matches!(fill(&log, 1), Err(JournalError::Full(_))));
     }
-    assert_eq!(journal.pinning(), vec![(id(1), 6)]);
+    assert_eq!(
+        (journal.pinning(), journal.segments_needed()),
+        (vec![(id(1), 6)], 6)
+    );
     let (journal, disk) = reboot(journal, &disk, PowerCut::LoseAll);
     let log = journal.replica(id(1));
     assert_eq!(log.state().last, Some(last));
     assert_eq!(log.state().vote.as_deref(), Some(&b"v4"[..]));
     log.purge(at(1, last.index - 2));
+    let (needed, in_use) = (journal.segments_needed(), journal.stats().segments_in_use);
+    assert_eq!(
+        (needed, in_use),
+        (2, 6),
+        "only a flush takes from use what a purge freed"
+    );
     fill(&log, 12).unwrap();
     log.purge(at(1, last.index + 10));
     fill(&log, 20).unwrap();
