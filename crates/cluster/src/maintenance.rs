@@ -37,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 const ASK_AROUND_MAX: Duration = Duration::from_millis(1_000);
 /// Between two looks for segments that have become old.
 const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a purge waits for the snapshot that it needs, which is a note and no copy. After that it
+/// reaches as far as the one before.
+const SNAPSHOT_WAIT_MAX: Duration = Duration::from_millis(1_000);
 /// Between two looks at how full the journal is.
 const PRESSURE_EVERY: Duration = Duration::from_millis(500);
 
@@ -226,9 +229,16 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
     }
     let upto = durable.min(group.sight().last.saturating_sub(keep));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {
-        let trigger = group.raft().trigger();
-        let _ = trigger.snapshot().await;
-        let _ = trigger.purge_log(upto).await;
+        let raft = group.raft();
+        // openraft lets go of what is in a snapshot, and both triggers only queue: asked for at once, it
+        // would look at the snapshot of the round before.
+        let mut taken = raft.watch_snapshot_progress();
+        if taken.get().is_none_or(|at| at.index < upto) {
+            let _ = raft.trigger().snapshot().await;
+            let reached = taken.wait_until(|at| at.as_ref().is_some_and(|at| at.index >= upto));
+            let _ = tokio::time::timeout(SNAPSHOT_WAIT_MAX, reached).await;
+        }
+        let _ = raft.trigger().purge_log(upto).await;
     }
     Ok(())
 }

@@ -46,14 +46,37 @@ impl Link {
     }
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Link>>>;
+/// One connection, or the place for it.
+#[derive(Default)]
+struct Slot {
+    link: tokio::sync::Mutex<Option<Link>>,
+    /// How many dials have failed, and why the last one did. Never held across a wait.
+    failed: Mutex<(u64, Option<CallError>)>,
+}
+
+impl Slot {
+    fn failures(&self) -> u64 {
+        self.failed.lock().expect("no panic holds it").0
+    }
+
+    /// Why the last dial failed, if it ended after `seen` others had failed.
+    fn failure_since(&self, seen: u64) -> Option<CallError> {
+        let failed = self.failed.lock().expect("no panic holds it");
+        failed.1.clone().filter(|_| failed.0 > seen)
+    }
+
+    fn note_failure(&self, error: &CallError) {
+        let mut failed = self.failed.lock().expect("no panic holds it");
+        *failed = (failed.0 + 1, Some(error.clone()));
+    }
+}
 
 /// Connections to and from other nodes.
 pub(crate) struct Peers {
     node: NodeId,
     endpoint: quinn::Endpoint,
     addresses: Mutex<BTreeMap<NodeId, String>>,
-    links: Mutex<HashMap<(NodeId, Lane), Slot>>,
+    links: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
 }
 
 impl Peers {
@@ -185,7 +208,7 @@ impl Peers {
     /// Sends a ping that may be lost, if there is a connection; makes one in the background if not.
     pub(crate) fn ping(self: &Arc<Self>, node: NodeId) {
         let slot = self.slot(node, Lane::Control);
-        let Ok(link) = slot.try_lock() else { return };
+        let Ok(link) = slot.link.try_lock() else { return };
         match &*link {
             Some(link) if !link.is_lost() => {
                 let _ = link.connection.send_datagram(Bytes::from_static(b"p"));
@@ -226,7 +249,7 @@ impl Peers {
             .unwrap_or(Err(CallError::Timeout))
     }
 
-    fn slot(&self, node: NodeId, lane: Lane) -> Slot {
+    fn slot(&self, node: NodeId, lane: Lane) -> Arc<Slot> {
         self.links
             .lock()
             .expect("no panic holds it")
@@ -235,14 +258,23 @@ impl Peers {
             .clone()
     }
 
-    /// The connection to `node`, made now if there is none. Callers of one slot wait for one dial.
+    /// The connection to `node`, made now if there is none. Callers of one slot wait for one dial and share
+    /// its end, good or bad: if each dialled a dead node in its turn, the last group of many would learn
+    /// only after as many time-outs that its follower is gone, and would keep the journal for it as long.
     async fn link(&self, node: NodeId, lane: Lane) -> Result<Link, CallError> {
         let slot = self.slot(node, lane);
-        let mut link = slot.lock().await;
+        let seen = slot.failures();
+        let mut link = slot.link.lock().await;
         if let Some(link) = link.as_ref().filter(|link| !link.is_lost()) {
             return Ok(link.clone());
         }
-        let fresh = self.dial(node).await?;
+        if let Some(error) = slot.failure_since(seen) {
+            return Err(error);
+        }
+        let fresh = self
+            .dial(node)
+            .await
+            .inspect_err(|error| slot.note_failure(error))?;
         *link = Some(fresh.clone());
         Ok(fresh)
     }
@@ -338,5 +370,45 @@ async fn serve_stream(from: NodeId, handler: Arc<dyn Handler>, writer: FrameWrit
         Ok(StreamHead::Calls) => calls::serve(from, handler, writer, reader).await,
         Ok(head) => handler.handle_stream(from, head, writer, reader).await,
         Err(error) => tracing::warn!(%error, %from, "a peer opened a stream that cannot be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(node: NodeId) -> NodeIdentity {
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let ca_pem = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        let name = format!("dunlin://node/{node}").try_into().unwrap();
+        params.subject_alt_names.push(rcgen::SanType::URI(name));
+        let key = rcgen::KeyPair::generate().unwrap();
+        NodeIdentity {
+            ca_pem,
+            cert_pem: params.signed_by(&key, &issuer).unwrap().pem(),
+            key_pem: key.serialize_pem(),
+            cluster_secret: b"secret".to_vec(),
+        }
+    }
+
+    /// A leader keeps log entries for a follower until it hears that the follower cannot be reached; with one
+    /// dial after the other, the last of many groups would hear it that many time-outs later.
+    #[tokio::test]
+    async fn whoever_waits_for_a_dial_shares_its_failure() {
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let peers = Peers::bind(NodeId(1), "127.0.0.1:0".parse().unwrap(), &identity(NodeId(1))).unwrap();
+        peers.learn(NodeId(2), &nobody.local_addr().unwrap().to_string());
+        let groups = (0..16).map(|_| peers.link(NodeId(2), Lane::Bulk));
+        let ends = futures_util::future::join_all(groups).await;
+        assert!(ends.iter().all(Result::is_err));
+        let slot = peers.slot(NodeId(2), Lane::Bulk);
+        assert_eq!(slot.failures(), 1, "dials that failed");
+        // The failure is of then: who comes now has it tried again.
+        assert!(peers.link(NodeId(2), Lane::Bulk).await.is_err());
+        assert_eq!(slot.failures(), 2);
     }
 }
