@@ -11,11 +11,11 @@ mod node;
 
 use std::time::Duration;
 
-use dunlin_tests::judge::{DeviceLog, Stored, acked_count, assert_kept};
-use dunlin_tests::{PATIENCE, eventually};
-
 use dunlin_model::command::TelemetryAck;
 use dunlin_model::id::DeviceId;
+use dunlin_tests::judge::{DeviceLog, Stored, acked_count, assert_kept, problems};
+use dunlin_tests::{PATIENCE, eventually};
+
 use field::{Field, Load, send_under, session_of};
 use node::Cut;
 
@@ -47,8 +47,10 @@ async fn acked_messages_outlive_a_power_cut_of_all_nodes() {
     field.cut_power(&[0, 1, 2], Cut::LoseAll);
     logs.extend(load.abandon().await);
     field.start_all().await;
+    field.wait_equal().await;
     for node in 0..3 {
         assert_kept(&logs, &field.read_all(node).await);
+        assert_kept(&logs, &field.read_own(node));
     }
 }
 
@@ -133,6 +135,10 @@ async fn a_state_that_outlived_its_events_gets_the_same_events_again() {
     assert_eq!(before.len(), 3);
     field.cut_power(&[0, 1, 2], Cut::KeepState);
     field.start_all().await;
+    field.wait_equal().await;
+    for node in 0..3 {
+        assert_eq!(field.read_own(node), before, "node {}", node + 1);
+    }
     assert_eq!(field.read_all(0).await, before);
 
     // A record behind them has the offset that everybody expects.
@@ -144,6 +150,63 @@ async fn a_state_that_outlived_its_events_gets_the_same_events_again() {
     assert_eq!(receipt.offset, 3);
     let after = field.read_all(2).await;
     assert_eq!((&after[..3], &after[3].body[..]), (&before[..], &b"fourth"[..]));
+}
+
+/// A node that was away for longer than the others' journals reach back is filled with a snapshot; what
+/// it took in then is its own as much as what it applied itself. Meanwhile the journals of the others are
+/// pressed for room, and must go on: a shard without load keeps no segment from being used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_filled_with_a_snapshot_keeps_it_through_a_power_cut() {
+    let mut field = Field::new(CHECKPOINT_EVERY);
+    // Many small entries: under pressure a journal keeps a number of them, whatever their size.
+    field.body_bytes = 512;
+    field.start_all().await;
+    let load = Load::start(&field, "d", &[0, 1]).await;
+    load.wait_acked(ACKS).await;
+    let had = field.applied(2);
+    field.cut_power(&[2], Cut::LoseAll);
+    field.wait_purged([0, 1], &had).await;
+    let logs = load.finish().await;
+    field.start(2).await;
+    field.wait_equal().await;
+    let stored = field.read_all(0).await;
+    assert_kept(&logs, &stored);
+    assert!(field.read_own(2) == stored, "what the snapshot brought differs");
+    field.cut_power(&[2], Cut::LoseAll);
+    field.start(2).await;
+    field.wait_equal().await;
+    assert!(field.read_own(2) == stored, "the power cut took something");
+
+    // It applies what comes next as the others do.
+    let load = Load::start(&field, "e", &[2]).await;
+    load.wait_acked(ACKS / 10).await;
+    let more = load.finish().await;
+    field.wait_equal().await;
+    let stored = field.read_all(0).await;
+    assert_kept(&[logs, more].concat(), &stored);
+    for node in 0..3 {
+        assert!(
+            field.read_own(node) == stored,
+            "node {} has other events",
+            node + 1
+        );
+    }
+}
+
+/// The proof that these tests can fail: with disks that lie, acked messages are lost, and it is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_that_lie_about_syncing_are_found_out() {
+    let mut field = Field::new(NO_CHECKPOINT);
+    field.start_all().await;
+    (0..3).for_each(|node| field.lie(node));
+    let load = Load::start(&field, "d", &[0, 1, 2]).await;
+    load.wait_acked(ACKS).await;
+    field.cut_power(&[0, 1, 2], Cut::LoseAll);
+    let logs = load.abandon().await;
+    field.start_all().await;
+    let found = problems(&logs, &field.read_all(0).await);
+    let lost = found.iter().filter(|problem| problem.starts_with("LOST")).count();
+    assert_eq!(lost, acked_count(&logs), "nothing was synced after the start");
 }
 
 /// As [`assert_kept`], while devices that are not in `logs` still send.

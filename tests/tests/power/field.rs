@@ -1,15 +1,17 @@
 //! The nodes together, devices that send through them, and a reader of everything.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use dunlin_cluster::admin::GroupStatus;
 use dunlin_model::command::{Command, Outcome, ReadFrom, TelemetryAck};
-use dunlin_model::id::{DeviceId, ShardId};
+use dunlin_model::id::{DeviceId, GroupId, ShardId};
 use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
 use dunlin_model::limits::READ_BYTES_MAX;
-use dunlin_model::port::{AckSink, ShardClient, SubmitError};
+use dunlin_model::port::{AckSink, EventRun, ShardClient, SubmitError};
 use dunlin_model::telemetry::{self, AuthMethod, Source};
 use dunlin_node::pki::Authority;
 use dunlin_tests::judge::{DeviceLog, Place, Stored};
@@ -32,12 +34,18 @@ pub(super) struct Field {
     authority: Authority,
     ports: Vec<u16>,
     checkpoint_every: Duration,
+    /// Bytes of a message at least.
+    pub(super) body_bytes: usize,
     _folder: TempDir,
 }
 
 impl Field {
     /// Three machines that are switched off.
     pub(super) fn new(checkpoint_every: Duration) -> Field {
+        // What the nodes say goes past the harness, so it is shown on request only.
+        if std::env::var_os("DUNLIN_LOG").is_some() {
+            dunlin_node::logging::init("");
+        }
         let folder = TempDir::new().expect("a folder for temporary files");
         let machine = |place: usize| Machine::new(&folder.path().join(format!("node-{place}")));
         Field {
@@ -45,6 +53,7 @@ impl Field {
             authority: Authority::open(&folder.path().join("pki")).expect("an authority"),
             ports: (0..3).map(|_| free_port()).collect(),
             checkpoint_every,
+            body_bytes: 0,
             _folder: folder,
         }
     }
@@ -91,6 +100,10 @@ impl Field {
         }
     }
 
+    pub(super) fn lie(&self, place: usize) {
+        self.machines[place].lie();
+    }
+
     pub(super) fn refuse_syncs(&self, place: usize) {
         self.machines[place].refuse_syncs();
     }
@@ -102,13 +115,12 @@ impl Field {
     /// Returns when all nodes have applied the same, with nothing under way.
     pub(super) async fn wait_equal(&self) {
         eventually("all replicas at the same entry", PATIENCE, || async {
-            let applied: Vec<Vec<u64>> = (0..3)
-                .map(|place| {
-                    let status = self.running(place).cluster.status();
-                    status.groups.values().map(|group| group.applied).collect()
-                })
-                .collect();
-            applied.iter().all(|of_node| *of_node == applied[0]).then_some(())
+            let applied: Vec<_> = (0..3).map(|place| self.applied(place)).collect();
+            if applied.iter().all(|of_node| *of_node == applied[0]) {
+                Ok(())
+            } else {
+                Err(format!("{applied:?}"))
+            }
         })
         .await;
     }
@@ -136,6 +148,46 @@ impl Field {
         .await;
     }
 
+    /// Every message that the node in place `place` has itself, whoever leads.
+    pub(super) fn read_own(&self, place: usize) -> Vec<Stored> {
+        let mut found = Vec::new();
+        for (shard, events) in self.running(place).events() {
+            let (mut next, end) = events.range();
+            while next < end {
+                let runs = events.read(next, READ_BYTES_MAX).expect("its events can be read");
+                take(&mut found, shard, &runs, &mut next);
+            }
+        }
+        found
+    }
+
+    /// Returns when the journals of the nodes in `places` have both let go, of one shard at least, of more
+    /// than the node had applied that went with `had`.
+    pub(super) async fn wait_purged(&self, places: [usize; 2], had: &BTreeMap<GroupId, u64>) {
+        eventually("the journals let go", PATIENCE, || async {
+            let purged = places.map(|place| self.running(place).purged());
+            let is_gone = |(group, had): (&GroupId, &u64)| {
+                purged
+                    .iter()
+                    .all(|of_node| of_node.get(group).is_some_and(|upto| upto > had))
+            };
+            let is_one_gone = had.iter().any(is_gone);
+            if is_one_gone {
+                Ok(())
+            } else {
+                Err(format!("{purged:?}, applied was {had:?}"))
+            }
+        })
+        .await;
+    }
+
+    /// The last entry that each replica of the node in place `place` has applied.
+    pub(super) fn applied(&self, place: usize) -> BTreeMap<GroupId, u64> {
+        let groups = self.running(place).cluster.status().groups;
+        let line = |(group, status): (u32, GroupStatus)| (GroupId(group), status.applied);
+        groups.into_iter().map(line).collect()
+    }
+
     /// Every message of every shard, asked of the node in place `place`.
     pub(super) async fn read_all(&self, place: usize) -> Vec<Stored> {
         let client = &self.running(place).client;
@@ -149,23 +201,7 @@ impl Field {
                     client.read_events(shard, from, READ_BYTES_MAX, 0).await.ok()
                 })
                 .await;
-                for run in &page.runs {
-                    for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone()))
-                    {
-                        let record = record.expect("a stored record can be read");
-                        if offset >= next {
-                            found.push(Stored {
-                                place: Place {
-                                    shard: shard.0,
-                                    offset,
-                                },
-                                device: record.device_str().to_owned(),
-                                body: record.payload.to_vec(),
-                            });
-                        }
-                    }
-                    next = next.max(run.next_offset());
-                }
+                take(&mut found, shard, &page.runs, &mut next);
                 if page.runs.is_empty() {
                     assert_eq!(next, page.next_offset, "shard {shard} hides its end");
                     break;
@@ -173,6 +209,26 @@ impl Field {
             }
         }
         found
+    }
+}
+
+/// Adds the messages of `runs` from offset `next` on.
+fn take(found: &mut Vec<Stored>, shard: ShardId, runs: &[EventRun], next: &mut u64) {
+    for run in runs {
+        for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
+            let record = record.expect("a stored record can be read");
+            if offset >= *next {
+                found.push(Stored {
+                    place: Place {
+                        shard: shard.0,
+                        offset,
+                    },
+                    device: record.device_str().to_owned(),
+                    body: record.payload.to_vec(),
+                });
+            }
+        }
+        *next = run.next_offset().max(*next);
     }
 }
 
@@ -256,6 +312,7 @@ impl Load {
                     epoch,
                     acks: acks.clone(),
                     shared: load.shared.clone(),
+                    body_bytes: field.body_bytes,
                     log: DeviceLog {
                         device: device.as_str().to_owned(),
                         ..DeviceLog::default()
@@ -346,6 +403,7 @@ struct Sender {
     epoch: u64,
     acks: Arc<Acks>,
     shared: Arc<Shared>,
+    body_bytes: usize,
     log: DeviceLog,
 }
 
@@ -392,7 +450,8 @@ impl Sender {
 
     fn send(&mut self, sink: &Arc<dyn AckSink>) {
         let seq = self.log.sent.len();
-        let body = format!("{} says {seq}", self.device).into_bytes();
+        let mut body = format!("{} says {seq} ", self.device).into_bytes();
+        body.resize(body.len().max(self.body_bytes), b'.');
         let mut record = BytesMut::new();
         let by = (Source::Mqtt, AuthMethod::DeviceKey);
         telemetry::encode(&mut record, by.0, by.1, self.epoch, &self.device, (b"", &body));

@@ -1,6 +1,7 @@
 //! One node on a disk that loses power, and the state that loses it with the disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +12,14 @@ use bytes::Bytes;
 use dunlin_actors::{ActorHost, HostConfig};
 use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Stores, Timing};
 use dunlin_model::directory::Role;
-use dunlin_model::id::{DeviceId, GroupReplica};
+use dunlin_model::id::{DeviceId, GroupId, GroupReplica, ShardId};
 use dunlin_model::port::{
     Clock, Downlink, DownlinkSink, EventLog, ShardClient, ShardStore, StoreError, WriteBatch,
 };
 use dunlin_node::pki::Authority;
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::faulty::{FaultyDisk, Operation, PowerCut};
+use dunlin_storage::disk::{Disk, DiskFile};
 use dunlin_storage::journal::{Journal, JournalConfig};
 use dunlin_storage::segment::SegmentLog;
 use dunlin_storage::state::{MemStore, StateCut};
@@ -26,8 +28,9 @@ use tokio::runtime::Runtime;
 use super::host::Host;
 
 pub(super) const SHARDS: u32 = 4;
-const SEGMENT_BYTES: u64 = 4 << 20;
-const SEGMENTS_MAX: usize = 12;
+/// Small, so that a few megabytes press the journal to let go of its oldest entries.
+const SEGMENT_BYTES: u64 = 2 << 20;
+const SEGMENTS_MAX: usize = 10;
 /// Threads of a node.
 const WORKERS: usize = 2;
 
@@ -91,10 +94,97 @@ impl ShardStore for Plugged {
     }
 }
 
+/// A disk that says that it has synced and, when told to, has not: what the tests must be able to find.
+#[derive(Clone)]
+struct MaybeLying {
+    disk: FaultyDisk,
+    lies: Arc<AtomicBool>,
+}
+
+struct MaybeLyingFile {
+    file: Arc<dyn DiskFile>,
+    lies: Arc<AtomicBool>,
+}
+
+impl MaybeLying {
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(MaybeLyingFile {
+            file,
+            lies: self.lies.clone(),
+        })
+    }
+}
+
+impl Disk for MaybeLying {
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(path).map(|file| self.wrap(file))
+    }
+
+    fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(path).map(|file| self.wrap(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+
+    fn create_dir_all(&self, path: &str) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        self.disk.sync_dir(folder)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.disk.exists(path)
+    }
+}
+
+impl DiskFile for MaybeLyingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.lies.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
 type States = Arc<Mutex<HashMap<GroupReplica, MemStore>>>;
 
+type Events = Arc<Mutex<HashMap<GroupReplica, Arc<dyn EventLog>>>>;
+
 struct DiskStores {
-    disk: FaultyDisk,
+    disk: Arc<dyn Disk>,
+    events: Events,
     states: States,
     plug: Plug,
 }
@@ -109,17 +199,20 @@ impl Stores for DiskStores {
     }
 
     fn events(&self, id: GroupReplica) -> Result<Arc<dyn EventLog>, StoreError> {
-        Ok(Arc::new(SegmentLog::open(Arc::new(self.disk.clone()), id)?))
+        let log: Arc<dyn EventLog> = Arc::new(SegmentLog::open(self.disk.clone(), id)?);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.insert(id, log.clone());
+        Ok(log)
     }
 
     fn replicas(&self) -> Result<Vec<GroupReplica>, StoreError> {
-        SegmentLog::replicas(&self.disk)
+        SegmentLog::replicas(&*self.disk)
     }
 
     fn remove(&self, id: GroupReplica) -> Result<(), StoreError> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.remove(&id);
-        SegmentLog::remove(&self.disk, id)
+        SegmentLog::remove(&*self.disk, id)
     }
 }
 
@@ -162,10 +255,31 @@ pub(super) struct Running {
     pub(super) cluster: Arc<Cluster>,
     pub(super) client: Arc<dyn ShardClient>,
     pub(super) sessions: Arc<Sessions>,
+    journal: Arc<Journal>,
+    events: Events,
     journal_failed: Arc<AtomicBool>,
     plug: Plug,
     /// Taken when dropped: a runtime must not wait for its tasks on a thread of another one.
     runtime: Option<Runtime>,
+}
+
+impl Running {
+    /// The last entry that the journal of this node has let go of, of the replica of each shard.
+    pub(super) fn purged(&self) -> BTreeMap<GroupId, u64> {
+        let purged = |id: GroupReplica| self.journal.replica(id).state().purged.map_or(0, |at| at.index);
+        let replicas = self.journal.replicas();
+        let of_shards = replicas.into_iter().filter(|id| id.group.shard().is_some());
+        of_shards.map(|id| (id.group, purged(id))).collect()
+    }
+
+    /// The event log of this node's own replica of each shard, whoever leads.
+    pub(super) fn events(&self) -> Vec<(ShardId, Arc<dyn EventLog>)> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = |(id, log): (&GroupReplica, &Arc<dyn EventLog>)| Some((id.group.shard()?, log.clone()));
+        let mut found: Vec<_> = events.iter().filter_map(shard).collect();
+        found.sort_by_key(|(shard, _)| *shard);
+        found
+    }
 }
 
 impl Drop for Running {
@@ -179,6 +293,7 @@ impl Drop for Running {
 /// A node's machine: what is left of it without power.
 pub(super) struct Machine {
     disk: FaultyDisk,
+    lies: Arc<AtomicBool>,
     states: States,
     data: Arc<DataDir>,
     pub(super) running: Option<Running>,
@@ -188,6 +303,7 @@ impl Machine {
     pub(super) fn new(folder: &Path) -> Machine {
         Machine {
             disk: FaultyDisk::new(),
+            lies: Arc::default(),
             states: States::default(),
             // Its few small files are synced one by one; it stays open, as its lock is this process's.
             data: Arc::new(DataDir::open(folder).expect("a data directory")),
@@ -227,7 +343,11 @@ impl Machine {
             segments_max: SEGMENTS_MAX,
             ..JournalConfig::default()
         };
-        let journal = Journal::open(Arc::new(self.disk.clone()), journal_config).expect("a journal");
+        let disk: Arc<dyn Disk> = Arc::new(MaybeLying {
+            disk: self.disk.clone(),
+            lies: self.lies.clone(),
+        });
+        let journal = Journal::open(disk.clone(), journal_config).expect("a journal");
         let stats = journal.stats();
         assert!(stats.damaged.is_empty(), "a power cut is no damage: {stats:?}");
         let journal = Arc::new(journal);
@@ -241,17 +361,20 @@ impl Machine {
             .enable_all()
             .build()
             .expect("a runtime");
-        let (handle, data, disk) = (runtime.handle().clone(), self.data.clone(), self.disk.clone());
+        let (handle, data) = (runtime.handle().clone(), self.data.clone());
         let (states, of_stores) = (self.states.clone(), plug.clone());
+        let events = Events::default();
+        let (of_node, events_of_node) = (journal.clone(), events.clone());
         let started = runtime.spawn(async move {
             let clock: Arc<dyn Clock> = Arc::new(MachineClock(Instant::now()));
             let host = ActorHost::start(clock.clone(), HostConfig::default()).expect("the shards' actors");
             let parts = Parts {
                 data,
                 shard: Some(ShardParts {
-                    journal,
+                    journal: of_node,
                     stores: Arc::new(DiskStores {
                         disk,
+                        events: events_of_node,
                         states,
                         plug: of_stores,
                     }),
@@ -270,6 +393,8 @@ impl Machine {
             cluster,
             client,
             sessions,
+            journal,
+            events,
             journal_failed,
             plug,
             runtime: Some(runtime),
@@ -281,6 +406,7 @@ impl Machine {
         let running = self.running.take().expect("it runs");
         let mut has_power = running.plug.write().unwrap_or_else(PoisonError::into_inner);
         *has_power = false;
+        self.lies.store(false, Ordering::Relaxed);
         self.disk = self.disk.power_cut(match cut {
             Cut::KeepSome(seed) => PowerCut::KeepSome { seed },
             Cut::LoseAll | Cut::KeepState => PowerCut::LoseAll,
@@ -300,6 +426,11 @@ impl Machine {
             state.power_cut(of_state);
         }
         drop(has_power);
+    }
+
+    /// From now on its disk says that it has synced and has not, until the power was off.
+    pub(super) fn lie(&self) {
+        self.lies.store(true, Ordering::Relaxed);
     }
 
     /// From now on no sync of its disk succeeds, until the power was off.
