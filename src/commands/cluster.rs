@@ -4,14 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dunlin_cluster::admin::{AdminRequest, Changed, ClusterStatus, GroupLine};
+use dunlin_cluster::admin::{AdminRequest, Changed, ClusterStatus, GroupLine, JoinToken};
 use dunlin_cluster::recover::Recovery;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::hub::{Call, Hub, HubArgs, HubError};
+use super::hub::{Call, DATA_DEFAULT, Hub, HubArgs, HubError};
 use super::table::Table;
-use super::{CommandResult, Format, progress, say};
+use super::{CommandResult, Format, join, progress, say};
 
 /// Between two looks at how far a change has got.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -31,6 +31,17 @@ enum Action {
         /// Every group
         #[arg(long)]
         groups: bool,
+    },
+    /// Print a token with which one more node can join
+    Token {
+        /// Minutes that it is good for
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+    },
+    /// Make a data directory for a node that joins a cluster; then run `dunlin serve` with it
+    Join {
+        /// What `dunlin cluster token` printed
+        token: String,
     },
     /// Move everything off a node, so that it can be removed
     Drain {
@@ -73,9 +84,18 @@ enum Action {
 
 impl Cluster {
     pub(crate) async fn run(self) -> CommandResult {
-        let hub = Hub::find(&self.hub)?;
         let format = self.hub.output;
+        if let Action::Join { token } = &self.action {
+            let data = self.hub.data.clone().unwrap_or_else(|| DATA_DEFAULT.into());
+            return join::join(token, &data, format).await;
+        }
+        let hub = Hub::find(&self.hub)?;
         match self.action {
+            Action::Join { .. } => unreachable!("handled above"),
+            Action::Token { minutes } => {
+                let issued: JoinToken = read(ask(&hub, &AdminRequest::Token { minutes }).await?)?;
+                say(join::token(&hub, &issued, format)?)?;
+            }
             Action::Status { groups } => {
                 let answer = progress::waiting("asking every node", ask(&hub, &AdminRequest::Status)).await?;
                 match format {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Format;
 
-const DATA_DEFAULT: &str = "dunlin-data";
+pub(crate) const DATA_DEFAULT: &str = "dunlin-data";
 const HTTPS_PORT_DEFAULT: u16 = 443;
 const MQTTS_PORT_DEFAULT: u16 = 8883;
 /// Time for TCP and TLS; a door that needs longer is passed over.
@@ -46,7 +46,7 @@ const CERTIFICATE_REFUSED: &str = "invalid peer certificate";
 pub(crate) struct HubArgs {
     /// Data directory of a hub on this machine [default: dunlin-data]
     #[arg(long, value_name = "DIR", global = true, help_heading = "Which hub")]
-    data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Connection string of a policy, for a hub anywhere else; --data stands over it
     #[arg(
         long,

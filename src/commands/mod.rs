@@ -7,6 +7,7 @@ mod demo;
 mod device;
 mod health;
 mod hub;
+mod join;
 mod monitor;
 mod progress;
 mod recording;
@@ -181,6 +182,9 @@ mod tests {
             "dunlin cluster status",
             "dunlin cluster drain 0af3 --force",
             "dunlin cluster set-replication 3",
+            "dunlin cluster token --minutes 5 --data x",
+            "dunlin cluster join dunlin-join-abc --data y",
+            "dunlin cluster recover --accept-loss",
             "dunlin health --connection-string HostName=h;SharedAccessKeyName=n;SharedAccessKey=k --ca ca.pem",
             "dunlin cert show",
             "dunlin completions bash",
@@ -203,6 +207,7 @@ mod tests {
             "dunlin device simulate a --from-csv x --speed 2 --interval 5",
             "dunlin monitor --from yesterday",
             "dunlin cluster join",
+            "dunlin cluster drain",
             "dunlin completions cobol",
         ] {
             assert!(!parses(line), "{line}");

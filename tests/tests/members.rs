@@ -1,12 +1,17 @@
 //! Nodes that come and go while devices send: joins, drains, removals, a dead node replaced, and one
 //! node that grows into three. Whatever moves, every acknowledged message is there afterwards.
 
+use std::path::Path;
+
 use dunlin_tests::field::{Field, SHARDS, replicas};
+use dunlin_tests::hub::Hub;
 use dunlin_tests::judge::assert_kept;
 use dunlin_tests::load::Load;
+use dunlin_tests::program::{Serve, dunlin, run};
 use dunlin_tests::{PATIENCE, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 #[tokio::test]
 async fn a_node_that_joins_takes_its_share_and_a_drained_one_leaves_empty() {
@@ -238,4 +243,47 @@ async fn a_cluster_whose_majority_is_gone_goes_on_from_what_is_left() {
         .through([1, 2].map(|place| field.cluster.node(place).expect("it was ready")));
     assert_kept(&logs, &rest.read_all().await);
     field.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_lets_one_node_join_and_no_second() {
+    let first = Serve::new(&[]);
+    let running = first.start().await;
+    let hub = Hub::new(&running.ready);
+    let cluster = |arguments: &[&str], data: &Path| {
+        let mut command = Command::new(dunlin());
+        command.arg("cluster").args(arguments).arg("--data").arg(data);
+        run(command)
+    };
+    let (status, token) = cluster(&["token"], &first.data()).await;
+    assert!(status.success(), "{token}");
+
+    let second = Serve::new(&["--bind", "127.0.0.2"]);
+    let (status, said) = cluster(&["join", token.trim()], &second.data()).await;
+    assert!(status.success() && said.contains("dunlin serve --data"), "{said}");
+    let third = Serve::new(&["--bind", "127.0.0.3"]);
+    let (status, said) = cluster(&["join", token.trim()], &third.data()).await;
+    assert!(!status.success() && said.contains("used before"), "{said}");
+    let (status, said) = cluster(&["join", token.trim()], &first.data()).await;
+    assert!(!status.success(), "{said}");
+
+    let joined = second.start().await;
+    eventually("two nodes in the cluster", PATIENCE, || async {
+        let status = hub.status().await;
+        let alive = status["nodes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|node| node["alive"] == true);
+        if alive.count() == 2 { Ok(()) } else { Err(status) }
+    })
+    .await;
+    // Through the newcomer as through the first.
+    let device = hub.create("d").await;
+    let load = Load::start(&Hub::new(&joined.ready).doors, &[device]);
+    load.wait_acked(10).await;
+    let logs = load.finish().await;
+    assert_kept(&logs, &hub.read_all().await);
+    joined.kill().await;
+    running.kill().await;
 }

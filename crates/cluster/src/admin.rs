@@ -25,6 +25,9 @@ use crate::transport::Lane;
 /// How long a node may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// Minutes that a join token may be good for.
+const TOKEN_MINUTES_MAX: u32 = 24 * 60;
+
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -49,6 +52,16 @@ pub enum AdminRequest {
         /// Its id, or enough of the beginning.
         node: String,
     },
+    /// Issue a token that lets one node join: [`JoinToken`].
+    Token {
+        /// Minutes that it is good for.
+        minutes: u32,
+    },
+    /// Use a token. Whoever shows it is given what a node needs.
+    UseToken {
+        /// Its secret.
+        secret: String,
+    },
     /// Restart groups whose majority is gone for good from what is left: [`Recovery`].
     Recover {
         /// Do it; otherwise it is only said what would be done.
@@ -60,6 +73,17 @@ pub enum AdminRequest {
         /// 1, 3, 5 or 7.
         replicas: u32,
     },
+}
+
+/// What lets one node join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Opens the door once.
+    pub secret: String,
+    /// Until when, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Where the nodes are: `host:port` each.
+    pub seeds: Vec<String>,
 }
 
 /// The answer to a request that changed something.
@@ -210,6 +234,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             }
             set_state(&shared, node, NodeState::Removed).await
         }
+        AdminRequest::Token { minutes } => answer(&issue_token(&shared, minutes).await?),
+        AdminRequest::UseToken { secret } => {
+            let (hash, now_ms) = (hash_of(&secret), shared.clock.wall_ms());
+            change(&shared, DirectoryCommand::JoinTokenUse { hash, now_ms }, None).await
+        }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
         AdminRequest::SetReplication { replicas } => {
             change(&shared, DirectoryCommand::SetReplication(replicas), None).await
@@ -219,6 +248,35 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
 
 fn answer(answer: &impl Serialize) -> Result<Bytes, QueryError> {
     Ok(serde_json::to_vec(answer).expect("answers are plain data").into())
+}
+
+/// The hash alone is kept, so that nobody can take a token out of the directory.
+async fn issue_token(shared: &Shared, minutes: u32) -> Result<JoinToken, QueryError> {
+    if !(1..=TOKEN_MINUTES_MAX).contains(&minutes) {
+        let reason = format!("a join token is good for 1 to {TOKEN_MINUTES_MAX} minutes");
+        return Err(QueryError::Refused(reason));
+    }
+    let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let now_ms = shared.clock.wall_ms();
+    let expires_ms = now_ms + u64::from(minutes) * 60_000;
+    let put = DirectoryCommand::JoinTokenPut {
+        hash: hash_of(&secret),
+        expires_ms,
+        now_ms,
+    };
+    change(shared, put, None).await?;
+    let mut seeds = vec![shared.address.clone()];
+    seeds.extend(shared.peers.known().into_iter().map(|(_, address)| address));
+    Ok(JoinToken {
+        secret,
+        expires_ms,
+        seeds,
+    })
+}
+
+fn hash_of(secret: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The one node whose id begins with `text`, removed ones left out.

@@ -61,6 +61,8 @@ pub struct Hooks {
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether this is an admin's token, compared in constant time. It opens everything.
     pub is_admin_token: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// What a node that joins is given: names of files, and what stands in them.
+    pub join_files: Arc<dyn Fn() -> std::collections::BTreeMap<String, String> + Send + Sync>,
     /// Answers whatever the hub's own paths do not, e.g. the console.
     pub extra: Option<Router>,
 }
@@ -77,6 +79,7 @@ impl Default for Hooks {
             health: Arc::new(|| (true, serde_json::json!({ "status": "ok" }))),
             metrics_text: Arc::new(String::new),
             is_admin_token: Arc::new(|_| false),
+            join_files: Arc::new(Default::default),
             extra: None,
         }
     }

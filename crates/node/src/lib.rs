@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod config;
+pub mod joining;
 pub mod local;
 pub mod logging;
 mod observe;

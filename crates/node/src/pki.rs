@@ -4,6 +4,7 @@
 //! The authority's folder also holds the join secret and the admin token; whoever can read those can
 //! join the cluster or do anything, so only their owner can.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -107,6 +108,39 @@ impl Authority {
     /// The token that opens everything.
     pub fn admin_token(&self) -> &str {
         &self.admin_token
+    }
+
+    /// What another node needs to open the same authority, by file name.
+    pub fn files(&self) -> BTreeMap<String, String> {
+        let files = [
+            (CA_FILE, &self.ca_pem),
+            (CA_KEY_FILE, &self.ca_key_pem),
+            (SECRET_FILE, &self.secret),
+            (ADMIN_TOKEN_FILE, &self.admin_token),
+        ];
+        files.map(|(name, text)| (name.to_owned(), text.clone())).into()
+    }
+
+    /// Writes what [`files`](Self::files) of another node gave to `folder`, which has no authority yet.
+    pub fn write(folder: &Path, files: &BTreeMap<String, String>) -> Result<(), PkiError> {
+        let refused = |source: io::Error| PkiError::File {
+            action: "write",
+            path: folder.to_owned(),
+            source,
+        };
+        if folder.join(CA_FILE).exists() {
+            let reason = "there is an authority already";
+            return Err(refused(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
+        }
+        fs::create_dir_all(folder).map_err(refused)?;
+        // The certificate last, since its presence says that the others are there.
+        for name in [CA_KEY_FILE, SECRET_FILE, ADMIN_TOKEN_FILE, CA_FILE] {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{name} was not given"));
+            let text = files.get(name).ok_or_else(missing).map_err(refused)?;
+            let mode = if name == CA_FILE { 0o644 } else { 0o600 };
+            write(&folder.join(name), text, mode)?;
+        }
+        Ok(())
     }
 
     /// A node's identity towards its peers.

@@ -27,6 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::SystemClock;
 use crate::config::NodeConfig;
+use crate::joining;
 use crate::observe::Observed;
 use crate::pki::Authority;
 use crate::ready::{Ready, ReadyNode};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// The doors cannot open.
     #[error("open doors: {0}")]
     Gateway(#[from] dunlin_gateway::StartError),
+    /// What was written to join a cluster cannot be read.
+    #[error("read where the cluster is: {0}")]
+    Join(std::io::Error),
     /// A runtime cannot be made.
     #[error("start runtime: {0}")]
     Runtime(std::io::Error),
@@ -183,7 +187,8 @@ fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
 
 impl RunningNode {
     /// Starts everything and returns when the cluster is formed and the doors are open. Blocks.
-    pub fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    pub fn start(mut config: NodeConfig) -> Result<RunningNode, StartError> {
+        joining::follow(&mut config).map_err(StartError::Join)?;
         let problems: Vec<String> = config
             .problems()
             .into_iter()
@@ -409,9 +414,11 @@ async fn open_doors(
     };
     let (healthy, measured) = (observed.clone(), observed.clone());
     let token = authority.admin_token().to_owned();
+    let files = authority.files();
     let hooks = Hooks {
         health: Arc::new(move || healthy.health()),
         metrics_text: Arc::new(move || measured.metrics()),
+        join_files: Arc::new(move || files.clone()),
         is_admin_token: Arc::new(move |given| same(given.as_bytes(), token.as_bytes())),
         ..Hooks::default()
     };

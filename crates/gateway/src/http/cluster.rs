@@ -88,6 +88,7 @@ pub(crate) async fn shards(
         .map(|(shard, view)| {
             json!({
                 "shard": shard.0,
+                "logEpoch": directory.epoch_of(shard),
                 "first": view.first_offset,
                 "end": view.next_offset,
                 "term": view.term,
@@ -121,6 +122,24 @@ pub(crate) async fn admin(
     let answer = shared.client.admin(body).await;
     tracing::info!(target: "audit", action = "cluster.admin", asked, caller = %caller.0, ok = answer.is_ok());
     Ok(([(header::CONTENT_TYPE, "application/json")], answer?).into_response())
+}
+
+/// `POST /cluster/join`: whoever shows a join token that was not used yet is given what a node needs.
+pub(crate) async fn join(
+    State(shared): State<Arc<Shared>>,
+    body: Result<Body, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body.map_err(|_| ApiError::too_large())?;
+    let request: Value =
+        serde_json::from_slice(&body).map_err(|_| ApiError::invalid("the body is not JSON"))?;
+    let secret = request.get("secret").and_then(Value::as_str).unwrap_or_default();
+    let used = shared
+        .client
+        .admin(json!({ "op": "use-token", "secret": secret }).to_string().into())
+        .await;
+    tracing::info!(target: "audit", action = "cluster.join", ok = used.is_ok());
+    used?;
+    Ok(Json((shared.hooks.join_files)()).into_response())
 }
 
 /// `GET /health`.

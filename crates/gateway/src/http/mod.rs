@@ -1,8 +1,8 @@
 //! HTTP: the registry and statistics as IoT Hub's REST interface has them, device messages, events,
 //! and MQTT over WebSocket.
 //!
-//! Paths are matched as they came and ids decoded afterwards. Every call but `/health` and `/metrics`
-//! is authorised, in its handler's first line. Errors have IoT Hub's form, see [`error`].
+//! Paths are matched as they came and ids decoded afterwards. Every call but `/health`, `/metrics`
+//! and `/cluster/join`, which shows a token of its own, is authorised, in its handler's first line. Errors have IoT Hub's form, see [`error`].
 
 mod authorize;
 mod cluster;
@@ -45,6 +45,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/events/{shard}", get(events::read))
         .route("/shards", get(cluster::shards))
         .route("/cluster/admin", post(cluster::admin))
+        .route("/cluster/join", post(cluster::join))
         .route("/health", get(cluster::health))
         .route("/metrics", get(cluster::metrics))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))

@@ -19,6 +19,8 @@ use crate::identity::SymmetricKeys;
 pub const NODES_MAX: usize = 256;
 /// Shared access policies that a directory may hold.
 pub const POLICIES_MAX: usize = 64;
+/// Join tokens that may wait to be used.
+pub const JOIN_TOKENS_MAX: usize = 64;
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -122,6 +124,9 @@ pub struct GroupEntry {
     pub preferred_leader: Option<ReplicaId>,
     /// Log index of the membership that was settled last; an older report changes nothing.
     pub settled_index: u64,
+    /// The log epoch that the group has lived under since it was formed or last restarted: an offset of
+    /// an earlier one may name another event today.
+    pub log_epoch: u64,
 }
 
 impl GroupEntry {
@@ -266,6 +271,8 @@ pub struct Directory {
     pub next_replica: u64,
     /// Shared access policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Join tokens that were not used yet: the hash of each, and until when it is good (milliseconds since 1970).
+    pub join_tokens: BTreeMap<String, u64>,
 }
 
 /// A change of the directory.
@@ -337,6 +344,22 @@ pub enum DirectoryCommand {
     },
     /// How many replicas each group should have.
     SetReplication(u32),
+    /// Whoever shows the secret behind this hash may join, once.
+    JoinTokenPut {
+        /// Hash of the secret.
+        hash: String,
+        /// Until when, in milliseconds since 1970.
+        expires_ms: u64,
+        /// Now; tokens that are over are dropped.
+        now_ms: u64,
+    },
+    /// Somebody shows it.
+    JoinTokenUse {
+        /// Hash of the secret.
+        hash: String,
+        /// Now.
+        now_ms: u64,
+    },
     /// Creates or replaces a shared access policy.
     PolicyPut {
         /// Its name.
@@ -402,6 +425,7 @@ impl Directory {
             groups: BTreeMap::new(),
             next_replica: 1,
             policies,
+            join_tokens: BTreeMap::new(),
         };
         let directory_voters = Self::directory_voters(hosts.len());
         for group in 0..=shard_count {
@@ -410,7 +434,10 @@ impl Directory {
             } else {
                 replication_factor as usize
             };
-            let mut entry = GroupEntry::default();
+            let mut entry = GroupEntry {
+                log_epoch: 1,
+                ..GroupEntry::default()
+            };
             for i in 0..width.min(hosts.len()) {
                 let node = hosts[(group as usize + i) % hosts.len()];
                 let id = ReplicaId(directory.next_replica);
@@ -534,6 +561,26 @@ impl Directory {
                 }
                 self.replication_factor = factor;
             }
+            DirectoryCommand::JoinTokenPut {
+                hash,
+                expires_ms,
+                now_ms,
+            } => {
+                self.join_tokens.retain(|_, until| *until > now_ms);
+                if self.join_tokens.len() >= JOIN_TOKENS_MAX {
+                    return Err(DirectoryRefusal::LimitReached(format!(
+                        "{JOIN_TOKENS_MAX} join tokens"
+                    )));
+                }
+                self.join_tokens.insert(hash, expires_ms);
+            }
+            DirectoryCommand::JoinTokenUse { hash, now_ms } => {
+                let until = self.join_tokens.remove(&hash);
+                if until.is_none_or(|until| until <= now_ms) {
+                    let reason = "the join token was used before, is over, or is none";
+                    return Err(DirectoryRefusal::Invalid(reason.into()));
+                }
+            }
             DirectoryCommand::PolicyPut { name, policy } => {
                 if self.policies.len() >= POLICIES_MAX && !self.policies.contains_key(&name) {
                     return Err(DirectoryRefusal::LimitReached(format!("{POLICIES_MAX} policies")));
@@ -577,6 +624,7 @@ impl Directory {
 
     fn restart_group(&mut self, group: GroupId, from: ReplicaId) -> Result<ReplicaId, DirectoryRefusal> {
         let id = ReplicaId(self.next_replica);
+        let epoch = self.log_epoch + 1;
         let node = self.replica_mut(group, from)?.node;
         let entry = self.group_mut(group)?;
         let replica = ReplicaEntry {
@@ -586,8 +634,9 @@ impl Directory {
         };
         entry.replicas = BTreeMap::from([(id, replica)]);
         entry.preferred_leader = Some(id);
+        entry.log_epoch = epoch;
         self.next_replica += 1;
-        self.log_epoch += 1;
+        self.log_epoch = epoch;
         Ok(id)
     }
 
@@ -604,6 +653,11 @@ impl Directory {
             .replicas
             .get_mut(&replica)
             .ok_or(DirectoryRefusal::NoSuchReplica)
+    }
+
+    /// The log epoch of a shard.
+    pub fn epoch_of(&self, shard: ShardId) -> u64 {
+        self.groups.get(&shard.group()).map_or(0, |entry| entry.log_epoch)
     }
 
     /// Tells copies apart: the higher is the later one. A restart from a survivor outranks whatever
