@@ -52,8 +52,11 @@ impl From {
     fn parse(text: &str) -> Result<From, String> {
         let is_cursor = || {
             text.split(',').all(|part| {
-                part.split_once(':').is_some_and(|(shard, offset)| {
-                    shard.parse::<u32>().is_ok() && offset.parse::<u64>().is_ok()
+                part.split_once(':').is_some_and(|(shard, place)| {
+                    let (offset, epoch) = place.split_once('@').unwrap_or((place, "0"));
+                    shard.parse::<u32>().is_ok()
+                        && offset.parse::<u64>().is_ok()
+                        && epoch.parse::<u64>().is_ok()
                 })
             })
         };

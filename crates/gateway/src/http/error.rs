@@ -59,6 +59,11 @@ impl ApiError {
         )
     }
 
+    /// 410: it was there, and will not come back.
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Gone", message)
+    }
+
     /// 412.
     pub fn precondition() -> Self {
         Self::new(

@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::command::ReadFrom;
-use dunlin_model::directory::Right;
+use dunlin_model::directory::{Directory, Right};
 use dunlin_model::id::ShardId;
 use dunlin_model::port::EventPage;
 use dunlin_model::telemetry::{self, AuthMethod, Record, Source};
@@ -90,18 +90,20 @@ pub(crate) async fn read(
         let from = match last_event_id(&headers) {
             None => query.from(ReadFrom::End)?,
             Some(id) => {
-                let seen: u64 = id
-                    .parse()
-                    .map_err(|_| ApiError::invalid("Last-Event-ID is not an offset"))?;
+                let seen = Place::parse(id)
+                    .ok_or_else(|| ApiError::invalid("Last-Event-ID is not an offset"))?
+                    .check(&shared, shard)?;
                 ReadFrom::Offset(seen.saturating_add(1))
             }
         };
+        let epoch = shared.client.directory().epoch_of(shard);
         let permit = stream_permit(&shared)?;
         let next = resolve(&shared, shard, from).await?;
         // The id is that of the last event before the stream, so there is none at the very start.
-        let start = next.checked_sub(1).map(|seen| cursor_event(seen.to_string()));
-        let events = follow(Arc::clone(&shared), shard, next)
-            .map(|found| event(found.offset.to_string(), &found.json));
+        let id = move |offset| Place::new(offset, epoch).to_string();
+        let start = next.checked_sub(1).map(|seen| cursor_event(id(seen)));
+        let events =
+            follow(Arc::clone(&shared), shard, next).map(move |found| event(id(found.offset), &found.json));
         return Ok(respond(
             &shared,
             permit,
@@ -119,12 +121,13 @@ pub(crate) async fn read(
     count_by(&shared.metrics.events_read, found.len() as u64);
     let events: Vec<Value> = found.into_iter().map(|found| found.json).collect();
     let body = json!({
-        "shard": shard.0, "events": events, "next": next, "first": page.first_offset, "end": page.next_offset,
+        "shard": shard.0, "logEpoch": shared.client.directory().epoch_of(shard), "events": events, "next": next, "first": page.first_offset, "end": page.next_offset,
     });
     Ok(Json(body).into_response())
 }
 
-/// `GET /events`: a stream over all shards. Its ids are cursors, `shard:next,..`, of what comes next.
+/// `GET /events`: a stream over all shards. Its ids are cursors, `shard:next@epoch,..`, of what
+/// comes next.
 pub(crate) async fn stream_all(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
@@ -142,17 +145,21 @@ pub(crate) async fn stream_all(
         ReadFrom::Offset(0)
     };
     let permit = stream_permit(&shared)?;
-    let asked = shared.client.directory().shards().map(|shard| {
+    for (shard, place) in &cursor {
+        place.check(&shared, *shard)?;
+    }
+    let directory = shared.client.directory();
+    let asked = directory.shards().map(|shard| {
         let known = cursor
             .iter()
             .find(|(of, _)| *of == shard)
-            .map(|(_, offset)| ReadFrom::Offset(*offset));
+            .map(|(_, place)| ReadFrom::Offset(place.offset));
         let shared = &shared;
         async move { Ok((shard, resolve(shared, shard, known.unwrap_or(default)).await?)) }
     });
     let resolved: Vec<Result<_, ApiError>> = stream::iter(asked).buffered(SHARDS_ASKED_MAX).collect().await;
     let mut next = resolved.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let start = cursor_event(format_cursor(&next));
+    let start = cursor_event(format_cursor(&directory, &next));
     let streams: Vec<_> = next
         .iter()
         .map(|(shard, offset)| follow(Arc::clone(&shared), *shard, *offset).boxed())
@@ -161,7 +168,7 @@ pub(crate) async fn stream_all(
         if let Some((_, offset)) = next.iter_mut().find(|(shard, _)| *shard == found.shard) {
             *offset = found.offset + 1;
         }
-        event(format_cursor(&next), &found.json)
+        event(format_cursor(&directory, &next), &found.json)
     });
     Ok(respond(
         &shared,
@@ -178,21 +185,67 @@ async fn resolve(shared: &Shared, shard: ShardId, from: ReadFrom) -> Result<u64,
     }
 }
 
-fn parse_cursor(text: &str) -> Option<Vec<(ShardId, u64)>> {
+/// An offset, with the log epoch that it belongs to: `offset@epoch`, or `offset` for today's epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    epoch: Option<u64>,
+}
+
+impl Place {
+    fn new(offset: u64, epoch: u64) -> Place {
+        Place {
+            offset,
+            epoch: Some(epoch),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Place> {
+        let (offset, epoch) = match text.split_once('@') {
+            Some((offset, epoch)) => (offset, Some(epoch.parse().ok()?)),
+            None => (text, None),
+        };
+        let offset = offset.parse().ok()?;
+        Some(Place { offset, epoch })
+    }
+
+    /// The offset, if it still means what it meant: after a restart from a survivor another event may have it.
+    fn check(self, shared: &Shared, shard: ShardId) -> Result<u64, ApiError> {
+        let today = shared.client.directory().epoch_of(shard);
+        match self.epoch {
+            Some(epoch) if epoch != today => Err(ApiError::gone(format!(
+                "shard {shard} was restarted from a survivor since: its log epoch was {epoch} and is {today}"
+            ))),
+            _ => Ok(self.offset),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.epoch {
+            Some(epoch) => write!(f, "{}@{epoch}", self.offset),
+            None => write!(f, "{}", self.offset),
+        }
+    }
+}
+
+fn parse_cursor(text: &str) -> Option<Vec<(ShardId, Place)>> {
     text.split(',')
         .filter(|part| !part.is_empty())
         .map(|part| {
-            let (shard, offset) = part.split_once(':')?;
-            Some((ShardId(shard.parse().ok()?), offset.parse().ok()?))
+            let (shard, place) = part.split_once(':')?;
+            Some((ShardId(shard.parse().ok()?), Place::parse(place)?))
         })
         .collect()
 }
 
-fn format_cursor(next: &[(ShardId, u64)]) -> String {
+fn format_cursor(directory: &Directory, next: &[(ShardId, u64)]) -> String {
     let mut text = String::new();
     for (shard, offset) in next {
         let comma = if text.is_empty() { "" } else { "," };
-        text.push_str(&format!("{comma}{shard}:{offset}"));
+        let place = Place::new(*offset, directory.epoch_of(*shard));
+        text.push_str(&format!("{comma}{shard}:{place}"));
     }
     text
 }
@@ -429,9 +482,17 @@ mod tests {
 
     #[test]
     fn cursors_are_written_and_read() {
-        let text = format_cursor(&[(ShardId(0), 5), (ShardId(2), 7)]);
-        assert_eq!(text, "0:5,2:7");
-        assert_eq!(parse_cursor(&text), Some(vec![(ShardId(0), 5), (ShardId(2), 7)]));
+        let directory = Directory::default();
+        let text = format_cursor(&directory, &[(ShardId(0), 5), (ShardId(2), 7)]);
+        assert_eq!(text, "0:5@0,2:7@0");
+        let read = vec![(ShardId(0), Place::new(5, 0)), (ShardId(2), Place::new(7, 0))];
+        assert_eq!(parse_cursor(&text), Some(read));
+        let today = Place {
+            offset: 5,
+            epoch: None,
+        };
+        assert_eq!(parse_cursor("0:5"), Some(vec![(ShardId(0), today)]));
+        assert_eq!(parse_cursor("1:5@x"), None);
         assert_eq!(parse_cursor("x"), None);
         assert_eq!(parse_cursor("1:x"), None);
     }
