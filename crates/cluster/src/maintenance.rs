@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::directory::placement::leader_moves;
-use dunlin_model::directory::{DirectoryCommand, NodeState};
+use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::port::{EventLog, Replication, StoreError};
 
@@ -138,16 +138,17 @@ async fn gossip(shared: Arc<Shared>) {
     }
 }
 
-/// A node that was started with other roles than last time tells the directory.
+/// A node that was started with other roles than last time, or was forgotten while it was away, tells the
+/// directory.
 async fn keep_roles(shared: &Arc<Shared>) {
     let directory = shared.view.get();
     let (node, roles) = (shared.node, shared.config.roles.clone());
-    let known = directory.nodes.get(&node).filter(|entry| entry.roles != roles);
-    if known.is_some_and(|entry| entry.state != NodeState::Removed)
-        && let Err(error) = shared
-            .change_directory(DirectoryCommand::NodePut { node, roles })
-            .await
-    {
+    let is_known = |entry: &NodeEntry| entry.roles == roles || entry.state == NodeState::Removed;
+    if !directory.is_formed() || directory.nodes.get(&node).is_some_and(is_known) {
+        return;
+    }
+    let put = DirectoryCommand::NodePut { node, roles };
+    if let Err(error) = shared.change_directory(put).await {
         tracing::warn!(%error, "cannot tell the cluster of this node's roles");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use dunlin_model::directory::Directory;
+use dunlin_model::directory::{Directory, NodeState};
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
 use dunlin_model::port::{
     AppliedSink, BoxFuture, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
@@ -142,6 +142,15 @@ impl Shared {
             Some(shard) => shard.host.clone(),
             None => Arc::new(NoShards),
         }
+    }
+
+    /// Whether `node` was removed from the cluster: nothing is taken from it any more.
+    pub(crate) fn is_out(&self, node: NodeId) -> bool {
+        let directory = self.view.load();
+        directory
+            .nodes
+            .get(&node)
+            .is_some_and(|entry| entry.state == NodeState::Removed)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

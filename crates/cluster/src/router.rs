@@ -189,7 +189,8 @@ impl ShardClient for Router {
     }
 
     fn is_fresh(&self) -> bool {
-        self.shared.view.is_fresh(self.shared.clock.monotonic_ms())
+        // A node that was removed admits nobody, however well it hears the others.
+        self.shared.view.is_fresh(self.shared.clock.monotonic_ms()) && !self.shared.is_out(self.shared.node)
     }
 
     fn shard_of(&self, device: &DeviceId) -> ShardId {

@@ -36,7 +36,13 @@ pub(crate) struct Server(pub(crate) Arc<Shared>);
 
 impl Handler for Server {
     fn handle_call(self: Arc<Self>, from: NodeId, request: Request) -> BoxFuture<'static, (Response, Bytes)> {
-        async move { self.answer(from, request).await }.boxed()
+        async move {
+            if self.0.is_out(from) && !matches!(request, Request::Hello(_) | Request::Directory { .. }) {
+                return (Response::NotHere { hint: None }, Bytes::new());
+            }
+            self.answer(from, request).await
+        }
+        .boxed()
     }
 
     fn handle_stream(
@@ -47,6 +53,9 @@ impl Handler for Server {
         reader: FrameReader,
     ) -> BoxFuture<'static, ()> {
         async move {
+            if self.0.is_out(from) {
+                return;
+            }
             match head {
                 StreamHead::Append { group, to } => self.serve_append(group, to, writer, reader).await,
                 StreamHead::Snapshot {

@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Slot};
 use crate::identity::SymmetricKeys;
 
-/// Nodes that a directory may hold.
+/// Nodes that a directory may hold, removed ones not counted.
 pub const NODES_MAX: usize = 256;
+/// Removed nodes that are remembered. Beyond that the lowest ids are forgotten, which costs no safety:
+/// a node that comes back has only replica ids that are out for good.
+pub const REMOVED_NODES_MAX: usize = 1024;
 /// Shared access policies that a directory may hold.
 pub const POLICIES_MAX: usize = 64;
 /// Join tokens that may wait to be used.
@@ -294,6 +297,11 @@ pub enum DirectoryCommand {
         /// How.
         state: NodeState,
     },
+    /// A gateway has been gone for long. It holds nothing, and may join again as if it were new.
+    NodeForget {
+        /// Which.
+        node: NodeId,
+    },
     /// A new replica, as a learner, under the next replica id.
     ReplicaAdd {
         /// Of which group.
@@ -505,7 +513,9 @@ impl Directory {
         match command {
             DirectoryCommand::Form(_) => unreachable!("handled by the caller"),
             DirectoryCommand::NodePut { node, roles } => {
-                if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
+                let is_there = |entry: &&NodeEntry| entry.state != NodeState::Removed;
+                let count = self.nodes.values().filter(is_there).count();
+                if count >= NODES_MAX && !self.nodes.contains_key(&node) {
                     return Err(DirectoryRefusal::LimitReached(format!("{NODES_MAX} nodes")));
                 }
                 let entry = self.nodes.entry(node).or_insert(NodeEntry {
@@ -526,6 +536,20 @@ impl Directory {
                     return Err(DirectoryRefusal::NoSuchNode(node));
                 }
                 entry.state = state;
+                self.forget_removed();
+            }
+            DirectoryCommand::NodeForget { node } => {
+                let is_empty = self.groups.values().all(|entry| entry.replica_on(node).is_none());
+                let is_host = self
+                    .nodes
+                    .get(&node)
+                    .is_some_and(|entry| entry.roles.contains(&Role::Shard));
+                if is_host || !is_empty {
+                    return Err(DirectoryRefusal::Invalid(
+                        "only an empty gateway is forgotten".into(),
+                    ));
+                }
+                self.nodes.remove(&node);
             }
             DirectoryCommand::ReplicaAdd {
                 group,
@@ -589,6 +613,14 @@ impl Directory {
             }
         }
         Ok(None)
+    }
+
+    fn forget_removed(&mut self) {
+        let is_removed = |(_, entry): &(&NodeId, &NodeEntry)| entry.state == NodeState::Removed;
+        while self.nodes.iter().filter(is_removed).count() > REMOVED_NODES_MAX {
+            let lowest = self.nodes.iter().find(is_removed).map(|(node, _)| *node);
+            lowest.map(|node| self.nodes.remove(&node));
+        }
     }
 
     fn add_replica(

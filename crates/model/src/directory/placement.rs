@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Directory, DirectoryCommand, GroupEntry, NodeState, ReplicaRole};
+use super::{Directory, DirectoryCommand, GroupEntry, NodeState, ReplicaRole, Role};
 use crate::id::{GroupId, NodeId, ReplicaId};
 
 /// Groups whose members change at the same time, so that moving does not crowd out the devices.
@@ -83,6 +83,7 @@ pub fn plan(directory: &Directory, observed: &Observed) -> Vec<DirectoryCommand>
         commands: Vec::new(),
     };
     planner.look();
+    planner.forget();
     planner.abandon();
     planner.mend();
     planner.even_out();
@@ -124,6 +125,19 @@ impl Planner<'_> {
                 if let Some(count) = self.load.get_mut(&replica.node) {
                     *count += 1;
                 }
+            }
+        }
+    }
+
+    /// Gateways that are gone: they hold nothing, and every new container is a new one.
+    fn forget(&mut self) {
+        for (node, entry) in &self.directory.nodes {
+            let is_gone = self.presence(*node) == Presence::Dead
+                && entry.state == NodeState::Active
+                && !entry.roles.contains(&Role::Shard)
+                && is_empty(self.directory, *node);
+            if is_gone {
+                self.commands.push(DirectoryCommand::NodeForget { node: *node });
             }
         }
     }
@@ -335,7 +349,7 @@ pub fn is_member(directory: &Directory, node: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::{NodeEntry, Role};
+    use crate::directory::NodeEntry;
 
     fn nodes(count: u64) -> BTreeMap<NodeId, NodeEntry> {
         let node = |i| {
@@ -473,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_gets_nothing() {
+    fn a_gateway_gets_nothing_and_is_forgotten_when_it_is_gone() {
         let mut directory = three_nodes();
         let (node, roles) = (NodeId(4), vec![Role::Gateway]);
         directory
