@@ -5,6 +5,8 @@
 //! the network is `transport`. An upgrade of openraft is a change of these files alone.
 
 pub(crate) mod body;
+#[cfg(test)]
+mod conformance;
 pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;
@@ -41,6 +43,14 @@ pub(crate) enum Reply {
 /// Where a replica lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) NodeId);
+
+// openraft's suite for stores makes memberships of nobody in particular.
+#[cfg(test)]
+impl Default for Place {
+    fn default() -> Self {
+        Self(NodeId(0))
+    }
+}
 
 openraft::declare_raft_types!(
     /// Our types, as openraft wants them named.
