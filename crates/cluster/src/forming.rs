@@ -1,7 +1,7 @@
 //! How nodes become a cluster: who is there, one set of founders, one layout.
 //!
-//! Forming takes two phases with a durable promise. A node promises itself to one set of founders
-//! and to no other, for ever; the founder with the smallest id lays the cluster out when all have
+//! Forming takes two phases with a durable promise ([`crate::promise`]): a node promises itself to one
+//! set of founders and to no other; the founder with the smallest id lays the cluster out when all have
 //! promised. A node that belongs to a cluster never forms; one that meets a cluster asks a member to
 //! be let in, and its certificate is what entitles it to that. Addresses are told from node to node
 //! and are no part of what is agreed on.
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::messages::{Hello, Request, Response};
 use crate::node::Shared;
+use crate::promise::{Given, Promise};
 use crate::transport::Lane;
 
 /// Pause between two rounds of asking around, while forming.
@@ -26,8 +27,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a member may take to have a node let in.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
-/// Where the promise stands in the data directory.
-const PROMISE_FILE: &str = "promise.json";
 /// Where the last seen directory and addresses stand.
 const CLUSTER_FILE: &str = "cluster.json";
 
@@ -43,6 +42,7 @@ pub(crate) struct Remembered {
 /// The state of forming on this node.
 #[derive(Default)]
 pub(crate) struct Forming {
+    promise: Promise,
     /// Shard nodes without a cluster that were seen.
     seen: Mutex<BTreeMap<NodeId, Hello>>,
     /// Who answered at which address of a seed, so that it need not be dialled again while it lives.
@@ -117,28 +117,41 @@ impl Forming {
     }
 
     /// Somebody wants to found a cluster with exactly `nodes`.
-    pub(crate) fn on_promise(&self, shared: &Shared, nodes: Vec<NodeId>) -> bool {
-        if shared.view.get().is_formed() || !nodes.contains(&shared.node) {
-            return false;
+    pub(crate) fn on_promise(&self, shared: &Shared, nodes: &[NodeId]) -> bool {
+        !shared.view.get().is_formed() && nodes.contains(&shared.node) && self.promise.give(&shared.data, nodes)
+    }
+
+    /// Whether this node, which asked for a promise to `nodes`, still wants that set.
+    pub(crate) fn on_stands_by(&self, shared: &Shared, nodes: &[NodeId]) -> bool {
+        let promised = self.promise.given(&shared.data);
+        shared.view.get().is_formed() || promised.is_some_and(|promised| promised.set == nodes)
+    }
+
+    /// Frees this node from a set that its founder has given up.
+    async fn free_itself(&self, shared: &Arc<Shared>) {
+        let Some(given) = self.promise.given(&shared.data) else {
+            return;
+        };
+        let founder = given.set[0];
+        if founder == shared.node {
+            return;
         }
-        match shared.data.read(PROMISE_FILE) {
-            Ok(Some(bytes)) => {
-                serde_json::from_slice::<Vec<NodeId>>(&bytes).is_ok_and(|promised| promised == nodes)
-            }
-            Ok(None) => {
-                let bytes = serde_json::to_vec(&nodes).expect("ids are plain data");
-                match shared.data.write(PROMISE_FILE, &bytes) {
-                    Ok(()) => true,
-                    Err(error) => {
-                        tracing::error!(%error, "cannot write {PROMISE_FILE}");
-                        false
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot read {PROMISE_FILE}");
-                false
-            }
+        let asked = Request::StandsBy(given.set.clone());
+        let answer = shared
+            .peers
+            .call(founder, Lane::Control, asked, ANSWER_TIMEOUT)
+            .await;
+        if matches!(answer, Ok((Response::StandsBy(false), _))) {
+            self.promise.release(&shared.data, &given);
+        }
+    }
+
+    /// Gives up a set of its own that this node does not want any more, or that somebody refused.
+    fn give_up(&self, shared: &Shared, wanted: Option<&[NodeId]>) {
+        let given = self.promise.given(&shared.data);
+        let is_own = |given: &Given| given.set[0] == shared.node && Some(&given.set[..]) != wanted;
+        if let Some(given) = given.filter(is_own) {
+            self.promise.release(&shared.data, &given);
         }
     }
 
@@ -298,12 +311,11 @@ impl Forming {
         while founders.len() > expect {
             founders.pop_last();
         }
-        let first = founders.first_key_value().map(|(node, _)| *node);
-        if founders.len() < expect || first != Some(shared.node) {
-            return;
-        }
         let set: Vec<NodeId> = founders.keys().copied().collect();
-        if !self.on_promise(shared, set.clone()) {
+        let is_mine = founders.len() >= expect && set[0] == shared.node;
+        self.give_up(shared, is_mine.then_some(&set[..]));
+        if !is_mine || !self.on_promise(shared, &set) {
+            self.free_itself(shared).await;
             return;
         }
         for node in set.iter().filter(|node| **node != shared.node) {
@@ -312,9 +324,17 @@ impl Forming {
                 .peers
                 .call(*node, Lane::Control, asked, ANSWER_TIMEOUT)
                 .await;
-            if !matches!(answer, Ok((Response::Promised(true), _))) {
-                tracing::info!(%node, "a founder has not promised yet");
-                return;
+            match answer {
+                Ok((Response::Promised(true), _)) => {}
+                Ok(_) => {
+                    tracing::info!(%node, "a founder has promised itself to others");
+                    self.give_up(shared, None);
+                    return;
+                }
+                Err(error) => {
+                    tracing::info!(%node, %error, "a founder has not promised yet");
+                    return;
+                }
             }
         }
         let directory = lay_out(shared, founders);

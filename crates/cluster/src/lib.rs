@@ -18,6 +18,7 @@ mod messages;
 mod moves;
 mod no_shards;
 mod node;
+mod promise;
 mod raft;
 pub mod recover;
 mod remote;

@@ -84,6 +84,8 @@ pub(crate) enum Request {
     Hello(Hello),
     /// Promise to form with these nodes and no others.
     Promise(Vec<NodeId>),
+    /// Whether the receiver still wants the set that it asked a promise for.
+    StandsBy(Vec<NodeId>),
     /// The cluster is laid out like this: begin.
     Form(Box<Directory>),
     Heartbeat {
@@ -152,6 +154,7 @@ pub(crate) enum Request {
 pub(crate) enum Response {
     Hello(Hello),
     Promised(bool),
+    StandsBy(bool),
     Formed,
     Heartbeat(AppendReply),
     Vote(VoteAnswer),

@@ -91,7 +91,8 @@ impl Server {
         let nothing = Bytes::new();
         let response = match request {
             Request::Hello(hello) => Response::Hello(self.0.forming.on_hello(&self.0, hello)),
-            Request::Promise(nodes) => Response::Promised(self.0.forming.on_promise(&self.0, nodes)),
+            Request::Promise(nodes) => Response::Promised(self.0.forming.on_promise(&self.0, &nodes)),
+            Request::StandsBy(nodes) => Response::StandsBy(self.0.forming.on_stands_by(&self.0, &nodes)),
             Request::Form(directory) => {
                 self.0.forming.on_form(&self.0, *directory).await;
                 Response::Formed
