@@ -1,8 +1,11 @@
-//! `dunlin cert`: the certificate that clients trust, and the one that each node shows.
+//! `dunlin cert`: the certificate that clients trust, the one that each node shows, and the authority
+//! behind both, to be made before there is a node.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use dunlin_node::pki::Authority;
 use reqwest::tls::TlsInfo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -25,6 +28,14 @@ pub(crate) struct Cert {
 enum Action {
     /// The CA file to give to devices, fingerprints, and until when they are valid
     Show,
+    /// The CA's certificate itself (PEM), for devices to trust
+    Ca,
+    /// Make a cluster's CA, join secret and admin token; what is there already stays as it is
+    Init {
+        /// Folder to keep them in, for `serve --pki` of every node
+        #[arg(long, value_name = "DIR")]
+        pki: PathBuf,
+    },
 }
 
 /// What people compare and watch.
@@ -39,7 +50,40 @@ struct Shown {
 
 impl Cert {
     pub(crate) async fn run(self) -> CommandResult {
-        let Action::Show = self.action;
+        match &self.action {
+            Action::Show => self.show().await,
+            Action::Ca => self.ca(),
+            Action::Init { pki } => self.init(pki),
+        }
+    }
+
+    fn init(&self, folder: &Path) -> CommandResult {
+        let was_there = Authority::is_in(folder);
+        let authority = Authority::open(folder).map_err(|error| CommandError::Failed(error.to_string()))?;
+        let ca_file = authority.ca_file().display().to_string();
+        match self.hub.output {
+            Format::Json => say(json!({ "caFile": ca_file, "made": !was_there }))?,
+            Format::Text if was_there => say(format!("There is a cluster CA already: {ca_file}"))?,
+            Format::Text => say(format!(
+                "Made a cluster CA, a join secret and an admin token; clients trust {ca_file}"
+            ))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn ca(&self) -> CommandResult {
+        let hub = Hub::find(&self.hub)?;
+        let path = hub.ca_file().display();
+        let pem = std::fs::read_to_string(hub.ca_file())
+            .map_err(|error| CommandError::Failed(format!("read {path}: {error}")))?;
+        match self.hub.output {
+            Format::Json => say(json!({ "caFile": path.to_string(), "pem": pem }))?,
+            Format::Text => say(pem.trim_end())?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn show(&self) -> CommandResult {
         let hub = Hub::find(&self.hub)?;
         let path = hub.ca_file().display().to_string();
         let unreadable = |why: String| CommandError::Failed(format!("read {path}: {why}"));

@@ -18,6 +18,8 @@ pub(crate) struct Health {
 
 struct NodeHealth {
     https: String,
+    /// Its id, if it says one.
+    node: String,
     is_well: bool,
     status: String,
     reasons: Vec<String>,
@@ -34,15 +36,15 @@ impl Health {
                 let nodes: Vec<Value> = nodes
                     .iter()
                     .map(
-                        |node| json!({ "https": node.https, "status": node.status, "reasons": node.reasons }),
+                        |node| json!({ "https": node.https, "node": node.node, "status": node.status, "reasons": node.reasons }),
                     )
                     .collect();
                 say(json!({ "healthy": is_well, "nodes": nodes }))?;
             }
             Format::Text => {
-                let mut table = Table::new(["NODE", "STATUS", "WHY"]);
+                let mut table = Table::new(["ADDRESS", "NODE", "STATUS", "WHY"]);
                 for node in nodes {
-                    table.push([node.https, node.status, node.reasons.join("; ")]);
+                    table.push([node.https, node.node, node.status, node.reasons.join("; ")]);
                 }
                 say(table)?;
             }
@@ -56,9 +58,10 @@ impl Health {
 }
 
 async fn ask(hub: &Hub, door: &Door) -> NodeHealth {
-    let (is_well, status, reasons) = match hub.health(door).await {
-        Err(HubError::Unreachable { why, .. }) => (false, "unreachable".to_owned(), vec![why]),
-        Err(error) => (false, "unreachable".to_owned(), vec![error.to_string()]),
+    let unreachable = |why| (false, "-".to_owned(), "unreachable".to_owned(), vec![why]);
+    let (is_well, node, status, reasons) = match hub.health(door).await {
+        Err(HubError::Unreachable { why, .. }) => unreachable(why),
+        Err(error) => unreachable(error.to_string()),
         Ok(response) => {
             let is_well = response.status().is_success();
             let body: Value = response.json().await.unwrap_or_default();
@@ -75,6 +78,7 @@ async fn ask(hub: &Hub, door: &Door) -> NodeHealth {
             let said = body["status"].as_str().unwrap_or("unknown");
             (
                 is_well,
+                shown(body["node"].as_str().unwrap_or("-")),
                 if is_well {
                     shown(said)
                 } else {
@@ -86,6 +90,7 @@ async fn ask(hub: &Hub, door: &Door) -> NodeHealth {
     };
     NodeHealth {
         https: door.https.clone(),
+        node,
         is_well,
         status,
         reasons,

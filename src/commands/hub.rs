@@ -96,9 +96,9 @@ pub(crate) enum HubError {
         /// Why.
         source: std::io::Error,
     },
-    /// The node has no doors.
+    /// The node serves operators alone.
     #[error("the node in {0} has no role `gateway`; name the data directory of one that has")]
-    NoDoors(String),
+    NoGateway(String),
     /// A connection string that cannot be read.
     #[error("--connection-string: {0}; it looks like HostName=..;SharedAccessKeyName=..;SharedAccessKey=..")]
     ConnectionString(String),
@@ -193,7 +193,14 @@ impl From<ConnectionStringError> for HubError {
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) https: String,
+    /// Empty where the node is no gateway and serves operators alone.
     pub(crate) mqtts: String,
+}
+
+impl Door {
+    fn is_gateway(&self) -> bool {
+        !self.mqtts.is_empty()
+    }
 }
 
 enum Credential {
@@ -242,6 +249,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Whether every node answers it, gateway or not.
+    fn is_for_any_node(&self) -> bool {
+        self.path.first() == Some(&"cluster")
+    }
+
     /// The answer has no end.
     pub(crate) fn stream(mut self) -> Self {
         self.is_stream = true;
@@ -252,9 +264,14 @@ impl<'a> Call<'a> {
 /// A hub that was found; whether it answers shows when it is asked.
 pub(crate) struct Hub {
     http: reqwest::Client,
+    /// Gateways first.
     doors: Vec<Door>,
+    /// How many of them are gateways.
+    gateways: usize,
     /// The door that answered last.
     first: AtomicUsize,
+    /// Where it was found: a folder, or an address.
+    found_in: String,
     credential: Credential,
     ca_file: PathBuf,
     trust: Arc<rustls::ClientConfig>,
@@ -289,17 +306,11 @@ impl Hub {
                 mqtts: dialled(&node.mqtts),
             })
             .collect();
-        let door = doors
-            .first()
-            .ok_or_else(|| HubError::NoDoors(folder.display().to_string()))?;
-        let host_name = host_of(&door.mqtts).to_owned();
-        Self::new(
-            doors,
-            Credential::Admin(ready.admin_token),
-            ready.ca_file,
-            host_name,
-            true,
-        )
+        let door = doors.iter().find(|door| door.is_gateway());
+        let host_name = door.map_or("localhost", |door| host_of(&door.mqtts)).to_owned();
+        let found_in = folder.display().to_string();
+        let credential = Credential::Admin(ready.admin_token);
+        Self::new(doors, found_in, credential, ready.ca_file, host_name, true)
     }
 
     fn of_connection_string(args: &HubArgs, text: &str) -> Result<Hub, HubError> {
@@ -326,16 +337,20 @@ impl Hub {
             name,
             key: found.shared_access_key,
         };
-        Self::new(vec![Door { https, mqtts }], credential, ca_file, host_name, false)
+        let found_in = https.clone();
+        let doors = vec![Door { https, mqtts }];
+        Self::new(doors, found_in, credential, ca_file, host_name, false)
     }
 
     fn new(
         doors: Vec<Door>,
+        found_in: String,
         credential: Credential,
         ca_file: PathBuf,
         host_name: String,
         is_local: bool,
     ) -> Result<Hub, HubError> {
+        let (gateways, others): (Vec<Door>, Vec<Door>) = doors.into_iter().partition(Door::is_gateway);
         let path = ca_file.display().to_string();
         let pem = std::fs::read(&ca_file).map_err(|source| HubError::File {
             path: path.clone(),
@@ -356,8 +371,10 @@ impl Hub {
         let http = builder.build().map_err(|error| refused(root_cause(&error)))?;
         Ok(Hub {
             http,
-            doors,
+            gateways: gateways.len(),
+            doors: [gateways, others].concat(),
             first: AtomicUsize::new(0),
+            found_in,
             credential,
             ca_file,
             trust,
@@ -365,9 +382,14 @@ impl Hub {
         })
     }
 
-    /// The nodes that can be asked.
+    /// Every node.
     pub(crate) fn doors(&self) -> &[Door] {
         &self.doors
+    }
+
+    /// The nodes that devices and services may come to.
+    fn gateways(&self) -> &[Door] {
+        &self.doors[..self.gateways]
     }
 
     /// The certificate that is trusted.
@@ -388,7 +410,7 @@ impl Hub {
 
     /// What to tell about the port, which a device's connection string cannot carry.
     pub(crate) fn port_note(&self) -> Option<String> {
-        let mqtts = &self.doors.first()?.mqtts;
+        let mqtts = &self.gateways().first()?.mqtts;
         (port_of(mqtts) != Some(MQTTS_PORT_DEFAULT)).then(|| {
             format!("note: SDKs dial port {MQTTS_PORT_DEFAULT}; this hub takes MQTT over TLS at {mqtts}")
         })
@@ -409,10 +431,15 @@ impl Hub {
 
     /// Asks one door after the other until one answers.
     async fn call_each(&self, call: &Call<'_>) -> Result<Response, HubError> {
+        let doors = if call.is_for_any_node() {
+            &self.doors
+        } else {
+            self.gateways()
+        };
         let first = self.first.load(Ordering::Relaxed);
         let mut problem = None;
-        for place in (first..first + self.doors.len()).map(|place| place % self.doors.len()) {
-            match self.call_door(&self.doors[place], call).await {
+        for place in (first..first + doors.len()).map(|place| place % doors.len()) {
+            match self.call_door(&doors[place], call).await {
                 Ok(response) => {
                     self.first.store(place, Ordering::Relaxed);
                     return Ok(response);
@@ -427,17 +454,14 @@ impl Hub {
         }
         Err(match problem {
             Some(HubError::Unreachable { why, .. }) => {
-                let tried: Vec<&str> = self.doors.iter().map(|door| door.https.as_str()).collect();
+                let tried: Vec<&str> = doors.iter().map(|door| door.https.as_str()).collect();
                 HubError::Unreachable {
                     tried: tried.join(", "),
                     why,
                 }
             }
             Some(error) => error,
-            None => HubError::Unreachable {
-                tried: String::new(),
-                why: "it has no doors".into(),
-            },
+            None => HubError::NoGateway(self.found_in.clone()),
         })
     }
 
@@ -539,7 +563,11 @@ impl Hub {
         key: &str,
         how: Connect,
     ) -> Result<Client, ClientError> {
-        let door = &self.doors[(self.first.load(Ordering::Relaxed) + how.attempt) % self.doors.len()];
+        let place = self.first.load(Ordering::Relaxed) + how.attempt;
+        let Some(door) = self.gateways().get(place % self.gateways.max(1)) else {
+            let none = HubError::NoGateway(self.found_in.clone());
+            return Err(ClientError::Options(none.to_string()));
+        };
         // A node of a local cluster answers to the name that was dialled; another hub has one name.
         let host = match self.credential {
             Credential::Admin(_) => host_of(&door.mqtts),

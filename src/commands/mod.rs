@@ -50,7 +50,7 @@ enum Command {
     Cluster(cluster::Cluster),
     /// Ask every node whether it serves; exit code 0 if all do, 1 if not
     Health(health::Health),
-    /// See the certificates of a hub
+    /// Make a cluster's CA, and see the certificates of a hub
     Cert(cert::Cert),
     /// Print a script that completes commands in your shell
     Completions(completions::Completions),
@@ -187,6 +187,11 @@ mod tests {
             "dunlin cluster recover --accept-loss",
             "dunlin health --connection-string HostName=h;SharedAccessKeyName=n;SharedAccessKey=k --ca ca.pem",
             "dunlin cert show",
+            "dunlin cert ca --data /tmp/x",
+            "dunlin cert init --pki /tmp/x -o json",
+            "dunlin serve --roles gateway --seeds shard:8900",
+            "dunlin serve --roles shard,gateway",
+            "dunlin up -n 3 --gateways 2",
             "dunlin completions bash",
         ] {
             assert!(parses(line), "{line}");
@@ -209,6 +214,9 @@ mod tests {
             "dunlin cluster join",
             "dunlin cluster drain",
             "dunlin completions cobol",
+            "dunlin serve --roles cook",
+            "dunlin serve --roles shard, gateway",
+            "dunlin cert init",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use dunlin_model::directory::Role;
 use dunlin_node::NodeConfig;
 
 use super::Format;
@@ -47,6 +48,9 @@ pub(crate) struct Serve {
     /// host:port of other nodes, comma separated
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     seeds: Option<Vec<String>>,
+    /// What the node does, comma separated: shard, gateway [default: shard,gateway]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = role)]
+    roles: Option<Vec<Role>>,
     /// Shard nodes that form a new cluster together [default: 1]
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
@@ -62,6 +66,9 @@ pub(crate) struct Serve {
     /// Seconds between checkpoints [default: 10]
     #[arg(long, value_name = "S")]
     checkpoint: Option<u64>,
+    /// Segments of 64 MiB that the journal may have [default: 16]
+    #[arg(long, value_name = "N")]
+    journal_segments: Option<usize>,
     /// Threads for consensus, and as many for the doors; 0 is one per core [default: 0]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -110,12 +117,22 @@ impl Serve {
         set(&mut config.cluster_port, self.cluster_port);
         set(&mut config.advertise, self.advertise.map(Some));
         set(&mut config.seeds, self.seeds);
+        set(&mut config.roles, self.roles);
         set(&mut config.expect, self.expect);
         set(&mut config.shard_count, self.shards);
         set(&mut config.replace_after_s, self.replace_after);
         set(&mut config.segment_age_s, self.segment_age);
         set(&mut config.checkpoint_s, self.checkpoint);
+        set(&mut config.journal_segments, self.journal_segments);
         set(&mut config.workers, self.workers);
         Ok((config, self.output))
+    }
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    match text.trim() {
+        "shard" => Ok(Role::Shard),
+        "gateway" => Ok(Role::Gateway),
+        _ => Err("a role is `shard` or `gateway`".to_owned()),
     }
 }

@@ -11,9 +11,12 @@ use super::Format;
 
 #[derive(Args)]
 pub(crate) struct Up {
-    /// Nodes
+    /// Nodes that keep messages; each is a gateway as well, unless --gateways says otherwise
     #[arg(short = 'n', long, value_name = "N", default_value_t = 3)]
     nodes: usize,
+    /// Nodes beside them that are gateways and nothing else
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    gateways: usize,
     /// Where the nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "dunlin-data")]
     data: PathBuf,
@@ -58,6 +61,7 @@ impl Up {
             action: "find this program",
             source,
         })?;
+        options.gateways = self.gateways;
         options.mqtts_port = self.mqtts_port;
         options.https_port = self.https_port;
         options.mqtt_port = self.mqtt_port;

@@ -42,11 +42,17 @@ impl Drop for Field {
 impl Field {
     /// Starts `nodes` nodes with [`SHARDS`] shards and more `arguments`.
     pub async fn start(nodes: usize, arguments: &[&str]) -> Field {
+        Self::apart(nodes, 0, arguments).await
+    }
+
+    /// The same with `gateways` gateways in the first places, if any: the `nodes` after them are none.
+    pub async fn apart(nodes: usize, gateways: usize, arguments: &[&str]) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");
         let ports = Ports::take();
         let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
         let options = LocalOptions {
             nodes,
+            gateways,
             data: folder.path().to_owned(),
             program: dunlin().to_owned(),
             mqtts_port: ports.mqtts,

@@ -91,7 +91,7 @@ fn door(node: &ReadyNode, tls: &Arc<rustls::ClientConfig>) -> Door {
 #[derive(Clone)]
 pub struct Hub {
     http: reqwest::Client,
-    /// The doors of its nodes.
+    /// The doors of its gateways.
     pub doors: Vec<Door>,
     token: String,
 }
@@ -107,7 +107,8 @@ impl Hub {
             .no_proxy()
             .build()
             .expect("an HTTPS client");
-        let doors = ready.nodes.iter().map(|node| door(node, &tls));
+        let gateways = ready.nodes.iter().filter(|node| !node.mqtts.is_empty());
+        let doors = gateways.map(|node| door(node, &tls));
         Hub {
             http,
             doors: doors.collect(),

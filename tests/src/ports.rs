@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u32 = 15_000;
 const COUNT: u32 = 16_000;
 
-/// Nodes of a local cluster listen on `127.0.0.1` and up, with the same ports.
-const HOSTS: u8 = 3;
+/// Nodes of a local cluster listen on `127.0.0.1` and up, with the same ports; tests have this many at most.
+const HOSTS: u8 = 6;
 
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
-/// The ports of one hub, free on `127.0.0.1` to `127.0.0.3` and given to nobody else in this process.
+/// The ports of one hub, free on the addresses of a local cluster and given to nobody else in this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
     /// MQTT over TLS.

@@ -6,4 +6,5 @@ mod damage;
 mod house;
 mod members;
 mod power;
+mod roles;
 mod single;

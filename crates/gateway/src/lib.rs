@@ -33,9 +33,21 @@ pub use metrics::Metrics;
 use shared::Shared;
 pub use tls::{TlsError, TlsIdentity};
 
+/// Whom the doors are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Devices, services and operators.
+    Everyone,
+    /// Operators alone: health, metrics and the cluster's administration. No MQTT, no registry, no
+    /// events. For a node that is to be watched and run, and takes no part in what devices do.
+    Operators,
+}
+
 /// Where the doors are and what they show.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
+    /// Whom they are for. [`Audience::Operators`] allows no address for MQTT.
+    pub audience: Audience,
     /// Names of the hub, without ports, the first being its own: what user names and tokens must name.
     pub host_names: Vec<String>,
     /// Addresses for MQTT over TLS (8883).
@@ -113,7 +125,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the doors. Attaches to `client` first, so that no downlink is missed.
+    /// Opens the doors. Those for devices attach to `client` first, so that no downlink is missed.
     pub async fn start(
         config: GatewayConfig,
         client: Arc<dyn ShardClient>,
@@ -130,6 +142,10 @@ impl Gateway {
                 "MQTT without TLS is served on loopback addresses only",
             ));
         }
+        let is_for_devices = config.audience == Audience::Everyone;
+        if !is_for_devices && !(config.mqtts.is_empty() && config.mqtt_plain.is_none()) {
+            return Err(StartError::Config("doors for operators alone take no MQTT"));
+        }
         let mqtt_tls = config.tls.server_config(&[])?;
         let http_tls = config.tls.server_config(&[b"h2", b"http/1.1"])?;
         // Everything is bound before anything is served.
@@ -142,8 +158,10 @@ impl Gateway {
             config.connections_max,
             hooks,
         ));
-        let downlinks: Arc<dyn DownlinkSink> = shared.sessions.clone();
-        shared.client.attach(downlinks);
+        if is_for_devices {
+            let downlinks: Arc<dyn DownlinkSink> = shared.sessions.clone();
+            shared.client.attach(downlinks);
+        }
         let gateway = Gateway {
             mqtts: addresses(&mqtts),
             https: addresses(&https),
@@ -156,7 +174,7 @@ impl Gateway {
         for listener in plain {
             listen::spawn_mqtt_plain(&shared, listener);
         }
-        let router = http::router(Arc::clone(&shared));
+        let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {
             listen::spawn_https(&shared, listener, Arc::clone(&http_tls), router.clone());
         }

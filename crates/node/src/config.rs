@@ -220,6 +220,13 @@ impl NodeConfig {
         set(&mut self.workers, file.workers);
     }
 
+    /// What is still missing when the data directory, which may know seeds, has been asked as well.
+    pub(crate) fn missing(&self) -> Option<(&'static str, String)> {
+        let can_find_others = self.roles.contains(&Role::Shard) || !self.seeds.is_empty();
+        let rule = "a node without the role `shard` finds its cluster by seeds";
+        (!can_find_others).then(|| ("seeds", rule.to_owned()))
+    }
+
     /// Values that cannot be, by key.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
@@ -266,6 +273,11 @@ impl NodeConfig {
             self.connections_max > 0,
             "connections_max",
             "is at least 1".into(),
+        );
+        must(
+            self.mqtt_port.is_none() || self.roles.contains(&Role::Gateway),
+            "mqtt_port",
+            "a node without the role `gateway` takes no MQTT".into(),
         );
         must(
             self.mqtt_port.is_none() || self.bind.is_loopback(),
@@ -335,6 +347,38 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn a_role_asks_for_what_it_needs() {
+        let problems = |text| match NodeConfig::parse("x.toml", text) {
+            Ok(_) => Vec::new(),
+            Err(ConfigError(problems)) => problems,
+        };
+        assert_eq!(problems("roles = [\"shard\"]").len(), 0);
+        assert_eq!(
+            problems("roles = [\"gateway\"]\nseeds = [\"shard:8900\"]").len(),
+            0
+        );
+        for (text, wanted) in [
+            ("roles = []", "roles"),
+            ("roles = [\"cook\"]", "roles"),
+            ("roles = [\"shard\"]\nmqtt_port = 1883", "mqtt_port"),
+        ] {
+            let found = problems(text);
+            assert!(
+                found.iter().any(|problem| problem.contains(wanted)),
+                "{text}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gateway_alone_must_be_told_where_the_others_are() {
+        let alone = |text| NodeConfig::parse("x.toml", text).expect("a sound file").missing();
+        assert_eq!(alone("roles = [\"gateway\"]").map(|(key, _)| key), Some("seeds"));
+        assert_eq!(alone("roles = [\"gateway\"]\nseeds = [\"shard:8900\"]"), None);
+        assert_eq!(alone("roles = [\"shard\"]"), None);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! The only crate that sees every shell; `wiring` is the one place where they meet. `local` runs
 //! several nodes as processes of one machine, for `up` and `demo`.
 
+mod address;
 mod clock;
 pub mod config;
+mod doors;
 pub mod joining;
 pub mod local;
 pub mod logging;

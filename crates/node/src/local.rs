@@ -1,4 +1,6 @@
 //! Several nodes as processes of this machine: node `i` listens on `127.0.0.i` with the same ports.
+//! Roles are together in each node, or apart: then the gateways come first, so that devices find one
+//! at `localhost`.
 //!
 //! The processes are real, and so is a kill. `up` and `demo` stand on it, and so do tests.
 
@@ -20,8 +22,10 @@ const READY_TIMEOUT_S: u64 = 60;
 /// What a local cluster is told.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// Nodes.
+    /// Nodes with the role `shard`.
     pub nodes: usize,
+    /// Nodes beside them that are gateways and nothing else; with none of these, each node is one.
+    pub gateways: usize,
     /// Where node `i` keeps its data, in `node-i`.
     pub data: PathBuf,
     /// The program that runs a node, this one usually.
@@ -43,6 +47,7 @@ impl LocalOptions {
     pub fn new(nodes: usize, data: &Path) -> io::Result<Self> {
         Ok(Self {
             nodes,
+            gateways: 0,
             data: data.to_owned(),
             program: std::env::current_exe()?,
             mqtts_port: 8883,
@@ -51,6 +56,19 @@ impl LocalOptions {
             cluster_port: 8900,
             arguments: Vec::new(),
         })
+    }
+
+    fn count(&self) -> usize {
+        self.nodes + self.gateways
+    }
+
+    /// What node `index` (from 1) does, as `serve` is told.
+    fn roles(&self, index: usize) -> &'static str {
+        match self.gateways {
+            0 => "shard,gateway",
+            gateways if index <= gateways => "gateway",
+            _ => "shard",
+        }
     }
 }
 
@@ -93,15 +111,15 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Starts the nodes and returns when each is ready.
     pub async fn start(options: LocalOptions) -> Result<LocalCluster, LocalError> {
-        if !(1..=LOCAL_NODES_MAX).contains(&options.nodes) {
-            return Err(LocalError::Count(options.nodes));
+        if options.nodes == 0 || options.count() > LOCAL_NODES_MAX {
+            return Err(LocalError::Count(options.count()));
         }
         std::fs::create_dir_all(&options.data).map_err(|source| LocalError::Io {
             action: "create data directory",
             source,
         })?;
         let mut started = Vec::new();
-        for index in 1..=options.nodes {
+        for index in 1..=options.count() {
             started.push(spawn(&options, index)?);
         }
         let mut nodes = Vec::new();
@@ -220,12 +238,14 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
             action: "open log",
             source,
         })?;
-    let seeds = (1..=options.nodes)
+    let seeds = (options.gateways + 1..=options.count())
         .map(|i| format!("{}:{}", address(i), options.cluster_port))
         .collect::<Vec<_>>()
         .join(",");
     // Each node gets its share of the cores, so that several nodes do not act like many.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let roles = options.roles(index);
+    let mqtt_port = options.mqtt_port.filter(|_| roles.contains("gateway"));
     let mut command = Command::new(&options.program);
     command
         .args(["serve", "-o", "json"])
@@ -240,10 +260,10 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         .args(["--cluster-port", &options.cluster_port.to_string()])
         .args(["--expect", &options.nodes.to_string()])
         .args(["--seeds", &seeds])
-        .args(["--workers", &(cores / options.nodes).max(1).to_string()])
+        .args(["--roles", roles])
+        .args(["--workers", &(cores / options.count()).max(1).to_string()])
         .args(
-            options
-                .mqtt_port
+            mqtt_port
                 .map(|port| ["--mqtt-port".to_owned(), port.to_string()])
                 .into_iter()
                 .flatten(),

@@ -1,5 +1,7 @@
 //! Where log lines go: to standard error, as much as `DUNLIN_LOG` asks for (`info` by default).
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// What is shown when `DUNLIN_LOG` says nothing. openraft and quinn tell their own story at info.
@@ -13,5 +15,6 @@ pub fn init(default: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }

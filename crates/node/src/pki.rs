@@ -68,19 +68,26 @@ pub struct ServerCertificate {
 }
 
 impl Authority {
+    /// Whether there is an authority in `folder`.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(CA_FILE).exists()
+    }
+
     /// Reads the authority in `folder`, or makes it if there is none. Several nodes may do so at
-    /// the same time: one makes it, the others find it.
+    /// the same time: one makes it, the others find it. A folder that has one is only read.
     pub fn open(folder: &Path) -> Result<Self, PkiError> {
         let file_error = |action, path: &Path| {
             let path = path.to_owned();
             move |source| PkiError::File { action, path, source }
         };
-        fs::create_dir_all(folder).map_err(file_error("create", folder))?;
-        let lock_path = folder.join(LOCK_FILE);
-        let lock = File::create(&lock_path).map_err(file_error("create", &lock_path))?;
-        lock.lock().map_err(file_error("lock", &lock_path))?;
-        if !folder.join(CA_FILE).exists() {
-            make(folder)?;
+        if !Self::is_in(folder) {
+            fs::create_dir_all(folder).map_err(file_error("create", folder))?;
+            let lock_path = folder.join(LOCK_FILE);
+            let lock = File::create(&lock_path).map_err(file_error("create", &lock_path))?;
+            lock.lock().map_err(file_error("lock", &lock_path))?;
+            if !Self::is_in(folder) {
+                make(folder)?;
+            }
         }
         let read = |name: &str| {
             let path = folder.join(name);
@@ -205,7 +212,7 @@ fn make(folder: &Path) -> Result<(), PkiError> {
     write(&folder.join(CA_KEY_FILE), &key.serialize_pem(), 0o600)?;
     write(&folder.join(SECRET_FILE), &draw(), 0o600)?;
     write(&folder.join(ADMIN_TOKEN_FILE), &draw(), 0o600)?;
-    // Last, since its presence says that the others are there.
+    // Last, since its presence says that the others are there, also to those who take no lock.
     write(&folder.join(CA_FILE), &certificate.pem(), 0o644)
 }
 

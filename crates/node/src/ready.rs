@@ -14,7 +14,8 @@ pub const ENDPOINT_FILE: &str = "endpoint.json";
 pub struct Ready {
     /// Always true.
     pub ready: bool,
-    /// `host:port` of MQTT over TLS.
+    /// `host:port` of MQTT over TLS; empty, and left out, where no node is a gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mqtts: String,
     /// `host:port` of HTTPS and of MQTT over WebSocket.
     pub https: String,
@@ -40,9 +41,10 @@ pub struct ReadyNode {
     pub pid: u32,
     /// What it does.
     pub roles: Vec<Role>,
-    /// `host:port` of its MQTT over TLS.
+    /// `host:port` of its MQTT over TLS; empty, and left out, when it is no gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mqtts: String,
-    /// `host:port` of its HTTPS.
+    /// `host:port` of its HTTPS; of a node that is no gateway it serves operators alone.
     pub https: String,
     /// `host:port` of its MQTT without TLS, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +54,11 @@ pub struct ReadyNode {
 }
 
 impl Ready {
+    /// Whether what it names first is for devices and services, not for operators alone.
+    pub fn is_gateway(&self) -> bool {
+        !self.mqtts.is_empty()
+    }
+
     /// Writes it to `folder`, readable by its owner alone: it opens everything.
     pub fn save(&self, folder: &Path) -> std::io::Result<()> {
         use std::io::Write;

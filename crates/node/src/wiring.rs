@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
 use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, ShardParts, Stores};
+use dunlin_gateway::Gateway;
 use dunlin_gateway::auth::ConnectionString;
-use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity};
 use dunlin_model::directory::Role;
 use dunlin_model::id::{GroupReplica, ShardId, StreamId};
 use dunlin_model::port::{
@@ -25,8 +25,10 @@ use dunlin_storage::segment::SegmentLog;
 use dunlin_storage::state::StateDb;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::address;
 use crate::clock::SystemClock;
 use crate::config::NodeConfig;
+use crate::doors;
 use crate::joining;
 use crate::observe::Observed;
 use crate::pki::Authority;
@@ -168,7 +170,7 @@ pub struct RunningNode {
     data: Arc<DataDir>,
     cluster: Arc<Cluster>,
     host: Option<Arc<ActorHost>>,
-    gateway: Option<Gateway>,
+    gateway: Gateway,
     consensus: Runtime,
     doors: Runtime,
 }
@@ -186,12 +188,13 @@ fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
 }
 
 impl RunningNode {
-    /// Starts everything and returns when the cluster is formed and the doors are open. Blocks.
+    /// Starts everything and returns when the doors are open; see [`serving`](Self::serving). Blocks.
     pub fn start(mut config: NodeConfig) -> Result<RunningNode, StartError> {
         joining::follow(&mut config).map_err(StartError::Join)?;
         let problems: Vec<String> = config
             .problems()
             .into_iter()
+            .chain(config.missing())
             .map(|(key, problem)| format!("{key}: {problem}"))
             .collect();
         if !problems.is_empty() {
@@ -200,7 +203,7 @@ impl RunningNode {
         let data = Arc::new(DataDir::open(&config.data)?);
         let authority = Authority::open(&config.pki.clone().unwrap_or_else(|| config.data.join("pki")))?;
         let consensus = runtime("consensus", config.workers)?;
-        let doors = runtime("doors", config.workers)?;
+        let door_runtime = runtime("doors", config.workers)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let replicas = if config.roles.contains(&Role::Shard) {
             let _entered = consensus.enter();
@@ -212,7 +215,7 @@ impl RunningNode {
             data: data.clone(),
             shard: replicas.as_ref().map(|(shard, _)| shard.clone()),
             clock,
-            gateway_runtime: doors.handle().clone(),
+            gateway_runtime: door_runtime.handle().clone(),
         };
         let (journal, host) = match replicas {
             Some((shard, host)) => (Some(shard.journal), Some(host)),
@@ -226,13 +229,7 @@ impl RunningNode {
             host: host.clone(),
             gateway: std::sync::OnceLock::new(),
         });
-        // The doors are bound before the cluster is waited for: a port in use is said at once.
-        let gateway = if config.roles.contains(&Role::Gateway) {
-            Some(doors.block_on(open_doors(&config, &authority, &cluster, &observed))?)
-        } else {
-            None
-        };
-        consensus.block_on(cluster.ready());
+        let gateway = door_runtime.block_on(doors::open(&config, &authority, &cluster, &observed))?;
         Ok(RunningNode {
             config,
             authority,
@@ -241,30 +238,31 @@ impl RunningNode {
             host,
             gateway,
             consensus,
-            doors,
+            doors: door_runtime,
         })
+    }
+
+    /// Resolves when the cluster is formed and this node serves.
+    pub async fn serving(&self) {
+        self.cluster.ready().await;
     }
 
     /// What scripts need to know.
     pub fn ready(&self) -> Ready {
         let directory = self.cluster.client().directory();
         let shown = |address: Option<&SocketAddr>| address.map(|address| self.shown(*address));
-        let gateway = self.gateway.as_ref();
-        let mqtts = gateway
-            .and_then(|g| shown(g.mqtts_addresses().first()))
-            .unwrap_or_default();
-        let https = gateway
-            .and_then(|g| shown(g.https_addresses().first()))
-            .unwrap_or_default();
-        let mqtt = gateway
-            .and_then(|g| g.mqtt_plain_address())
+        let mqtts = shown(self.gateway.mqtts_addresses().first()).unwrap_or_default();
+        let https = shown(self.gateway.https_addresses().first()).unwrap_or_default();
+        let mqtt = self
+            .gateway
+            .mqtt_plain_address()
             .map(|address| self.shown(address));
         let key = directory
             .policies
             .get("iothubowner")
             .map(|policy| policy.keys.primary.clone());
         let connection_string = ConnectionString {
-            host_name: https.clone(),
+            host_name: self.dialled(&https),
             shared_access_key_name: Some("iothubowner".to_owned()),
             shared_access_key: key.unwrap_or_default(),
             ..ConnectionString::default()
@@ -280,8 +278,8 @@ impl RunningNode {
         };
         Ready {
             ready: true,
-            mqtts,
-            https,
+            mqtts: self.dialled(&mqtts),
+            https: self.dialled(&https),
             mqtt,
             ca_file: absolute(&self.authority.ca_file()),
             admin_token: self.authority.admin_token().to_owned(),
@@ -299,6 +297,16 @@ impl RunningNode {
         }
     }
 
+    /// What clients elsewhere dial: a node that listens on every address goes by the hub's name.
+    fn dialled(&self, shown: &str) -> String {
+        match shown.rsplit_once(':') {
+            Some((_, port)) if self.config.bind.is_unspecified() => {
+                format!("{}:{port}", self.config.host_name)
+            }
+            _ => shown.to_owned(),
+        }
+    }
+
     /// Waits on the doors' runtime.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.doors.block_on(future)
@@ -306,9 +314,7 @@ impl RunningNode {
 
     /// Stops in order: doors, leaderships, replicas, journal.
     pub fn stop(self) {
-        if let Some(gateway) = &self.gateway
-            && !self.doors.block_on(gateway.drain(DRAIN_WAIT))
-        {
+        if !self.doors.block_on(self.gateway.drain(DRAIN_WAIT)) {
             tracing::warn!("some connections did not end in time");
         }
         self.consensus.block_on(async {
@@ -359,13 +365,9 @@ fn cluster_config(
     authority: &Authority,
     data: &DataDir,
 ) -> Result<ClusterConfig, StartError> {
-    let advertise = config.advertise.clone().or_else(|| {
-        (!config.bind.is_unspecified() && config.cluster_port != 0)
-            .then(|| SocketAddr::new(config.bind, config.cluster_port).to_string())
-    });
     Ok(ClusterConfig {
         listen: SocketAddr::new(config.bind, config.cluster_port),
-        advertise,
+        advertise: address::advertised(config),
         seeds: config.seeds.clone(),
         roles: config.roles.clone(),
         expect: config.expect,
@@ -378,74 +380,4 @@ fn cluster_config(
         journal_segments_max: config.journal_segments,
         identity: authority.node_identity(data.node_id())?,
     })
-}
-
-async fn open_doors(
-    config: &NodeConfig,
-    authority: &Authority,
-    cluster: &Arc<Cluster>,
-    observed: &Arc<Observed>,
-) -> Result<Gateway, StartError> {
-    let mut names = vec![config.host_name.clone(), "localhost".to_owned()];
-    names.dedup();
-    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
-    if !config.bind.is_unspecified() && !addresses.contains(&config.bind) {
-        addresses.push(config.bind);
-    }
-    let certificate = authority.server_certificate(&names, &addresses)?;
-    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes())
-        .map_err(dunlin_gateway::StartError::from)?;
-    // Devices on this machine may name the hub by address as well.
-    names.extend(addresses.iter().map(ToString::to_string));
-    let mut https = vec![SocketAddr::new(config.bind, config.https_port)];
-    https.extend(
-        config
-            .https_alt_port
-            .map(|port| SocketAddr::new(config.bind, port))
-            .filter(can_bind),
-    );
-    let gateway_config = GatewayConfig {
-        host_names: names,
-        mqtts: vec![SocketAddr::new(config.bind, config.mqtts_port)],
-        https,
-        mqtt_plain: config.mqtt_port.map(|port| SocketAddr::new(config.bind, port)),
-        tls,
-        connections_max: config.connections_max,
-    };
-    let (healthy, measured) = (observed.clone(), observed.clone());
-    let token = authority.admin_token().to_owned();
-    let files = authority.files();
-    let hooks = Hooks {
-        health: Arc::new(move || healthy.health()),
-        metrics_text: Arc::new(move || measured.metrics()),
-        join_files: Arc::new(move || files.clone()),
-        is_admin_token: Arc::new(move |given| same(given.as_bytes(), token.as_bytes())),
-        ..Hooks::default()
-    };
-    let gateway = Gateway::start(gateway_config, cluster.client(), hooks).await?;
-    let _ = observed.gateway.set(gateway.metrics().clone());
-    Ok(gateway)
-}
-
-/// Whether the second HTTPS port can be had: it needs a privilege, and another program may hold it.
-fn can_bind(address: &SocketAddr) -> bool {
-    match std::net::TcpListener::bind(address) {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::debug!(%address, %error, "the second HTTPS port is left out");
-            false
-        }
-    }
-}
-
-/// Compares without telling by its time where the first difference is.
-fn same(given: &[u8], wanted: &[u8]) -> bool {
-    let tag = |bytes| ring::digest::digest(&ring::digest::SHA256, bytes);
-    let (given, wanted) = (tag(given), tag(wanted));
-    given
-        .as_ref()
-        .iter()
-        .zip(wanted.as_ref())
-        .fold(0, |differs, (a, b)| differs | (a ^ b))
-        == 0
 }

@@ -1,8 +1,9 @@
 //! HTTP: the registry and statistics as IoT Hub's REST interface has them, device messages, events,
-//! and MQTT over WebSocket.
+//! and MQTT over WebSocket; for operators alone, only what tells of the node and the cluster.
 //!
 //! Paths are matched as they came and ids decoded afterwards. Every call but `/health`, `/metrics`
-//! and `/cluster/join`, which shows a token of its own, is authorised, in its handler's first line. Errors have IoT Hub's form, see [`error`].
+//! and `/cluster/join`, which shows a token of its own, is authorised, in its handler's first line.
+//! Errors have IoT Hub's form, see [`error`].
 
 mod authorize;
 mod cluster;
@@ -22,16 +23,44 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use crate::Audience;
 use crate::limits::{BODY_BYTES_MAX, REQUEST_WAIT};
 use crate::metrics::count;
 use crate::shared::Shared;
 use crate::websocket::WEBSOCKET_PATH;
 use error::ApiError;
 
-/// Everything that is served over HTTPS.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let extra = shared.hooks.extra.clone();
-    let hub = Router::new()
+/// Everything that is served over HTTPS to `audience`.
+pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
+    let paths = match audience {
+        Audience::Everyone => for_operators().merge(for_hub()),
+        Audience::Operators => for_operators(),
+    };
+    let served = paths
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), watch))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::clone(&shared));
+    match (audience, shared.hooks.extra.clone()) {
+        (Audience::Everyone, Some(extra)) => served.fallback_service(extra),
+        (Audience::Everyone, None) => served.fallback(|| async { ApiError::not_found("no such path") }),
+        (Audience::Operators, _) => served.fallback(|| async {
+            ApiError::not_found("no such path: this node has no role `gateway` and serves operators alone")
+        }),
+    }
+}
+
+/// How the node and the cluster are, and what operators change.
+fn for_operators() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/cluster/admin", post(cluster::admin))
+        .route("/cluster/join", post(cluster::join))
+        .route("/health", get(cluster::health))
+        .route("/metrics", get(cluster::metrics))
+}
+
+/// What devices and services come for.
+fn for_hub() -> Router<Arc<Shared>> {
+    Router::new()
         .route("/devices", get(devices::list))
         .route("/devices/", get(devices::list))
         .route(
@@ -44,18 +73,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/events", get(events::stream_all))
         .route("/events/{shard}", get(events::read))
         .route("/shards", get(cluster::shards))
-        .route("/cluster/admin", post(cluster::admin))
-        .route("/cluster/join", post(cluster::join))
-        .route("/health", get(cluster::health))
-        .route("/metrics", get(cluster::metrics))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), watch))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(shared);
-    match extra {
-        Some(extra) => hub.fallback_service(extra),
-        None => hub.fallback(|| async { ApiError::not_found("no such path") }),
-    }
 }
 
 /// Counts, and bounds the time of a request, its body included; streams begin within it.

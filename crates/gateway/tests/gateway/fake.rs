@@ -57,6 +57,11 @@ pub(crate) struct FakeCluster {
 }
 
 impl FakeCluster {
+    /// Whether doors have asked for what goes down to devices.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.downlinks.lock().unwrap().is_some()
+    }
+
     pub(crate) fn new() -> Arc<Self> {
         let mut directory = Directory {
             cluster_id: "fake".into(),

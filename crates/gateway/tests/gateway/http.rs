@@ -3,6 +3,7 @@
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, device_token};
 use dunlin_gateway::mqtt::Version;
+use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, StartError};
 use dunlin_model::port::ShardClient;
 use serde_json::json;
 
@@ -416,5 +417,59 @@ async fn an_event_stream_goes_on_where_it_was_left() {
         let mut stale = world.event_stream(path, &[("Last-Event-ID", id)]).await;
         let seen = read_until(&mut stale, "log epoch was 7").await;
         assert!(seen.starts_with("HTTP/1.1 410"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn doors_for_operators_show_the_node_and_nothing_of_devices() {
+    let world = World::for_operators().await;
+    let admin = ("Authorization", "Bearer the-admin");
+    for (path, status) in [
+        ("/health", 200),
+        ("/metrics", 200),
+        ("/devices", 404),
+        ("/devices/dev-1", 404),
+        ("/events/0", 404),
+        ("/shards", 404),
+        ("/statistics/devices", 404),
+        ("/$iothub/websocket", 404),
+        ("/console", 404),
+    ] {
+        let answer = world.http_as("GET", path, &[admin], b"").await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
+    let body = br#"{"op":"status"}"#;
+    let asked = world.http_as("POST", "/cluster/admin", &[admin], body).await;
+    assert_eq!((asked.status, asked.json()), (200, json!({"op": "status"})));
+    let stranger = world.http_as("POST", "/cluster/admin", &[], body).await;
+    assert_eq!(stranger.status, 401);
+    let sent = world
+        .http_as("POST", "/devices/dev-1/messages/events", &[admin], b"x")
+        .await;
+    assert!(
+        sent.status == 404 && sent.body.contains("no role `gateway`"),
+        "{}",
+        sent.body
+    );
+    assert!(world.gateway.mqtts_addresses().is_empty() && world.gateway.mqtt_plain_address().is_none());
+    assert!(!world.cluster.is_attached());
+}
+
+#[tokio::test]
+async fn doors_for_operators_refuse_an_address_for_mqtt() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    for (mqtts, mqtt_plain) in [(vec![any], None), (Vec::new(), Some(any))] {
+        let world = World::for_operators().await;
+        let config = GatewayConfig {
+            audience: Audience::Operators,
+            host_names: vec![HOST.into()],
+            mqtts,
+            https: vec![any],
+            mqtt_plain,
+            tls: world.identity.clone(),
+            connections_max: 1,
+        };
+        let started = Gateway::start(config, world.cluster.clone(), Hooks::default()).await;
+        assert!(matches!(started, Err(StartError::Config(_))));
     }
 }

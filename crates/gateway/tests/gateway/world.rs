@@ -7,7 +7,7 @@ use std::time::Duration;
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
-use dunlin_gateway::{Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
+use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
 use dunlin_model::id::DeviceId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,16 +41,26 @@ impl World {
     }
 
     pub(crate) async fn with_connections_max(connections_max: usize) -> World {
+        Self::with(Audience::Everyone, connections_max).await
+    }
+
+    pub(crate) async fn for_operators() -> World {
+        Self::with(Audience::Operators, 1000).await
+    }
+
+    async fn with(audience: Audience, connections_max: usize) -> World {
         let cluster = FakeCluster::new();
         let device = cluster.add_device("dev-1");
         let (chain, key) = certificate();
         let identity = TlsIdentity::from_pem(&chain, &key).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
+        let mqtt = (audience == Audience::Everyone).then_some(any);
         let config = GatewayConfig {
+            audience,
             host_names: vec![HOST.into(), "localhost".into()],
-            mqtts: vec![any],
+            mqtts: mqtt.into_iter().collect(),
             https: vec![any],
-            mqtt_plain: Some(any),
+            mqtt_plain: mqtt,
             tls: identity.clone(),
             connections_max,
         };
