@@ -47,11 +47,17 @@ impl Field {
 
     /// The same with `gateways` gateways in the first places, if any: the `nodes` after them are none.
     pub async fn apart(nodes: usize, gateways: usize, arguments: &[&str]) -> Field {
+        Self::founded((nodes, nodes), gateways, arguments).await
+    }
+
+    /// The same where the first `founders` of `nodes` that find each other form the cluster.
+    pub async fn founded((founders, nodes): (usize, usize), gateways: usize, arguments: &[&str]) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");
         let ports = Ports::take();
         let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
         let options = LocalOptions {
             nodes,
+            founders,
             gateways,
             data: folder.path().to_owned(),
             program: dunlin().to_owned(),

@@ -287,3 +287,15 @@ async fn a_token_lets_one_node_join_and_no_second() {
     joined.kill().await;
     running.kill().await;
 }
+
+#[tokio::test]
+async fn nodes_that_start_together_become_one_cluster() {
+    // Any three of the five found it; which ones, and who promised what to whom on the way, is chance.
+    let field = Field::founded((3, 5), 0, &[]).await;
+    field
+        .settled("five nodes with their share", |nodes| {
+            nodes.len() == 5 && nodes.iter().all(|node| node["replicas"].as_u64() >= Some(3))
+        })
+        .await;
+    field.stop().await;
+}

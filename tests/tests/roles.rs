@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use dunlin_gateway::client::{Client, Event};
 use dunlin_node::ready::Ready;
 use dunlin_tests::field::Field;
 use dunlin_tests::judge::{DeviceLog, assert_kept};
@@ -11,6 +12,7 @@ use dunlin_tests::ports::Ports;
 use dunlin_tests::program::{Serve, dunlin, run};
 use dunlin_tests::{PATIENCE, eventually};
 use reqwest::{Method, StatusCode};
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -145,4 +147,92 @@ async fn a_node_that_waits_for_others_says_so_and_can_be_stopped() {
     let ended = tokio::time::timeout(PATIENCE, waiting.wait()).await;
     let status = ended.expect("it stops").expect("it is ours to wait for");
     assert_eq!(status.code(), Some(0));
+}
+
+/// A gateway that is held up while a device moves on to another: what it still had of the device comes
+/// late, under the old session, and is stored nowhere.
+#[tokio::test]
+async fn what_a_held_up_gateway_had_of_a_device_that_moved_on_is_not_stored() {
+    let field = Field::apart(NODES, GATEWAYS, &[]).await;
+    let device = field.hub.create("one").await;
+    let mut old = Client::connect(&field.hub.doors[0].options(&device))
+        .await
+        .expect("let in");
+    let topic = format!("devices/{}/messages/events/", device.id);
+    old.publish(&topic, b"old first").await.expect("sent");
+    acked(&mut old).await;
+
+    let gateway = field.cluster.node(0).expect("the node was ready once").pid;
+    signal(gateway, Signal::STOP);
+    eventually("every thread of the gateway stands still", PATIENCE, || async {
+        stands_still(gateway).then_some(())
+    })
+    .await;
+    // The gateway's sockets take these in; the gateway itself sends nothing on.
+    for number in 0..50 {
+        old.publish(&topic, format!("old {number}").as_bytes())
+            .await
+            .expect("sent");
+    }
+    old.flush().await.expect("sent");
+    let mut new = eventually("let in at the other gateway", PATIENCE, || async {
+        Client::connect(&field.hub.doors[1].options(&device)).await.ok()
+    })
+    .await;
+    new.publish(&topic, b"new first").await.expect("sent");
+    acked(&mut new).await;
+
+    signal(gateway, Signal::CONT);
+    // The old connection is closed, without an acknowledgement of anything that came late.
+    let mut late = 0;
+    loop {
+        match tokio::time::timeout(PATIENCE, old.next_event())
+            .await
+            .expect("the old connection is closed")
+        {
+            Event::Puback { .. } => late += 1,
+            Event::Disconnected { .. } => break,
+            _ => {}
+        }
+    }
+    let stored = field.hub.read_device("one").await;
+    let told: Vec<_> = stored
+        .iter()
+        .map(|body| String::from_utf8_lossy(body).into_owned())
+        .collect();
+    assert_eq!(late, 0, "late messages were acknowledged: {told:?}");
+    new.publish(&topic, b"new second").await.expect("sent");
+    acked(&mut new).await;
+    let stored = field.hub.read_device("one").await;
+    assert_eq!(stored, [&b"old first"[..], b"new first", b"new second"]);
+    field.stop().await;
+}
+
+async fn acked(client: &mut Client) {
+    loop {
+        match tokio::time::timeout(PATIENCE, client.next_event())
+            .await
+            .expect("an answer")
+        {
+            Event::Puback { .. } => return,
+            Event::Disconnected { .. } => panic!("the connection was closed"),
+            _ => {}
+        }
+    }
+}
+
+/// Whether all threads of a process are stopped; the signal reaches them one by one.
+fn stands_still(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in brackets.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a process id");
+    rustix::process::kill_process(pid, signal).expect("the node is ours");
 }

@@ -25,6 +25,8 @@ use crate::transport::Lane;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a peer may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Nodes of other clusters that are spoken of.
+const STRANGERS_MAX: usize = 64;
 /// How long a member may take to have a node let in.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Where the last seen directory and addresses stand.
@@ -43,8 +45,12 @@ pub(crate) struct Remembered {
 #[derive(Default)]
 pub(crate) struct Forming {
     promise: Promise,
+    /// The cluster that let this node in, while it has not heard yet how that is laid out.
+    joining: Mutex<Option<String>>,
     /// Shard nodes without a cluster that were seen.
     seen: Mutex<BTreeMap<NodeId, Hello>>,
+    /// Nodes of other clusters that have called, and were spoken of.
+    strangers: Mutex<BTreeSet<NodeId>>,
     /// Who answered at which address of a seed, so that it need not be dialled again while it lives.
     found: Mutex<BTreeMap<SocketAddr, NodeId>>,
 }
@@ -98,7 +104,10 @@ impl Forming {
     fn note(&self, shared: &Shared, hello: Hello) {
         let own_cluster = &shared.view.get().cluster_id;
         if !own_cluster.is_empty() && !hello.cluster_id.is_empty() && *own_cluster != hello.cluster_id {
-            tracing::warn!(node = %hello.node, cluster = hello.cluster_id, "a node of another cluster calls");
+            let mut strangers = self.strangers.lock().expect("no panic holds it");
+            if strangers.len() < STRANGERS_MAX && strangers.insert(hello.node) {
+                tracing::warn!(node = %hello.node, cluster = hello.cluster_id, "a node of another cluster calls");
+            }
             return;
         }
         shared.peers.learn(hello.node, &hello.address);
@@ -118,7 +127,9 @@ impl Forming {
 
     /// Somebody wants to found a cluster with exactly `nodes`.
     pub(crate) fn on_promise(&self, shared: &Shared, nodes: &[NodeId]) -> bool {
-        !shared.view.get().is_formed() && nodes.contains(&shared.node) && self.promise.give(&shared.data, nodes)
+        !shared.view.get().is_formed()
+            && nodes.contains(&shared.node)
+            && self.promise.give(&shared.data, nodes)
     }
 
     /// Whether this node, which asked for a promise to `nodes`, still wants that set.
@@ -197,7 +208,7 @@ impl Forming {
                         .expect("no panic holds it")
                         .insert(address, node);
                     if node != shared.node {
-                        member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                        member = member.or(self.is_to_join(&answer).then_some(node));
                         self.note(shared, answer);
                     }
                 }
@@ -212,7 +223,7 @@ impl Forming {
                 .call(node, Lane::Control, asked, ANSWER_TIMEOUT)
                 .await;
             if let Ok((Response::Hello(answer), _)) = answer {
-                member = member.or((!answer.cluster_id.is_empty()).then_some(node));
+                member = member.or(self.is_to_join(&answer).then_some(node));
                 let is_ahead = answer.rank > shared.view.get().rank();
                 self.note(shared, answer);
                 if is_ahead && shared.view.get().is_formed() {
@@ -221,6 +232,15 @@ impl Forming {
             }
         }
         member
+    }
+
+    /// Whether a node belongs to a cluster that this one may join: any, or the one that let it in.
+    fn is_to_join(&self, hello: &Hello) -> bool {
+        let joining = self.joining.lock().expect("no panic holds it");
+        !hello.cluster_id.is_empty()
+            && joining
+                .as_ref()
+                .is_none_or(|cluster| *cluster == hello.cluster_id)
     }
 
     /// Whether the node that answered at `address` is in touch, or is this one.
@@ -264,6 +284,7 @@ impl Forming {
         match answer {
             Ok((Response::Joined(Ok(())), _)) => {
                 tracing::info!(cluster = directory.cluster_id, "let into the cluster");
+                *self.joining.lock().expect("no panic holds it") = Some(directory.cluster_id);
             }
             Ok((Response::Joined(Err(reason)), _)) => {
                 tracing::warn!(reason, "not let into the cluster");

@@ -171,6 +171,7 @@ impl Shared {
             tracing::error!(%error, "cannot join the cluster");
             return;
         }
+        self.peers.tag().set(&directory.cluster_id);
         self.view.offer(&directory);
         forming::remember(self);
     }
@@ -303,6 +304,9 @@ impl Cluster {
         if let Some(remembered) = remembered {
             for (peer, address) in &remembered.peers {
                 peers.learn(*peer, address);
+            }
+            if remembered.directory.is_formed() {
+                peers.tag().set(&remembered.directory.cluster_id);
             }
             shared.view.offer(&remembered.directory);
         }

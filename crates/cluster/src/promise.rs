@@ -142,6 +142,9 @@ mod tests {
         promise.release(&data, &old);
         assert!(!promise.give(&data, &ids(&[2, 3, 4])));
         promise.release(&data, &promise.given(&data).unwrap());
-        assert!(Promise::default().give(&data, &ids(&[2, 3, 4])), "also after a restart");
+        assert!(
+            Promise::default().give(&data, &ids(&[2, 3, 4])),
+            "also after a restart"
+        );
     }
 }

@@ -36,7 +36,7 @@ impl From<StoreError> for Trouble {
 impl Shared {
     /// Takes a replica out of those that run here.
     pub(crate) fn take_group(&self, id: GroupReplica) -> Option<Arc<Group>> {
-        self.troubled.lock().expect("no panic holds it").remove(&id);
+        self.note_trouble(id, None);
         let mut groups = self.groups.write().expect("no panic holds it");
         let is_it = groups.get(&id.group).is_some_and(|group| group.id() == id);
         is_it.then(|| groups.remove(&id.group)).flatten()
@@ -68,6 +68,9 @@ impl Shared {
             }
             match self.start_replica(id, survivor).await {
                 Ok(started) => {
+                    if self.trouble(id).is_some() {
+                        tracing::info!(replica = %id, "a replica serves again");
+                    }
                     self.note_trouble(id, None);
                     if let Some(founders) = entry.begins_with(replica)
                         && !started.is_initialized().await
@@ -85,7 +88,7 @@ impl Shared {
     }
 
     /// Remembers why a replica does not run, and says so once.
-    fn note_trouble(&self, id: GroupReplica, trouble: Option<Trouble>) {
+    pub(crate) fn note_trouble(&self, id: GroupReplica, trouble: Option<Trouble>) {
         let mut troubled = self.troubled.lock().expect("no panic holds it");
         let before = match &trouble {
             Some(trouble) => troubled.insert(id, trouble.clone()),
@@ -95,7 +98,6 @@ impl Shared {
             Some(trouble) if before.as_ref() != Some(&trouble) => {
                 tracing::error!(replica = %id, reason = %trouble, "a replica does not serve");
             }
-            None if before.is_some() => tracing::info!(replica = %id, "a replica serves again"),
             _ => {}
         }
     }

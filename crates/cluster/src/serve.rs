@@ -35,9 +35,14 @@ const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 pub(crate) struct Server(pub(crate) Arc<Shared>);
 
 impl Handler for Server {
-    fn handle_call(self: Arc<Self>, from: NodeId, request: Request) -> BoxFuture<'static, (Response, Bytes)> {
+    fn handle_call(
+        self: Arc<Self>,
+        from: NodeId,
+        tag: u64,
+        request: Request,
+    ) -> BoxFuture<'static, (Response, Bytes)> {
         async move {
-            if self.0.is_out(from) && !matches!(request, Request::Hello(_) | Request::Directory { .. }) {
+            if !is_for_strangers(&request) && !self.is_one_of_us(from, tag) {
                 return (Response::NotHere { hint: None }, Bytes::new());
             }
             self.answer(from, request).await
@@ -48,12 +53,13 @@ impl Handler for Server {
     fn handle_stream(
         self: Arc<Self>,
         from: NodeId,
+        tag: u64,
         head: StreamHead,
         writer: FrameWriter,
         reader: FrameReader,
     ) -> BoxFuture<'static, ()> {
         async move {
-            if self.0.is_out(from) {
+            if !self.is_one_of_us(from, tag) {
                 return;
             }
             match head {
@@ -86,7 +92,25 @@ impl Handler for Server {
     }
 }
 
+/// What a node may ask that belongs to no cluster, or does not know yet that it was removed.
+fn is_for_strangers(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Hello(_)
+            | Request::Promise(_)
+            | Request::StandsBy(_)
+            | Request::Form(_)
+            | Request::Join { .. }
+            | Request::Directory { .. }
+    )
+}
+
 impl Server {
+    /// Whether `from` speaks for this node's cluster and was not removed from it.
+    fn is_one_of_us(&self, from: NodeId, tag: u64) -> bool {
+        tag != 0 && tag == self.0.peers.tag().get() && !self.0.is_out(from)
+    }
+
     async fn answer(&self, from: NodeId, request: Request) -> (Response, Bytes) {
         let nothing = Bytes::new();
         let response = match request {

@@ -91,7 +91,10 @@ async fn remove(shared: &Arc<Shared>, parts: &ShardParts, id: GroupReplica) {
     }
     let stores = parts.stores.clone();
     match tokio::task::spawn_blocking(move || stores.remove(id)).await {
-        Ok(Ok(())) => tracing::info!(replica = %id, "removed a replica that is no member any more"),
+        Ok(Ok(())) => {
+            shared.note_trouble(id, None);
+            tracing::info!(replica = %id, "removed a replica that is no member any more");
+        }
         Ok(Err(error)) => tracing::error!(replica = %id, %error, "cannot delete what a replica left"),
         Err(error) => tracing::error!(replica = %id, %error, "cannot delete what a replica left"),
     }

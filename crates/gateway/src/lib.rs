@@ -143,7 +143,8 @@ impl Gateway {
             ));
         }
         let is_for_devices = config.audience == Audience::Everyone;
-        if !is_for_devices && !(config.mqtts.is_empty() && config.mqtt_plain.is_none()) {
+        let has_mqtt = !config.mqtts.is_empty() || config.mqtt_plain.is_some();
+        if !is_for_devices && has_mqtt {
             return Err(StartError::Config("doors for operators alone take no MQTT"));
         }
         let mqtt_tls = config.tls.server_config(&[])?;

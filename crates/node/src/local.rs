@@ -24,6 +24,8 @@ const READY_TIMEOUT_S: u64 = 60;
 pub struct LocalOptions {
     /// Nodes with the role `shard`.
     pub nodes: usize,
+    /// How many of these form the cluster; the others join it.
+    pub founders: usize,
     /// Nodes beside them that are gateways and nothing else; with none of these, each node is one.
     pub gateways: usize,
     /// Where node `i` keeps its data, in `node-i`.
@@ -47,6 +49,7 @@ impl LocalOptions {
     pub fn new(nodes: usize, data: &Path) -> io::Result<Self> {
         Ok(Self {
             nodes,
+            founders: nodes,
             gateways: 0,
             data: data.to_owned(),
             program: std::env::current_exe()?,
@@ -56,6 +59,14 @@ impl LocalOptions {
             cluster_port: 8900,
             arguments: Vec::new(),
         })
+    }
+
+    /// Nodes that node `index` (from 1) waits for to form the cluster with.
+    fn expect(&self, index: usize) -> usize {
+        match index <= self.count() {
+            true => self.founders,
+            false => 0,
+        }
     }
 
     fn count(&self) -> usize {
@@ -258,7 +269,8 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         .args(["--mqtts-port", &options.mqtts_port.to_string()])
         .args(["--https-port", &options.https_port.to_string()])
         .args(["--cluster-port", &options.cluster_port.to_string()])
-        .args(["--expect", &options.nodes.to_string()])
+        // Who is added later joins, whatever it hears first.
+        .args(["--expect", &options.expect(index).to_string()])
         .args(["--seeds", &seeds])
         .args(["--roles", roles])
         .args(["--workers", &(cores / options.count()).max(1).to_string()])

@@ -13,7 +13,7 @@ use dunlin_model::wire::Reader;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::frames::{FrameReader, FrameWriter};
-use super::{Handler, StreamError};
+use super::{ClusterTag, Handler, StreamError};
 use crate::codec;
 use crate::messages::{Request, Response};
 
@@ -48,14 +48,14 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Takes the stream over; it ends when this and all clones are dropped, or with its connection.
-    pub(super) fn start(mut writer: FrameWriter, mut reader: FrameReader) -> Self {
+    pub(super) fn start(mut writer: FrameWriter, mut reader: FrameReader, tag: Arc<ClusterTag>) -> Self {
         let (requests, mut queue) = mpsc::channel::<(u64, Request)>(CALLS_QUEUED_MAX);
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(async move {
             while let Some((id, request)) = queue.recv().await {
-                put_request(&mut writer, id, &request);
+                put_request(&mut writer, id, tag.get(), &request);
                 while let Ok((id, request)) = queue.try_recv() {
-                    put_request(&mut writer, id, &request);
+                    put_request(&mut writer, id, tag.get(), &request);
                 }
                 if writer.flush().await.is_err() {
                     return;
@@ -118,9 +118,10 @@ impl Calls {
     }
 }
 
-fn put_request(writer: &mut FrameWriter, id: u64, request: &Request) {
-    let mut head = BytesMut::with_capacity(8);
+fn put_request(writer: &mut FrameWriter, id: u64, tag: u64, request: &Request) {
+    let mut head = BytesMut::with_capacity(16);
     head.put_u64_le(id);
+    head.put_u64_le(tag);
     writer.put([head.freeze(), codec::encode(request)]);
 }
 
@@ -152,20 +153,20 @@ pub(super) async fn serve(
         writer.finish();
     });
     let places = Arc::new(Semaphore::new(CALLS_SERVED_MAX));
-    while let Some((id, request)) = next_request(&mut reader).await {
+    while let Some((id, tag, request)) = next_request(&mut reader).await {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         let (handler, responses) = (handler.clone(), responses.clone());
         tokio::spawn(async move {
-            let (response, tail) = handler.handle_call(from, request).await;
+            let (response, tail) = handler.handle_call(from, tag, request).await;
             let _ = responses.send((id, response, tail)).await;
             drop(place);
         });
     }
 }
 
-async fn next_request(reader: &mut FrameReader) -> Option<(u64, Request)> {
+async fn next_request(reader: &mut FrameReader) -> Option<(u64, u64, Request)> {
     let frame = match reader.next().await {
         Ok(frame) => frame?,
         Err(StreamError::Lost(_)) => return None,
@@ -175,9 +176,9 @@ async fn next_request(reader: &mut FrameReader) -> Option<(u64, Request)> {
         }
     };
     let mut fields = Reader::new(frame);
-    let id = fields.u64("call id").ok()?;
+    let (id, tag) = (fields.u64("call id").ok()?, fields.u64("cluster tag").ok()?);
     match codec::decode(&fields.rest()) {
-        Ok(request) => Some((id, request)),
+        Ok(request) => Some((id, tag, request)),
         Err(error) => {
             tracing::warn!(%error, "a peer sent a call that cannot be read");
             None

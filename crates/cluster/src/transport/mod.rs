@@ -7,11 +7,13 @@
 mod calls;
 mod frames;
 mod peers;
+mod tag;
 mod tls;
 
 pub(crate) use calls::CallError;
 pub(crate) use frames::{FrameReader, FrameWriter, StreamError};
 pub(crate) use peers::{Lane, Peers};
+pub(crate) use tag::ClusterTag;
 pub use tls::TlsError;
 
 use std::sync::Arc;
@@ -24,13 +26,19 @@ use crate::messages::{Request, Response, StreamHead};
 
 /// What a node does with what its peers send.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Answers a call. The bytes follow the response as they are.
-    fn handle_call(self: Arc<Self>, from: NodeId, request: Request) -> BoxFuture<'static, (Response, Bytes)>;
+    /// Answers a call of a node whose cluster has `tag`. The bytes follow the response as they are.
+    fn handle_call(
+        self: Arc<Self>,
+        from: NodeId,
+        tag: u64,
+        request: Request,
+    ) -> BoxFuture<'static, (Response, Bytes)>;
 
     /// Serves a stream until it ends.
     fn handle_stream(
         self: Arc<Self>,
         from: NodeId,
+        tag: u64,
         head: StreamHead,
         writer: FrameWriter,
         reader: FrameReader,

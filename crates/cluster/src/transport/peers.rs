@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::id::NodeId;
+use dunlin_model::wire::Reader;
 
 use super::calls::{self, CallError, Calls};
 use super::frames::{FrameReader, FrameWriter};
 use super::tls::{self, SERVER_NAME, TlsError};
-use super::{Handler, StreamError};
+use super::{ClusterTag, Handler, StreamError};
 use crate::codec;
 use crate::config::NodeIdentity;
 use crate::messages::{Request, Response, StreamHead};
@@ -76,6 +77,7 @@ pub(crate) struct Peers {
     node: NodeId,
     endpoint: quinn::Endpoint,
     addresses: Mutex<BTreeMap<NodeId, String>>,
+    tag: Arc<ClusterTag>,
     links: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
 }
 
@@ -112,6 +114,7 @@ impl Peers {
             node,
             endpoint,
             addresses: Mutex::default(),
+            tag: Arc::default(),
             links: Mutex::default(),
         }))
     }
@@ -137,6 +140,11 @@ impl Peers {
                 });
             }
         });
+    }
+
+    /// Which cluster this node speaks for.
+    pub(crate) fn tag(&self) -> &ClusterTag {
+        &self.tag
     }
 
     /// Ends all connections.
@@ -202,7 +210,9 @@ impl Peers {
         head: &StreamHead,
     ) -> Result<(FrameWriter, FrameReader), CallError> {
         let link = self.link(node, Lane::Bulk).await?;
-        open_on(&link.connection, head).await.map_err(|_| CallError::Lost)
+        open_on(&link.connection, self.tag.get(), head)
+            .await
+            .map_err(|_| CallError::Lost)
     }
 
     /// Sends a ping that may be lost, if there is a connection; makes one in the background if not.
@@ -237,10 +247,12 @@ impl Peers {
                 .map_err(|error| unreachable(error.to_string()))?;
             let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
             let node = tls::peer_node(&connection).ok_or_else(|| unreachable("names no node".into()))?;
-            let (writer, reader) = open_on(&connection, &StreamHead::Calls)
+            let (writer, reader) = open_on(&connection, self.tag.get(), &StreamHead::Calls)
                 .await
                 .map_err(|_| CallError::Lost)?;
-            let (response, _) = Calls::start(writer, reader).call(request, deadline).await?;
+            let (response, _) = Calls::start(writer, reader, self.tag.clone())
+                .call(request, deadline)
+                .await?;
             connection.close(0u32.into(), b"asked");
             Ok((node, response))
         };
@@ -318,23 +330,25 @@ impl Peers {
             connection.close(2u32.into(), b"another node");
             return Err(unreachable(format!("{address} is {found:?}")));
         }
-        let (writer, reader) = open_on(&connection, &StreamHead::Calls)
+        let (writer, reader) = open_on(&connection, self.tag.get(), &StreamHead::Calls)
             .await
             .map_err(|_| CallError::Lost)?;
         Ok(Link {
             connection,
-            calls: Calls::start(writer, reader),
+            calls: Calls::start(writer, reader, self.tag.clone()),
         })
     }
 }
 
 async fn open_on(
     connection: &quinn::Connection,
+    tag: u64,
     head: &StreamHead,
 ) -> Result<(FrameWriter, FrameReader), StreamError> {
     let (send, receive) = connection.open_bi().await.map_err(StreamError::lost)?;
     let mut writer = FrameWriter::new(send);
-    writer.send([codec::encode(head)]).await?;
+    let tag = Bytes::copy_from_slice(&tag.to_le_bytes());
+    writer.send([tag, codec::encode(head)]).await?;
     Ok((writer, FrameReader::new(receive)))
 }
 
@@ -361,14 +375,20 @@ async fn serve_connection(connection: quinn::Connection, handler: Arc<dyn Handle
     }
 }
 
+fn read_head(frame: Bytes) -> Result<(u64, StreamHead), codec::CodecError> {
+    let mut fields = Reader::new(frame);
+    let tag = fields.u64("cluster tag")?;
+    Ok((tag, codec::decode(&fields.rest())?))
+}
+
 async fn serve_stream(from: NodeId, handler: Arc<dyn Handler>, writer: FrameWriter, mut reader: FrameReader) {
     let head = match tokio::time::timeout(HEAD_TIMEOUT, reader.next()).await {
-        Ok(Ok(Some(frame))) => codec::decode::<StreamHead>(&frame),
+        Ok(Ok(Some(frame))) => read_head(frame),
         _ => return,
     };
     match head {
-        Ok(StreamHead::Calls) => calls::serve(from, handler, writer, reader).await,
-        Ok(head) => handler.handle_stream(from, head, writer, reader).await,
+        Ok((_, StreamHead::Calls)) => calls::serve(from, handler, writer, reader).await,
+        Ok((tag, head)) => handler.handle_stream(from, tag, head, writer, reader).await,
         Err(error) => tracing::warn!(%error, %from, "a peer opened a stream that cannot be read"),
     }
 }
