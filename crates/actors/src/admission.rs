@@ -59,6 +59,7 @@ mod tests {
             records: records.freeze(),
             record_count: count,
             commands: vec![],
+            trace: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dunlin_model::device::DEVICE_IDLE_MS;
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::{ENTRY_BYTES_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
+use dunlin_model::port::Tracer;
 
 /// Bytes of frames that one shard holds unanswered, unless the configuration says otherwise.
 pub(crate) const SHARD_WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -73,6 +74,8 @@ pub struct HostConfig {
     /// Milliseconds without a session and without news after which a device leaves memory. At least
     /// 1; default 300 000.
     pub device_idle_ms: u64,
+    /// Makes the spans of followed frames; default none.
+    pub tracer: Option<Arc<dyn Tracer>>,
     /// For tests only; default none.
     pub device_fault: Option<Arc<dyn DeviceFault>>,
 }
@@ -83,6 +86,7 @@ impl Default for HostConfig {
             gateway_lease_ms: GATEWAY_LEASE_MS,
             shard_waiting_bytes_max: SHARD_WAITING_BYTES_MAX,
             device_idle_ms: DEVICE_IDLE_MS,
+            tracer: None,
             device_fault: None,
         }
     }
@@ -94,6 +98,7 @@ impl std::fmt::Debug for HostConfig {
             .field("gateway_lease_ms", &self.gateway_lease_ms)
             .field("shard_waiting_bytes_max", &self.shard_waiting_bytes_max)
             .field("device_idle_ms", &self.device_idle_ms)
+            .field("tracer", &self.tracer.is_some())
             .field("device_fault", &self.device_fault.is_some())
             .finish()
     }

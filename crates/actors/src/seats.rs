@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_model::id::StreamId;
 use dunlin_model::limits::STREAMS_PER_SHARD_MAX;
-use dunlin_model::port::{Frame, FrameOutcome, FrameSink};
+use dunlin_model::port::{Frame, FrameOutcome, FrameResult, FrameSink, TraceSpan};
 
 use crate::config::STREAM_FRAMES_WAITING_MAX;
 use crate::credit::Credit;
@@ -32,8 +32,16 @@ pub(crate) enum SeatError {
 /// A gateway that has opened its stream.
 struct Seat {
     sink: Arc<dyn FrameSink>,
-    /// Sequence numbers of frames that were taken and not answered, with what they hold of the budget.
-    owed: VecDeque<(u64, Credit)>,
+    /// Sequence numbers of frames that were taken and not answered.
+    owed: VecDeque<(u64, Owed)>,
+}
+
+/// What ends with the answer to a frame.
+pub(crate) struct Owed {
+    /// What the frame holds of the budget.
+    pub(crate) _credit: Credit,
+    /// Of a followed frame.
+    pub(crate) span: Option<Box<dyn TraceSpan>>,
 }
 
 struct Inner {
@@ -103,7 +111,7 @@ impl Seats {
     pub(crate) fn admit(
         &self,
         frame: Frame,
-        credit: Credit,
+        owed: Owed,
         now_ms: u64,
         send: impl FnOnce(Frame) -> bool,
     ) -> Result<(), SeatError> {
@@ -120,7 +128,7 @@ impl Seats {
         if !send(frame) {
             return Err(SeatError::NotOpen);
         }
-        seat.owed.push_back((sequence, credit));
+        seat.owed.push_back((sequence, owed));
         inner.leases.handle_alive(stream, now_ms);
         Ok(())
     }
@@ -145,7 +153,10 @@ impl Seats {
                 .iter()
                 .position(|(sequence, _)| *sequence == outcome.sequence)
             {
-                seat.owed.remove(place);
+                let owed = seat.owed.remove(place);
+                if let Some((_, Owed { span: Some(span), .. })) = owed {
+                    note_result(&*span, &outcome.result);
+                }
             }
             addressed.push((seat.sink.clone(), outcome));
         }
@@ -211,5 +222,18 @@ impl Seats {
         inner.open = false;
         let seats = std::mem::take(&mut inner.seats);
         seats.into_values().map(|seat| seat.sink).collect()
+    }
+}
+
+fn note_result(span: &dyn TraceSpan, result: &FrameResult) {
+    match result {
+        FrameResult::Applied(applied) => {
+            span.note("result", &"applied");
+            span.note("term", &applied.term);
+            span.note("first_offset", &applied.first_offset);
+        }
+        FrameResult::Gap { .. } => span.note("result", &"gap"),
+        FrameResult::StreamUnknown => span.note("result", &"stream unknown"),
+        FrameResult::Forgotten => span.note("result", &"forgotten"),
     }
 }

@@ -11,8 +11,9 @@ use dunlin_model::command::{Consistency, Query, ReadFrom, View};
 use dunlin_model::id::{DeviceId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::port::{
-    BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer,
+    BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer, TraceSpan,
 };
+use dunlin_model::trace::TraceContext;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -20,7 +21,7 @@ use crate::admission::check_frame;
 use crate::config::{EVENTS_WAIT_MS_MAX, OPEN_WAIT_MS, READ_BARRIER_WAIT_MS};
 use crate::host::ActorHost;
 use crate::room::{Leader, ShardRoom};
-use crate::seats::SeatError;
+use crate::seats::{Owed, SeatError};
 use crate::sessions;
 use crate::shard::actor::{OpenWaiter, ShardMessage};
 use crate::stats::count;
@@ -101,18 +102,38 @@ impl ShardServer for ActorHost {
     }
 }
 
-fn take_frame(room: &ShardRoom, leader: &Leader, frame: Frame) -> Result<(), ServeError> {
+fn take_frame(room: &ShardRoom, leader: &Leader, mut frame: Frame) -> Result<(), ServeError> {
     check_frame(&frame).map_err(|reason| ServeError::Refused(reason.into()))?;
     let credit = room.credits.try_take(frame.weight_bytes());
     let credit = credit.ok_or_else(|| ServeError::Refused("too many bytes wait for this shard".into()))?;
+    let span = frame.trace.and_then(|parent| follow(room, &mut frame, parent));
     let send = |frame| leader.actor.send_message(ShardMessage::Frame(frame)).is_ok();
     leader
         .tenure
         .seats
-        .admit(frame, credit, room.clock.monotonic_ms(), send)
+        .admit(
+            frame,
+            Owed {
+                _credit: credit,
+                span,
+            },
+            room.clock.monotonic_ms(),
+            send,
+        )
         .map_err(refusal)?;
     count(&room.counters.frames);
     Ok(())
+}
+
+/// Gives a followed frame a span of its own, from here to its answer, and puts what happens to it from
+/// here on below that.
+fn follow(room: &ShardRoom, frame: &mut Frame, parent: TraceContext) -> Option<Box<dyn TraceSpan>> {
+    let span = room.config.tracer.as_ref()?.child("shard.frame", parent);
+    span.note("shard", &room.shard.0);
+    span.note("frame", &frame.sequence);
+    span.note("records", &frame.record_count);
+    frame.trace = Some(span.context());
+    Some(span)
 }
 
 fn refusal(error: SeatError) -> ServeError {

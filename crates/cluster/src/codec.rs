@@ -69,7 +69,7 @@ const PART_INTERNAL: u8 = 3;
 const PART_SEAL: u8 = 4;
 const PART_TRIM: u8 = 5;
 
-/// Appends a frame. Records are copied as they are.
+/// Appends a frame. Records are copied as they are. Its trace is no part of it: the log must not know it.
 pub(crate) fn put_frame(out: &mut BytesMut, frame: &Frame) {
     out.put_u64_le(frame.stream.gateway.0);
     out.put_u64_le(frame.stream.incarnation);
@@ -100,6 +100,7 @@ pub(crate) fn read_frame(reader: &mut Reader) -> Result<Frame, CodecError> {
         records: reader.bytes("records")?,
         record_count,
         commands,
+        trace: None,
     })
 }
 
@@ -190,6 +191,7 @@ mod tests {
             records: Bytes::from_static(b"xyz"),
             record_count: 1,
             commands: vec![command.clone()],
+            trace: None,
         };
         let parts = vec![
             Part::StreamOpen(stream),

@@ -5,19 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use dunlin_model::directory::{Directory, NodeState};
+use dunlin_model::directory::{Directory, GroupEntry, NodeState, ReplicaRole};
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
 use dunlin_model::port::{
     AppliedSink, BoxFuture, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
+    Tracer,
 };
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::journal::Journal;
 
 use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
-use crate::config::{ClusterConfig, TimingError};
+use crate::config::{ClusterConfig, NodeIdentity, TimingError};
 use crate::detector::Detector;
 use crate::directory::DirectoryView;
 use crate::forming::{self, Forming};
@@ -111,9 +112,15 @@ pub(crate) struct Shared {
     gateway_runtime: tokio::runtime::Handle,
     loops: std::sync::Mutex<tokio::task::JoinSet<()>>,
     stopping: AtomicBool,
+    tracer: OnceLock<Arc<dyn Tracer>>,
 }
 
 impl Shared {
+    /// Who makes spans of followed frames, if anybody does.
+    pub(crate) fn tracer(&self) -> Option<&Arc<dyn Tracer>> {
+        self.tracer.get()
+    }
+
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
         self.groups
             .read()
@@ -299,6 +306,7 @@ impl Cluster {
             gateway_runtime: parts.gateway_runtime,
             loops: std::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
+            tracer: OnceLock::new(),
         });
         let remembered = forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
         if let Some(remembered) = remembered {
@@ -321,6 +329,46 @@ impl Cluster {
     /// What the doors see.
     pub fn client(&self) -> Arc<dyn ShardClient> {
         self.router.clone()
+    }
+
+    /// Names who makes spans of followed frames. Called once at most, before the doors open.
+    pub fn follow_with(&self, tracer: Arc<dyn Tracer>) {
+        assert!(self.shared.tracer.set(tracer).is_ok(), "there is one tracer");
+    }
+
+    /// Shows `identity` to peers from now on, and dials with it. Connections that are open stay.
+    pub fn renew_identity(&self, identity: &NodeIdentity) -> Result<(), TlsError> {
+        self.shared.peers.renew(identity)
+    }
+
+    /// Nodes of the directory that are silent just now, as far as this node hears.
+    pub fn silent_nodes(&self) -> Vec<NodeId> {
+        let now = self.shared.clock.monotonic_ms();
+        let others = self.shared.view.get().nodes.keys().copied().collect::<Vec<_>>();
+        let silent = |node: &NodeId| *node != self.shared.node && !self.shared.detector.is_alive(*node, now);
+        others.into_iter().filter(silent).collect()
+    }
+
+    /// Groups that most replicas of are on silent nodes, as far as this node hears: they neither take nor
+    /// answer anything.
+    pub fn groups_without_majority(&self) -> Vec<GroupId> {
+        let silent = self.silent_nodes();
+        let directory = self.shared.view.get();
+        let groups = directory.groups.iter();
+        let is_lost = |entry: &GroupEntry| {
+            let voters = || {
+                entry
+                    .replicas
+                    .values()
+                    .filter(|place| place.role != ReplicaRole::Learner)
+            };
+            let heard = voters().filter(|place| !silent.contains(&place.node)).count();
+            heard * 2 <= voters().count()
+        };
+        groups
+            .filter(|(_, entry)| is_lost(entry))
+            .map(|(group, _)| *group)
+            .collect()
     }
 
     /// This node.

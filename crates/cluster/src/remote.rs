@@ -15,6 +15,7 @@ use dunlin_model::port::{
     BoxFuture, EventPage, EventRun, Frame, FrameOutcome, FrameSink, ReadError, ServeError, ShardServer,
 };
 use dunlin_model::shard::stored;
+use dunlin_model::trace::TraceContext;
 use dunlin_model::wire::Reader;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
@@ -34,6 +35,8 @@ const OUTGOING_MAX: usize = STREAM_FRAMES_IN_FLIGHT_MAX as usize * 2;
 pub(crate) const TO_SHARD_FRAME: u8 = 0;
 /// A sign of life of a gateway.
 pub(crate) const TO_SHARD_ALIVE: u8 = 1;
+/// A frame of a gateway that is followed: its trace context stands before it.
+pub(crate) const TO_SHARD_FOLLOWED: u8 = 2;
 /// The end of a frame.
 pub(crate) const TO_GATEWAY_OUTCOME: u8 = 0;
 /// Anything else a shard says.
@@ -126,20 +129,41 @@ fn put_outgoing(writer: &mut FrameWriter, message: Outgoing) {
     match message {
         Outgoing::Alive => writer.put([Bytes::from_static(&[TO_SHARD_ALIVE])]),
         Outgoing::Frame(frame) => {
-            // The records, which are last, go out as they are.
-            let records = frame.records.clone();
-            let bare = Frame {
-                records: Bytes::new(),
-                ..frame
-            };
-            let mut head = BytesMut::with_capacity(64);
-            head.put_u8(TO_SHARD_FRAME);
-            codec::put_frame(&mut head, &bare);
-            let at = head.len() - 4;
-            head[at..].copy_from_slice(&(records.len() as u32).to_le_bytes());
-            writer.put([head.freeze(), records]);
+            let (head, records) = frame_parts(frame);
+            writer.put([head, records]);
         }
     }
+}
+
+/// A frame as it travels: what stands before its records, and the records, which go out as they are.
+fn frame_parts(frame: Frame) -> (Bytes, Bytes) {
+    let records = frame.records.clone();
+    let bare = Frame {
+        records: Bytes::new(),
+        ..frame
+    };
+    let mut head = BytesMut::with_capacity(64 + TraceContext::WIRE_BYTES);
+    match &bare.trace {
+        None => head.put_u8(TO_SHARD_FRAME),
+        Some(trace) => {
+            head.put_u8(TO_SHARD_FOLLOWED);
+            trace.put(&mut head);
+        }
+    }
+    codec::put_frame(&mut head, &bare);
+    let at = head.len() - 4;
+    head[at..].copy_from_slice(&(records.len() as u32).to_le_bytes());
+    (head.freeze(), records)
+}
+
+/// Reads what [`frame_parts`] wrote, behind its first byte.
+pub(crate) fn read_frame(kind: u8, reader: &mut Reader) -> Result<Frame, codec::CodecError> {
+    let trace = match kind {
+        TO_SHARD_FOLLOWED => Some(TraceContext::read(reader)?),
+        _ => None,
+    };
+    let frame = codec::read_frame(reader)?;
+    Ok(Frame { trace, ..frame })
 }
 
 enum FromShard {
@@ -314,4 +338,51 @@ fn join_page(head: EventsHead, mut records: Bytes) -> Result<EventPage, ReadErro
         first_offset: head.first_offset,
         next_offset: head.next_offset,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_travels_before_its_frame_and_costs_others_nothing() {
+        let stream = StreamId {
+            gateway: NodeId(2),
+            incarnation: 3,
+        };
+        let plain = Frame {
+            stream,
+            sequence: 4,
+            records: Bytes::from_static(b"xyz"),
+            record_count: 1,
+            commands: vec![],
+            trace: None,
+        };
+        let trace = TraceContext {
+            trace_id: [7; 16],
+            span_id: [8; 8],
+            flags: 1,
+        };
+        let followed = Frame {
+            trace: Some(trace),
+            ..plain.clone()
+        };
+        let wire = |frame: &Frame| {
+            let (head, records) = frame_parts(frame.clone());
+            [head, records].concat()
+        };
+        let (short, long) = (wire(&plain), wire(&followed));
+        assert_eq!((short[0], long[0]), (TO_SHARD_FRAME, TO_SHARD_FOLLOWED));
+        assert_eq!(
+            &long[1 + TraceContext::WIRE_BYTES..],
+            &short[1..],
+            "the frame itself is the same"
+        );
+        for (bytes, frame) in [(short, plain), (long, followed)] {
+            let mut reader = Reader::new(bytes.into());
+            let kind = reader.u8("kind").unwrap();
+            assert_eq!(read_frame(kind, &mut reader).unwrap(), frame);
+            assert!(reader.is_empty());
+        }
+    }
 }

@@ -17,6 +17,7 @@ use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
 use dunlin_model::port::{
     AckSink, BoxFuture, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer, SubmitError,
 };
+use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
@@ -139,6 +140,23 @@ impl Router {
         nodes
     }
 
+    fn submit_record(
+        &self,
+        device: &DeviceId,
+        record: &[u8],
+        (sink, token): (&Arc<dyn AckSink>, u64),
+        trace: Option<TraceContext>,
+    ) -> Result<(), SubmitError> {
+        let shard = self.shared.view.load().shard_of(device.slot());
+        let lanes = self.lanes.read().expect("no panic holds it");
+        let lane = lanes.get(shard.0 as usize).ok_or(SubmitError::CutOff)?;
+        if !self.budget.take(record.len()) {
+            return Err(SubmitError::Busy("bytes that wait for their acknowledgement"));
+        }
+        lane.submit_record(record, sink.clone(), token, trace);
+        Ok(())
+    }
+
     /// Asks the leader of `shard`, whoever that is, until it answers or time is up.
     async fn ask<T>(
         &self,
@@ -204,14 +222,18 @@ impl ShardClient for Router {
         sink: &Arc<dyn AckSink>,
         token: u64,
     ) -> Result<(), SubmitError> {
-        let shard = self.shared.view.load().shard_of(device.slot());
-        let lanes = self.lanes.read().expect("no panic holds it");
-        let lane = lanes.get(shard.0 as usize).ok_or(SubmitError::CutOff)?;
-        if !self.budget.take(record.len()) {
-            return Err(SubmitError::Busy("bytes that wait for their acknowledgement"));
-        }
-        lane.submit_record(record, sink.clone(), token);
-        Ok(())
+        self.submit_record(device, record, (sink, token), None)
+    }
+
+    fn submit_followed(
+        &self,
+        device: &DeviceId,
+        record: &[u8],
+        sink: &Arc<dyn AckSink>,
+        token: u64,
+        trace: TraceContext,
+    ) -> Result<(), SubmitError> {
+        self.submit_record(device, record, (sink, token), Some(trace))
     }
 
     fn ready(&self) -> BoxFuture<'_, ()> {

@@ -19,7 +19,10 @@ use crate::messages::{
 use crate::node::Shared;
 use crate::raft::snapshot::{Collected, SnapshotData};
 use crate::raft::{StoredMembership, TypeConfig, convert};
-use crate::remote::{TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FRAME, split_page};
+use crate::remote::{
+    TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FOLLOWED, TO_SHARD_FRAME, read_frame,
+    split_page,
+};
 use crate::transport::{FrameReader, FrameWriter, Handler};
 use crate::{recover, repair};
 
@@ -402,8 +405,8 @@ impl Server {
                 self.0.shards().keep_alive(shard, stream);
                 true
             }
-            Ok(TO_SHARD_FRAME) => {
-                let Ok(frame) = codec::read_frame(&mut reader) else {
+            Ok(kind @ (TO_SHARD_FRAME | TO_SHARD_FOLLOWED)) => {
+                let Ok(frame) = read_frame(kind, &mut reader) else {
                     tracing::warn!(%shard, "a gateway sent a frame that cannot be read");
                     return false;
                 };

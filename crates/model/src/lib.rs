@@ -5,6 +5,7 @@
 //! runtime; its manifest is the proof. Shells that do touch the world implement the traits in
 //! [`port`]. To follow one message, start at [`telemetry`], then [`shard`].
 
+pub mod audit;
 pub mod command;
 pub mod device;
 pub mod directory;
@@ -15,4 +16,5 @@ pub mod port;
 pub mod shard;
 pub mod stream;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

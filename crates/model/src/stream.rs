@@ -12,6 +12,7 @@ use crate::command::{Command, Outcome, Receipt, TelemetryAck};
 use crate::id::{ShardId, StreamId};
 use crate::limits::{BATCH_BYTES_TARGET, FRAME_COMMANDS_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
 use crate::port::{Frame, FrameApplied, FrameOutcome, FrameResult};
+use crate::trace::TraceContext;
 
 /// Frames that are under way before further records gather into a fuller frame.
 const FRAMES_EAGER_MAX: usize = 4;
@@ -35,6 +36,7 @@ pub struct StreamSender<R, C> {
     open_record_tickets: Vec<R>,
     open_commands: Vec<Command>,
     open_command_tickets: Vec<C>,
+    open_trace: Option<TraceContext>,
 }
 
 /// What a caller gets to hear.
@@ -60,6 +62,7 @@ impl<R, C> StreamSender<R, C> {
             open_record_tickets: Vec::new(),
             open_commands: Vec::new(),
             open_command_tickets: Vec::new(),
+            open_trace: None,
         }
     }
 
@@ -75,6 +78,13 @@ impl<R, C> StreamSender<R, C> {
         if self.open_records.len() >= BATCH_BYTES_TARGET {
             self.close_frame();
         }
+    }
+
+    /// Takes in an encoded record that is followed. Its frame carries its trace, unless an earlier record
+    /// of the frame was followed.
+    pub fn handle_followed(&mut self, record: &[u8], ticket: R, trace: TraceContext) {
+        self.open_trace.get_or_insert(trace);
+        self.handle_record(record, ticket);
     }
 
     /// Takes in a command.
@@ -186,6 +196,7 @@ impl<R, C> StreamSender<R, C> {
             records: self.open_records.split().freeze(),
             record_count: records.len() as u32,
             commands: std::mem::take(&mut self.open_commands),
+            trace: self.open_trace.take(),
         };
         self.next_sequence += 1;
         let commands = std::mem::take(&mut self.open_command_tickets);
@@ -302,6 +313,30 @@ mod tests {
             s.poll_frame().unwrap().record_count,
             6,
             "what gathered leaves as one frame"
+        );
+    }
+
+    #[test]
+    fn a_frame_carries_the_trace_of_its_first_followed_record() {
+        let trace = |n: u8| TraceContext {
+            trace_id: [n; 16],
+            span_id: [n; 8],
+            flags: crate::trace::TRACE_SAMPLED,
+        };
+        let mut s = sender();
+        s.handle_record(b"a", 0);
+        s.handle_followed(b"b", 1, trace(1));
+        s.handle_followed(b"c", 2, trace(2));
+        s.handle_connected();
+        assert_eq!(s.poll_frame().unwrap().trace, Some(trace(1)));
+        s.handle_record(b"d", 3);
+        assert_eq!(s.poll_frame().unwrap().trace, None, "the next frame is its own");
+        s.handle_disconnected();
+        s.handle_connected();
+        assert_eq!(
+            s.poll_frame().unwrap().trace,
+            Some(trace(1)),
+            "sent again as it was"
         );
     }
 

@@ -252,7 +252,7 @@ impl BucketWork {
         self.quarantine.push_back(device.clone());
         let evidence: String = evidence.chars().take(EVIDENCE_CHARS_MAX).collect();
         let shard = self.room.shard;
-        tracing::warn!(target: "audit", %shard, %device, evidence, "device quarantined: its actor keeps failing");
+        tracing::warn!(%shard, %device, evidence, "device quarantined: its actor keeps failing");
         let since_ms = self.room.clock.wall_ms();
         let entry = Quarantined {
             shard,

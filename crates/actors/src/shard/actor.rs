@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use dunlin_model::device::concerned_device;
 use dunlin_model::id::{NodeId, StreamId};
-use dunlin_model::port::{AppliedEntry, Frame, ProposeError};
-use dunlin_model::shard::{Notice, Part};
+use dunlin_model::port::{AppliedEntry, Frame, ProposeError, TraceSpan};
+use dunlin_model::shard::{Batch, Notice, Part};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
@@ -157,14 +157,29 @@ impl ShardWork {
             return;
         }
         while let Some((number, batch)) = self.pump.poll_batch(self.room.clock.wall_ms()) {
+            let span = self.follow(&batch);
             let settled = self.room.replication.propose(batch);
             let actor = myself.clone();
             self.proposals.spawn(async move {
                 let result = settled.await;
+                drop(span);
                 // Nobody is left to hear it when the leadership has ended meanwhile.
                 let _ = actor.send_message(ShardMessage::Settled { number, result });
             });
         }
+    }
+
+    /// A span from proposal to applied, if a frame of the batch is followed: below the first such frame.
+    fn follow(&self, batch: &Batch) -> Option<Box<dyn TraceSpan>> {
+        let tracer = self.room.config.tracer.as_ref()?;
+        let parent = batch.parts.iter().find_map(|part| match part {
+            Part::Frame(frame) => frame.trace,
+            _ => None,
+        })?;
+        let span = tracer.child("raft.propose", parent);
+        span.note("shard", &self.room.shard.0);
+        span.note("parts", &batch.parts.len());
+        Some(span)
     }
 
     fn handle_settled(

@@ -71,6 +71,7 @@ fn frame(stream: StreamId, sequence: u64, records: &[BytesMut], commands: Vec<Co
         records: joined.freeze(),
         record_count: records.len() as u32,
         commands,
+        trace: None,
     }
 }
 

@@ -4,13 +4,19 @@
 //! many connections submit in the same moment leaves as one frame. Which frame goes when is decided
 //! in `model::stream`.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dunlin_model::command::{Command, Outcome};
 use dunlin_model::id::{NodeId, ShardId, StreamId};
-use dunlin_model::port::{AckSink, Downlink, FrameOutcome, FrameSink, ServeError, ShardServer, SubmitError};
+use dunlin_model::limits::STREAM_FRAMES_IN_FLIGHT_MAX;
+use dunlin_model::port::{
+    AckSink, Downlink, Frame, FrameOutcome, FrameResult, FrameSink, ServeError, ShardServer, SubmitError,
+    TraceSpan,
+};
 use dunlin_model::stream::{Answer, StreamSender};
+use dunlin_model::trace::TraceContext;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Budget, LOOK_AGAIN, Router};
@@ -44,6 +50,8 @@ struct Link {
 
 struct State {
     sender: StreamSender<RecordTicket, CommandTicket>,
+    /// Of followed frames that were sent and not answered: no more than may be in flight.
+    followed: VecDeque<(u64, Box<dyn TraceSpan>)>,
     /// Whether a leader has ever confirmed the stream.
     confirmed: bool,
     link: Option<Link>,
@@ -73,6 +81,7 @@ impl Lane {
         };
         let state = State {
             sender: StreamSender::new(shard, stream),
+            followed: VecDeque::new(),
             confirmed: false,
             link: None,
             links_made: 0,
@@ -102,13 +111,22 @@ impl Lane {
         self.lock().link.as_ref().map(|link| link.node)
     }
 
-    pub(super) fn submit_record(&self, record: &[u8], sink: Arc<dyn AckSink>, token: u64) {
+    pub(super) fn submit_record(
+        &self,
+        record: &[u8],
+        sink: Arc<dyn AckSink>,
+        token: u64,
+        trace: Option<TraceContext>,
+    ) {
         let ticket = RecordTicket {
             sink,
             token,
             bytes: record.len() as u32,
         };
-        self.lock().sender.handle_record(record, ticket);
+        match trace {
+            None => self.lock().sender.handle_record(record, ticket),
+            Some(trace) => self.lock().sender.handle_followed(record, ticket, trace),
+        }
         self.wake.notify_one();
     }
 
@@ -192,7 +210,7 @@ impl Lane {
     /// Sends what may leave.
     fn send_ready(&self) {
         loop {
-            let (frame, server, number) = {
+            let (mut frame, server, number) = {
                 let mut state = self.lock();
                 let Some(link) = &state.link else { return };
                 let (server, number) = (link.server.clone(), link.number);
@@ -201,6 +219,9 @@ impl Lane {
                 };
                 (frame, server, number)
             };
+            if let Some(parent) = frame.trace {
+                self.follow(&mut frame, parent, number);
+            }
             match server.submit(self.shard, frame) {
                 Ok(()) => {}
                 Err(ServeError::NotLeader { hint }) => return self.lose(number, hint),
@@ -212,6 +233,40 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Gives a followed frame a span of its own, from its first leaving to its end, and puts what
+    /// happens to it from here on below that.
+    fn follow(&self, frame: &mut Frame, parent: TraceContext, link: u64) {
+        let mut state = self.lock();
+        let known = state
+            .followed
+            .iter()
+            .find(|(sequence, _)| *sequence == frame.sequence);
+        if let Some((_, span)) = known {
+            span.note("sent_again_on_link", &link);
+            frame.trace = Some(span.context());
+            return;
+        }
+        let Some(router) = self.router.upgrade() else {
+            return;
+        };
+        let Some(tracer) = router.shared.tracer() else {
+            return;
+        };
+        let span = tracer.child("frame.submit", parent);
+        span.note("shard", &self.shard.0);
+        span.note("frame", &frame.sequence);
+        span.note("records", &frame.record_count);
+        if let Some(link) = &state.link {
+            span.note("to_node", &link.node);
+        }
+        frame.trace = Some(span.context());
+        if state.followed.len() as u64 >= STREAM_FRAMES_IN_FLIGHT_MAX {
+            // Sent again just when its answer came, and then the link was lost: nobody will end it.
+            state.followed.pop_front();
+        }
+        state.followed.push_back((frame.sequence, span));
     }
 
     fn show_life(&self) {
@@ -331,6 +386,7 @@ impl Lane {
         };
         let mut old = std::mem::replace(&mut state.sender, StreamSender::new(self.shard, fresh));
         state.confirmed = false;
+        state.followed.clear();
         let mut answers = Vec::new();
         old.fail_all(|answer| answers.push(answer));
         for answer in answers {
@@ -340,6 +396,14 @@ impl Lane {
 }
 
 impl State {
+    /// Ends the span of a frame that has come to its end.
+    fn end_span(&mut self, sequence: u64, result: &FrameResult) {
+        let place = self.followed.iter().position(|(known, _)| *known == sequence);
+        if let (Some(place), FrameResult::Applied(_) | FrameResult::Forgotten) = (place, result) {
+            self.followed.remove(place);
+        }
+    }
+
     fn drop_link(&mut self, hint: Option<NodeId>) {
         self.link = None;
         self.hint = hint;
@@ -361,6 +425,9 @@ impl FrameSink for LaneSink {
             return;
         }
         state.answers += 1;
+        if !state.followed.is_empty() {
+            state.end_span(outcome.sequence, &outcome.result);
+        }
         // The sender is taken out while its answers are told, so that both can be borrowed.
         let placeholder = StreamSender::new(shard, outcome.stream);
         let mut sender = std::mem::replace(&mut state.sender, placeholder);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dunlin_model::id::NodeId;
 use dunlin_model::wire::Reader;
@@ -76,6 +77,8 @@ impl Slot {
 pub(crate) struct Peers {
     node: NodeId,
     endpoint: quinn::Endpoint,
+    /// What is dialled with: the node's newest certificate.
+    client: ArcSwap<quinn::ClientConfig>,
     addresses: Mutex<BTreeMap<NodeId, String>>,
     tag: Arc<ClusterTag>,
     links: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
@@ -106,17 +109,29 @@ impl Peers {
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
         socket.bind(&listen.into()).map_err(|e| setup(&e))?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let mut endpoint =
-            quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
-                .map_err(|e| setup(&e))?;
-        endpoint.set_default_client_config(configs.client);
+        let endpoint = quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
+            .map_err(|e| setup(&e))?;
         Ok(Arc::new(Self {
             node,
             endpoint,
+            client: ArcSwap::from_pointee(configs.client),
             addresses: Mutex::default(),
             tag: Arc::default(),
             links: Mutex::default(),
         }))
+    }
+
+    /// Shows and dials with another certificate from now on. Connections that are open stay as they are.
+    pub(crate) fn renew(&self, identity: &NodeIdentity) -> Result<(), TlsError> {
+        let configs = tls::configs(identity)?;
+        self.endpoint.set_server_config(Some(configs.server));
+        self.client.store(Arc::new(configs.client));
+        Ok(())
+    }
+
+    fn connect(&self, address: SocketAddr) -> Result<quinn::Connecting, quinn::ConnectError> {
+        let client = quinn::ClientConfig::clone(&self.client.load());
+        self.endpoint.connect_with(client, address, SERVER_NAME)
     }
 
     /// Where this node listens.
@@ -242,8 +257,7 @@ impl Peers {
         let unreachable = |reason: String| CallError::Unreachable(NodeId(0), format!("{address}: {reason}"));
         let asked = async {
             let connecting = self
-                .endpoint
-                .connect(address, SERVER_NAME)
+                .connect(address)
                 .map_err(|error| unreachable(error.to_string()))?;
             let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
             let node = tls::peer_node(&connection).ok_or_else(|| unreachable("names no node".into()))?;
@@ -321,8 +335,7 @@ impl Peers {
     async fn dial_address(&self, node: NodeId, address: SocketAddr) -> Result<Link, CallError> {
         let unreachable = |reason: String| CallError::Unreachable(node, reason);
         let connecting = self
-            .endpoint
-            .connect(address, SERVER_NAME)
+            .connect(address)
             .map_err(|error| unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
         let found = tls::peer_node(&connection);
@@ -395,23 +408,86 @@ async fn serve_stream(from: NodeId, handler: Arc<dyn Handler>, writer: FrameWrit
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    };
+
     use super::*;
 
-    fn identity(node: NodeId) -> NodeIdentity {
-        let mut authority = rcgen::CertificateParams::default();
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority_key = rcgen::KeyPair::generate().unwrap();
-        let ca_pem = authority.self_signed(&authority_key).unwrap().pem();
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
-        let name = format!("dunlin://node/{node}").try_into().unwrap();
-        params.subject_alt_names.push(rcgen::SanType::URI(name));
-        let key = rcgen::KeyPair::generate().unwrap();
-        NodeIdentity {
-            ca_pem,
-            cert_pem: params.signed_by(&key, &issuer).unwrap().pem(),
-            key_pem: key.serialize_pem(),
-            cluster_secret: b"secret".to_vec(),
+    /// An authority that issues identities.
+    struct Authority {
+        ca_pem: String,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            let ca_pem = params.self_signed(&key).unwrap().pem();
+            Self {
+                ca_pem,
+                issuer: Issuer::new(params, key),
+            }
+        }
+
+        fn identity(&self, node: NodeId) -> NodeIdentity {
+            let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+            let name = format!("dunlin://node/{node}").try_into().unwrap();
+            params.subject_alt_names.push(SanType::URI(name));
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            let key = KeyPair::generate().unwrap();
+            NodeIdentity {
+                ca_pem: self.ca_pem.clone(),
+                cert_pem: params.signed_by(&key, &self.issuer).unwrap().pem(),
+                key_pem: key.serialize_pem(),
+                cluster_secret: b"a secret".to_vec(),
+            }
+        }
+    }
+
+    fn shown(connection: &quinn::Connection) -> Vec<u8> {
+        let identity = connection.peer_identity().unwrap();
+        let chain = identity
+            .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+            .unwrap();
+        chain[0].to_vec()
+    }
+
+    /// A connection from `a` to `b`, as both see it.
+    async fn meet(a: &Peers, b: &Peers) -> (quinn::Connection, quinn::Connection) {
+        let dialled = async { a.connect(b.local_address()).unwrap().await.unwrap() };
+        let taken = async { b.endpoint.accept().await.unwrap().await.unwrap() };
+        tokio::join!(dialled, taken)
+    }
+
+    async fn assert_carries(from: &quinn::Connection, to: &quinn::Connection) {
+        let (mut send, _receive) = from.open_bi().await.unwrap();
+        send.write_all(b"still here").await.unwrap();
+        send.finish().unwrap();
+        let (_send, mut receive) = to.accept_bi().await.unwrap();
+        assert_eq!(receive.read_to_end(64).await.unwrap(), b"still here");
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_shown_by_new_links_and_old_ones_go_on() {
+        let authority = Authority::new();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let peers = |node| Peers::bind(NodeId(node), any, &authority.identity(NodeId(node))).unwrap();
+        let (a, b) = (peers(1), peers(2));
+        let old = meet(&a, &b).await;
+        a.renew(&authority.identity(NodeId(1))).unwrap();
+        b.renew(&authority.identity(NodeId(2))).unwrap();
+        let new = meet(&a, &b).await;
+        assert_ne!(shown(&old.0), shown(&new.0), "the side that was dialled");
+        assert_ne!(shown(&old.1), shown(&new.1), "the side that dialled");
+        assert_eq!(tls::peer_node(&new.0), Some(NodeId(2)));
+        for (from, to) in [(&old.0, &old.1), (&old.1, &old.0), (&new.0, &new.1)] {
+            assert_carries(from, to).await;
         }
     }
 
@@ -420,7 +496,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_dial_shares_its_failure() {
         let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let peers = Peers::bind(NodeId(1), "127.0.0.1:0".parse().unwrap(), &identity(NodeId(1))).unwrap();
+        let peers = Peers::bind(
+            NodeId(1),
+            "127.0.0.1:0".parse().unwrap(),
+            &Authority::new().identity(NodeId(1)),
+        )
+        .unwrap();
         peers.learn(NodeId(2), &nobody.local_addr().unwrap().to_string());
         let groups = (0..16).map(|_| peers.link(NodeId(2), Lane::Bulk));
         let ends = futures_util::future::join_all(groups).await;

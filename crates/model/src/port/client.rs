@@ -8,6 +8,7 @@ use super::{BoxFuture, EventPage};
 use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, TelemetryAck, View};
 use crate::directory::Directory;
 use crate::id::{DeviceId, ShardId, StreamId};
+use crate::trace::TraceContext;
 
 /// Why a command has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +122,18 @@ pub trait ShardClient: Send + Sync + 'static {
         sink: &Arc<dyn AckSink>,
         token: u64,
     ) -> Result<(), SubmitError>;
+
+    /// The same for a record that is followed. Who follows nothing forgets the trace.
+    fn submit_followed(
+        &self,
+        device: &DeviceId,
+        record: &[u8],
+        sink: &Arc<dyn AckSink>,
+        token: u64,
+        _trace: TraceContext,
+    ) -> Result<(), SubmitError> {
+        self.submit_telemetry(device, record, sink, token)
+    }
 
     /// Resolves when the budget of waiting bytes has room again.
     fn ready(&self) -> BoxFuture<'_, ()>;

@@ -3,17 +3,21 @@
 //! A shell names only these and the vocabulary of this crate; who stands behind a trait is decided
 //! once, in `node`.
 
+mod audit;
 mod client;
 mod clock;
 mod replication;
 mod server;
 pub mod store;
+mod trace;
 
+pub use audit::*;
 pub use client::*;
 pub use clock::*;
 pub use replication::*;
 pub use server::*;
 pub use store::*;
+pub use trace::*;
 
 use std::future::Future;
 use std::pin::Pin;

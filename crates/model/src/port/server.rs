@@ -11,6 +11,7 @@ use super::{BoxFuture, Downlink, EventRun, QueryError};
 use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
 use crate::limits::COMMAND_WEIGHT_BYTES;
+use crate::trace::TraceContext;
 
 /// What a gateway sends to a shard in one piece. The unit of retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Frame {
     pub record_count: u32,
     /// Commands; they take effect after the records.
     pub commands: Vec<Command>,
+    /// Of the first followed record in it, if there is one. Travels between nodes, never into the log.
+    pub trace: Option<TraceContext>,
 }
 
 impl Frame {

@@ -119,6 +119,7 @@ impl<'a> Gateway<'a> {
             records: joined.freeze(),
             record_count,
             commands,
+            trace: None,
         }
     }
 
