@@ -13,6 +13,7 @@ pub mod client;
 pub mod http;
 pub mod limits;
 mod listen;
+mod log_audit;
 pub mod metrics;
 pub mod mqtt;
 mod sessions;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use dunlin_model::port::{DownlinkSink, ShardClient};
+use dunlin_model::port::{AuditSink, DownlinkSink, ShardClient, Tracer};
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
@@ -75,12 +76,21 @@ pub struct Hooks {
     pub is_admin_token: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// What a node that joins is given: names of files, and what stands in them.
     pub join_files: Arc<dyn Fn() -> std::collections::BTreeMap<String, String> + Send + Sync>,
+    /// Keeps records of security-relevant actions.
+    pub audit: Arc<dyn AuditSink>,
+    /// Answer of `/certificates`: what this node shows to whom, and until when.
+    pub certificates: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Makes the node's certificates anew, or says why that did not work.
+    pub renew_certificates: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Decides which messages are followed; nobody follows any without it.
+    pub tracer: Option<Arc<dyn Tracer>>,
     /// Answers whatever the hub's own paths do not, e.g. the console.
     pub extra: Option<Router>,
 }
 
 impl Default for Hooks {
-    /// The system's clock, always healthy, no metrics, no admin token, nothing extra.
+    /// The system's clock, always healthy, no metrics, no admin token, an audit in the log, no certificates,
+    /// nobody followed, nothing extra.
     fn default() -> Self {
         Self {
             now_ms: Arc::new(|| {
@@ -92,6 +102,10 @@ impl Default for Hooks {
             metrics_text: Arc::new(String::new),
             is_admin_token: Arc::new(|_| false),
             join_files: Arc::new(Default::default),
+            audit: Arc::new(log_audit::LogAudit),
+            certificates: Arc::new(|| serde_json::json!({ "certificates": [] })),
+            renew_certificates: Arc::new(|| Err("this node makes no certificates".to_owned())),
+            tracer: None,
             extra: None,
         }
     }

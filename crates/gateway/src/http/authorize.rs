@@ -1,6 +1,7 @@
 //! Who calls, and whether they may: a policy's token, a device's token, or the admin's.
 
 use axum::http::{HeaderMap, header};
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Consistency, DeviceView};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
@@ -26,17 +27,18 @@ pub(crate) fn service(
     right: Right,
     path: &[&str],
 ) -> Result<Caller, ApiError> {
-    let text = credential(headers).ok_or_else(ApiError::unauthorized)?;
+    let text = credential(headers).ok_or_else(|| refuse("", path, "no credential"))?;
     if let Some(token) = text.strip_prefix("Bearer ") {
         let is_admin = (shared.hooks.is_admin_token)(token.trim());
         return if is_admin {
             Ok(Caller("admin".into()))
         } else {
-            Err(refuse(path, AuthError::BadSignature))
+            Err(refuse("admin", path, AuthError::BadSignature))
         };
     }
+    let token = SasToken::parse(text).map_err(|error| refuse("", path, error))?;
+    let claimed = token.policy.as_deref().unwrap_or_default();
     let check = || {
-        let token = SasToken::parse(text)?;
         let scope = Scope {
             hosts: &shared.host_names,
             path,
@@ -48,9 +50,9 @@ pub(crate) fn service(
             scope,
             shared.now_ms() / 1000,
         )?;
-        Ok(Caller(token.policy.as_deref().unwrap_or_default().to_owned()))
+        Ok(Caller(claimed.to_owned()))
     };
-    let caller = check().map_err(|error| refuse(path, error))?;
+    let caller = check().map_err(|error: AuthError| refuse(claimed, path, error))?;
     if shared.client.is_fresh() {
         Ok(caller)
     } else {
@@ -71,20 +73,35 @@ pub(crate) async fn device(
         path: &path,
     };
     let now_s = shared.now_ms() / 1000;
-    let text = credential(headers).ok_or_else(ApiError::unauthorized)?;
-    let token = SasToken::parse(text).map_err(|error| refuse(&path, error))?;
-    auth::check_claims(&token, scope, now_s).map_err(|error| refuse(&path, error))?;
+    let claimed = device.as_str();
+    let text = credential(headers).ok_or_else(|| refuse(claimed, &path, "no credential"))?;
+    let token = SasToken::parse(text).map_err(|error| refuse(claimed, &path, error))?;
+    auth::check_claims(&token, scope, now_s).map_err(|error| refuse(claimed, &path, error))?;
     if !shared.client.is_fresh() {
         return Err(ApiError::unavailable("cut off from the cluster"));
     }
     let view = query_device(&*shared.client, device, consistency).await?;
-    let view = view.ok_or_else(ApiError::unauthorized)?;
+    let view = view.ok_or_else(|| refuse(claimed, &path, "no such device"))?;
     let method = auth::verify_device(&token, &view.record, &shared.client.directory(), scope, now_s)
-        .map_err(|error| refuse(&path, error))?;
+        .map_err(|error| refuse(claimed, &path, error))?;
     Ok((view, method))
 }
 
-fn refuse(path: &[&str], error: AuthError) -> ApiError {
-    tracing::info!(target: "audit", action = "http.refused", path = ?path, why = %error);
-    ApiError::unauthorized()
+/// What the audit keeps of a name that nobody verified, in characters.
+const CLAIMED_CHARS_MAX: usize = 128;
+
+/// A name as somebody claimed it, no longer than an audit record may hold.
+pub(crate) fn claimed(name: &str) -> String {
+    name.chars().take(CLAIMED_CHARS_MAX).collect()
+}
+
+/// The answer to a credential that does not count, with its record. `who` is a claim.
+fn refuse(who: &str, path: &[&str], why: impl ToString) -> ApiError {
+    let what = claimed(&format!("/{}", path.join("/")));
+    ApiError::unauthorized().audited(AuditRecord::refused(
+        "http.request",
+        claimed(who),
+        what,
+        why.to_string(),
+    ))
 }

@@ -8,12 +8,14 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Consistency, Query, ShardView, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::ShardId;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
+use super::audited::audited;
 use super::authorize;
 use super::error::ApiError;
 use crate::shared::Shared;
@@ -114,14 +116,40 @@ pub(crate) async fn admin(
     // The action alone goes to the audit: the rest may hold secrets.
     let request: Value =
         serde_json::from_slice(&body).map_err(|_| ApiError::invalid("the body is not JSON"))?;
-    let asked = request
-        .get("action")
-        .or_else(|| request.get("op"))
-        .and_then(Value::as_str)
-        .unwrap_or("?");
-    let answer = shared.client.admin(body).await;
-    tracing::info!(target: "audit", action = "cluster.admin", asked, caller = %caller.0, ok = answer.is_ok());
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer?).into_response())
+    let asked = request.get("op").and_then(Value::as_str).unwrap_or("?");
+    let node = request.get("node").and_then(Value::as_str).unwrap_or_default();
+    let is_a_look = asked == "status";
+    let record = AuditRecord {
+        detail: authorize::claimed(node),
+        ..AuditRecord::done("cluster.admin", caller.0, authorize::claimed(asked))
+    };
+    let answer = shared.client.admin(body).await.map_err(ApiError::from);
+    let respond = |answer| ([(header::CONTENT_TYPE, "application/json")], answer).into_response();
+    if is_a_look {
+        return answer.map(respond);
+    }
+    audited(record, answer.map(respond))
+}
+
+/// `GET /certificates`: what this node shows to devices, services and peers, and until when.
+pub(crate) async fn certificates(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize::service(&shared, &headers, Right::ClusterAdmin, &["certificates"])?;
+    Ok(Json((shared.hooks.certificates)()))
+}
+
+/// `POST /certificates/renew`: new certificates for this node, now. Open connections stay.
+pub(crate) async fn renew_certificates(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = authorize::service(&shared, &headers, Right::ClusterAdmin, &["certificates", "renew"])?;
+    let record = AuditRecord::done("certificates.renew", caller.0, "this node");
+    let renewed = (shared.hooks.renew_certificates)().map_err(ApiError::internal);
+    let respond = |()| Json((shared.hooks.certificates)()).into_response();
+    audited(record, renewed.map(respond))
 }
 
 /// `POST /cluster/join`: whoever shows a join token that was not used yet is given what a node needs.
@@ -136,10 +164,11 @@ pub(crate) async fn join(
     let used = shared
         .client
         .admin(json!({ "op": "use-token", "secret": secret }).to_string().into())
-        .await;
-    tracing::info!(target: "audit", action = "cluster.join", ok = used.is_ok());
-    used?;
-    Ok(Json((shared.hooks.join_files)()).into_response())
+        .await
+        .map_err(ApiError::from);
+    let record = AuditRecord::done("cluster.join", "join token", "secrets of the cluster");
+    let respond = |_| Json((shared.hooks.join_files)()).into_response();
+    audited(record, used.map(respond))
 }
 
 /// `GET /health`.

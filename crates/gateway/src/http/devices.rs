@@ -12,15 +12,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::Bytes;
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::{DeviceId, ShardId};
-use dunlin_model::identity::{
-    Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
-};
+use dunlin_model::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SymmetricKeys};
 use dunlin_model::limits::DEVICE_PAGE_MAX;
 use serde::{Deserialize, Serialize};
 
+use super::audited::audited;
 use super::authorize;
 use super::error::ApiError;
 use super::time::{UNSET, iso_utc_or_unset};
@@ -190,8 +190,22 @@ pub(crate) async fn put(
         ));
     }
     let asked = condition(&headers, Condition::Absent)?;
+    let mut record = AuditRecord::done("device.create", caller.0, id);
+    let answer = write(&shared, &device, &input, asked, &mut record).await;
+    audited(record, answer)
+}
+
+/// Stores the device. `record` is told what kind of change it is.
+async fn write(
+    shared: &Shared,
+    device: &DeviceId,
+    input: &DeviceInput,
+    asked: Condition,
+    record: &mut AuditRecord,
+) -> Result<Response, ApiError> {
     for _ in 0..KEEP_KEYS_ATTEMPTS_MAX {
-        let (spec, condition, view) = complete(&shared, &device, &input, asked).await?;
+        let (spec, condition, before) = complete(shared, device, input, asked).await?;
+        (record.action, record.detail) = change(before.as_ref().map(|view| &view.record.spec), &spec);
         let command = Command::DevicePut {
             device: device.clone(),
             spec,
@@ -199,25 +213,48 @@ pub(crate) async fn put(
         };
         match shared.client.submit(command).await? {
             Outcome::Stored(record) => {
-                let action = if asked == Condition::Absent {
-                    "device.created"
-                } else {
-                    "device.updated"
-                };
-                tracing::info!(target: "audit", action, %device, caller = %caller.0, version = record.version);
                 return Ok(respond(&DeviceView {
                     record,
-                    session: view.unwrap_or_default(),
+                    session: before.map(|view| view.session).unwrap_or_default(),
                 }));
             }
             // The keys that were to be kept have changed meanwhile; the caller asked for any version.
             Outcome::Refused(dunlin_model::command::Refusal::VersionMismatch)
                 if asked == Condition::Present => {}
-            Outcome::Refused(refusal) => return Err(ApiError::refused(refusal, &id)),
+            Outcome::Refused(refusal) => return Err(ApiError::refused(refusal, device.as_str())),
             _ => return Err(ApiError::internal("an outcome of another kind")),
         }
     }
     Err(ApiError::busy("changes of this device"))
+}
+
+/// What the audit calls a change of a device, and what changed in it. Never a key itself.
+fn change(before: Option<&DeviceSpec>, after: &DeviceSpec) -> (&'static str, String) {
+    let is_disabled = after.status == DeviceStatus::Disabled;
+    let status = if is_disabled { "disabled" } else { "enabled" };
+    let Some(before) = before else {
+        return ("device.create", format!("status {status}"));
+    };
+    let mut changed = Vec::new();
+    let action = if before.status != after.status {
+        changed.push(format!("status {status}"));
+        if is_disabled {
+            "device.disable"
+        } else {
+            "device.enable"
+        }
+    } else if before.keys != after.keys {
+        "device.roll-keys"
+    } else {
+        "device.update"
+    };
+    if before.keys.primary != after.keys.primary {
+        changed.push("primary key".to_owned());
+    }
+    if before.keys.secondary != after.keys.secondary {
+        changed.push("secondary key".to_owned());
+    }
+    (action, changed.join(", "))
 }
 
 /// `DELETE /devices/{id}`.
@@ -229,21 +266,14 @@ pub(crate) async fn delete(
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &["devices", &id])?;
     let device = parse_id(&id)?;
     let condition = condition(&headers, Condition::Present)?;
-    match shared
-        .client
-        .submit(Command::DeviceDelete {
-            device: device.clone(),
-            condition,
-        })
-        .await?
-    {
-        Outcome::Done => {
-            tracing::info!(target: "audit", action = "device.deleted", %device, caller = %caller.0);
-            Ok(StatusCode::NO_CONTENT.into_response())
-        }
-        Outcome::Refused(refusal) => Err(ApiError::refused(refusal, &id)),
-        _ => Err(ApiError::internal("an outcome of another kind")),
-    }
+    let command = Command::DeviceDelete { device, condition };
+    let answer = match shared.client.submit(command).await {
+        Ok(Outcome::Done) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Outcome::Refused(refusal)) => Err(ApiError::refused(refusal, &id)),
+        Ok(_) => Err(ApiError::internal("an outcome of another kind")),
+        Err(error) => Err(error.into()),
+    };
+    audited(AuditRecord::done("device.delete", caller.0, id), answer)
 }
 
 /// The spec to store: with the keys that were sent, drawn where there are none, or kept on a change.
@@ -252,7 +282,7 @@ async fn complete(
     device: &DeviceId,
     input: &DeviceInput,
     asked: Condition,
-) -> Result<(DeviceSpec, Condition, Option<SessionRecord>), ApiError> {
+) -> Result<(DeviceSpec, Condition, Option<DeviceView>), ApiError> {
     let authentication = input.authentication.as_ref();
     if let Some(kind) = authentication.and_then(|authentication| authentication.kind.as_deref())
         && kind != "sas"
@@ -303,7 +333,7 @@ async fn complete(
         status_reason: input.status_reason.clone(),
         keys,
     };
-    Ok((spec, condition, current.map(|view| view.session)))
+    Ok((spec, condition, current))
 }
 
 fn parse_id(id: &str) -> Result<DeviceId, ApiError> {

@@ -3,9 +3,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::Refusal;
 use dunlin_model::port::{QueryError, SubmitError};
 
+use super::audited::Audited;
 use super::time::iso_utc;
 
 /// Header that names the error.
@@ -20,14 +22,32 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// For the audit, see [`super::audited`].
+    record: Option<Box<AuditRecord>>,
 }
 
 impl ApiError {
+    /// The same error, of which the audit keeps a record.
+    pub(crate) fn audited(mut self, record: AuditRecord) -> Self {
+        self.record = Some(Box::new(record));
+        self
+    }
+
+    /// How the audit calls it.
+    pub(crate) fn audit_outcome(&self) -> AuditOutcome {
+        match self.status {
+            StatusCode::GATEWAY_TIMEOUT => AuditOutcome::Unknown,
+            status if status.is_server_error() => AuditOutcome::Failed(self.code.to_owned()),
+            _ => AuditOutcome::Refused(self.code.to_owned()),
+        }
+    }
+
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
             message: message.into(),
+            record: None,
         }
     }
 
@@ -166,6 +186,9 @@ impl IntoResponse for ApiError {
             "ExceptionMessage": format!("Tracking ID:{tracking:016x}-G:0-TimeStamp:{}", iso_utc(now_ms)),
         });
         let mut response = (self.status, axum::Json(body)).into_response();
+        if let Some(record) = self.record {
+            response.extensions_mut().insert(Audited(*record));
+        }
         let headers = response.headers_mut();
         headers.insert(ERROR_CODE_HEADER, HeaderValue::from_static(self.code));
         if matches!(

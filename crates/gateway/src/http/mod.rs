@@ -5,13 +5,14 @@
 //! and `/cluster/join`, which shows a token of its own, is authorised, in its handler's first line.
 //! Errors have IoT Hub's form, see [`error`].
 
+mod audited;
 mod authorize;
 mod cluster;
 mod devices;
 pub mod error;
 mod events;
 mod telemetry;
-mod time;
+pub mod time;
 mod upgrade;
 
 use std::sync::Arc;
@@ -25,9 +26,11 @@ use axum::routing::{get, post};
 
 use crate::Audience;
 use crate::limits::{BODY_BYTES_MAX, REQUEST_WAIT};
+use crate::listen::Peer;
 use crate::metrics::count;
 use crate::shared::Shared;
 use crate::websocket::WEBSOCKET_PATH;
+pub(crate) use authorize::claimed;
 use error::ApiError;
 
 /// Everything that is served over HTTPS to `audience`.
@@ -54,6 +57,8 @@ fn for_operators() -> Router<Arc<Shared>> {
     Router::new()
         .route("/cluster/admin", post(cluster::admin))
         .route("/cluster/join", post(cluster::join))
+        .route("/certificates", get(cluster::certificates))
+        .route("/certificates/renew", post(cluster::renew_certificates))
         .route("/health", get(cluster::health))
         .route("/metrics", get(cluster::metrics))
 }
@@ -76,10 +81,11 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
 }
 
-/// Counts, and bounds the time of a request, its body included; streams begin within it.
+/// Counts, keeps the audit, and bounds the time of a request, its body included; streams begin within it.
 async fn watch(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     count(&shared.metrics.http_requests);
-    let response = match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let mut response = match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::unknown().into_response(),
     };
@@ -89,5 +95,6 @@ async fn watch(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     ) {
         count(&shared.metrics.http_refused);
     }
+    audited::keep(&shared, peer, &mut response).await;
     response
 }

@@ -118,7 +118,16 @@ fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
 async fn store(shared: &Shared, device: &DeviceId, record: &[u8]) -> Result<TelemetryAck, ApiError> {
     let (sender, receiver) = oneshot::channel();
     let sink: Arc<dyn AckSink> = Arc::new(OneAck(Mutex::new(Some(sender))));
-    shared.client.submit_telemetry(device, record, &sink, 0)?;
+    let tracer = shared.hooks.tracer.as_ref();
+    let span = tracer.and_then(|tracer| tracer.begin("http.send"));
+    match &span {
+        None => shared.client.submit_telemetry(device, record, &sink, 0)?,
+        Some(span) => {
+            span.note("device", device);
+            let trace = span.context();
+            shared.client.submit_followed(device, record, &sink, 0, trace)?;
+        }
+    }
     drop(sink);
     match tokio::time::timeout(HTTP_RECEIPT_WAIT, receiver).await {
         Ok(Ok(ack)) => Ok(ack),

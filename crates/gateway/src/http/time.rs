@@ -1,7 +1,7 @@
-//! Milliseconds since 1970 as ISO 8601 text in UTC.
+//! Milliseconds since 1970 as ISO 8601 text in UTC. No calendar but this, no time zone, no parsing.
 
 /// `2026-11-23T00:37:38.123Z`.
-pub(crate) fn iso_utc(time_ms: u64) -> String {
+pub fn iso_utc(time_ms: u64) -> String {
     let (days, in_day_ms) = (time_ms / 86_400_000, time_ms % 86_400_000);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (

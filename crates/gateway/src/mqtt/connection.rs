@@ -4,6 +4,7 @@
 //! acknowledgements into one buffer and writes once. Decisions are made in [`super::session`] and
 //! [`super::admit`]; nothing here knows a topic.
 
+use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -13,9 +14,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
-use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError};
+use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpan};
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::DisconnectReasonCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -27,6 +29,7 @@ use super::admit::{self, Admitted};
 use super::mailbox::{Eviction, Mailbox};
 use super::session::{Effect, End, FilterCode, Session};
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
+use crate::http::claimed;
 use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, WRITE_STALL_WAIT};
 use crate::metrics::{Gauge, count, count_by};
 use crate::shared::Shared;
@@ -105,6 +108,7 @@ where
         acks: Vec::new(),
         waiting: None,
         blocked_token: None,
+        followed: VecDeque::new(),
         publishes: 0,
         publish_bytes: 0,
     };
@@ -166,8 +170,17 @@ async fn refuse<S>(
         Refused::Protocol => &metrics.connects_refused_protocol,
         Refused::Unavailable => &metrics.connects_refused_unavailable,
     });
-    // Quoted by Debug: a device id that nobody verified may hold anything.
-    tracing::info!(target: "audit", action = "connect.refused", %peer, device = ?device, answer = %refused, why);
+    match refused {
+        // The cluster's trouble, or a client of another kind: nobody was turned away for who they are.
+        Refused::Unavailable | Refused::Protocol => {
+            tracing::debug!(%peer, ?device, answer = %refused, why, "connect refused");
+        }
+        Refused::NotAuthorized | Refused::AuthMethod | Refused::ClientId => {
+            let record = AuditRecord::refused("mqtt.connect", claimed(device), "session", why);
+            let from = peer.to_string();
+            shared.hooks.audit.refused(AuditRecord { from, ..record });
+        }
+    }
     codec.put_refused(refused, &mut socket.out);
     socket.farewell().await;
 }
@@ -203,6 +216,8 @@ struct Connection<'a, S> {
     waiting: Option<Waiting>,
     /// Token of the record in `scratch` that the cluster was too busy to take.
     blocked_token: Option<u64>,
+    /// Spans of followed messages whose PUBACK has not left, by token: no more than are in flight.
+    followed: VecDeque<(u64, Box<dyn TraceSpan>)>,
     publishes: u64,
     publish_bytes: u64,
 }
@@ -301,9 +316,35 @@ where
             self.codec.put_puback(packet_id, receipt, &mut self.socket.out);
             acked += 1;
         }
+        if !self.followed.is_empty() {
+            self.end_spans();
+        }
         if acked > 0 {
             count_by(&self.shared.metrics.acks, acked);
         }
+    }
+
+    /// Ends the spans of messages that are acknowledged by now.
+    fn end_spans(&mut self) {
+        let below = self.session.acknowledged_below();
+        while self.followed.front().is_some_and(|(token, _)| *token < below) {
+            if let Some((_, span)) = self.followed.pop_front() {
+                span.note("acknowledged", &true);
+            }
+        }
+    }
+
+    /// Begins to follow the message in `scratch`, if it is one to be followed.
+    fn follow(&mut self, token: u64) {
+        let Some(tracer) = &self.shared.hooks.tracer else {
+            return;
+        };
+        let Some(span) = tracer.begin("mqtt.publish") else {
+            return;
+        };
+        span.note("device", &self.session.terms().device);
+        span.note("record_bytes", &self.scratch.len());
+        self.followed.push_back((token, span));
     }
 
     fn count_publishes(&mut self) {
@@ -342,6 +383,7 @@ where
             Effect::Submit(token) => {
                 self.publishes += 1;
                 self.publish_bytes += self.scratch.len() as u64;
+                self.follow(token);
                 self.submit(token);
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
@@ -412,12 +454,14 @@ where
     }
 
     fn submit(&mut self, token: u64) {
-        let device = &self.session.terms().device;
-        match self
-            .shared
-            .client
-            .submit_telemetry(device, &self.scratch, &self.sink, token)
-        {
+        let (device, client) = (&self.session.terms().device, &self.shared.client);
+        let submitted = match self.followed.back() {
+            Some((followed, span)) if *followed == token => {
+                client.submit_followed(device, &self.scratch, &self.sink, token, span.context())
+            }
+            _ => client.submit_telemetry(device, &self.scratch, &self.sink, token),
+        };
+        match submitted {
             Ok(()) => self.blocked_token = None,
             Err(SubmitError::Busy(_)) => {
                 count(&self.shared.metrics.busy_pauses);
@@ -495,7 +539,10 @@ where
         let (device, epoch) = self.identity();
         tracing::debug!(%device, epoch, ?end, "connection over");
         if end == End::Revoked {
-            tracing::info!(target: "audit", action = "session.revoked", %device, epoch);
+            let detail = format!("epoch {epoch}");
+            let record = AuditRecord::done("session.revoke", "hub", device.as_str());
+            let record = AuditRecord { detail, ..record };
+            self.shared.hooks.audit.record(record).await;
         }
         if let Some(reason) = end.reason() {
             self.say_goodbye(reason);

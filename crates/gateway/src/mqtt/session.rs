@@ -400,6 +400,11 @@ impl Session {
         None
     }
 
+    /// Everything submitted with a token below this has its PUBACK.
+    pub fn acknowledged_below(&self) -> u64 {
+        self.first_token
+    }
+
     /// When [`handle_time`](Self::handle_time) has something to do at the latest.
     pub fn poll_timeout(&self) -> Instant {
         (self.heard + self.silence_max).min(self.token_ends)
