@@ -1,11 +1,12 @@
-//! `dunlin cert`: the certificate that clients trust, the one that each node shows, and the authority
-//! behind both, to be made before there is a node.
+//! `dunlin cert`: the certificate that clients trust, those that each node shows to clients and peers, new
+//! ones on demand, and the authority behind all, to be made before there is a node.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use dunlin_node::pki::Authority;
+use reqwest::Method;
 use reqwest::tls::TlsInfo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::hub::{Hub, HubArgs};
+use super::hub::{Call, Hub, HubArgs, HubError};
+use super::table::Table;
 use super::{CommandError, CommandResult, Format, progress, say, shown};
 
 #[derive(Args)]
@@ -36,6 +38,8 @@ enum Action {
         #[arg(long, value_name = "DIR")]
         pki: PathBuf,
     },
+    /// Have every node make new certificates now, or read those of --tls-cert again; connections stay
+    Renew,
 }
 
 /// What people compare and watch.
@@ -52,6 +56,7 @@ impl Cert {
     pub(crate) async fn run(self) -> CommandResult {
         match &self.action {
             Action::Show => self.show().await,
+            Action::Renew => self.renew().await,
             Action::Ca => self.ca(),
             Action::Init { pki } => self.init(pki),
         }
@@ -83,6 +88,51 @@ impl Cert {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Asks every node that has doors. The exit code is 0 only if each has renewed.
+    async fn renew(&self) -> CommandResult {
+        let hub = Hub::find(&self.hub)?;
+        let mut nodes = Vec::new();
+        for door in hub.doors() {
+            let path = ["certificates", "renew"];
+            let call = Call::new(Method::POST, &path);
+            let asked = async { Ok::<_, HubError>(hub.call_door(door, &call).await?.json::<Value>().await) };
+            let answer = match progress::waiting("asking every node", asked).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            nodes.push((door.https.clone(), answer));
+        }
+        let is_done = nodes.iter().all(|(_, answer)| answer.is_ok());
+        match self.hub.output {
+            Format::Json => {
+                let nodes: Vec<Value> = nodes
+                    .iter()
+                    .map(|(https, answer)| match answer {
+                        Ok(answer) => json!({ "https": https, "certificates": answer["certificates"] }),
+                        Err(error) => json!({ "https": https, "error": error }),
+                    })
+                    .collect();
+                say(json!({ "renewed": is_done, "nodes": nodes }))?;
+            }
+            Format::Text => {
+                let mut table = Table::new(["NODE", "CERTIFICATE", "FROM", "VALID UNTIL"]);
+                for (https, answer) in &nodes {
+                    match answer {
+                        Ok(answer) => rows(&mut table, https, answer),
+                        Err(error) => table.push([https.clone(), "-".into(), "-".into(), shown(error)]),
+                    }
+                }
+                say(table)?;
+            }
+        }
+        Ok(if is_done {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        })
+    }
+
     async fn show(&self) -> CommandResult {
         let hub = Hub::find(&self.hub)?;
         let path = hub.ca_file().display().to_string();
@@ -101,14 +151,24 @@ impl Cert {
                 info.and_then(read)
                     .ok_or_else(|| "it shows no certificate".to_owned())
             });
-            nodes.push((door.https.clone(), shown));
+            // What a node shows to its peers is not seen at its doors: it says so itself, to an admin.
+            let path = ["certificates"];
+            let told = match hub.call_door(door, &Call::get(&path)).await {
+                Ok(response) => response.json::<Value>().await.unwrap_or_default(),
+                Err(_) => Value::Null,
+            };
+            nodes.push((door.https.clone(), shown, told));
         }
         match self.hub.output {
             Format::Json => {
                 let nodes: Vec<Value> = nodes
                     .iter()
-                    .map(|(https, shown)| match shown {
-                        Ok(shown) => json!({ "https": https, "certificate": shown.json() }),
+                    .map(|(https, shown, told)| match shown {
+                        Ok(shown) => json!({
+                            "https": https,
+                            "certificate": shown.json(),
+                            "certificates": told["certificates"],
+                        }),
                         Err(error) => json!({ "https": https, "error": error }),
                     })
                     .collect();
@@ -116,15 +176,35 @@ impl Cert {
             }
             Format::Text => {
                 say(format!("Clients trust {path}\n{}", ca.text()))?;
-                for (https, shown) in &nodes {
-                    match shown {
-                        Ok(shown) => say(format!("\nThe node at {https} shows\n{}", shown.text()))?,
+                for (https, certificate, told) in &nodes {
+                    match certificate {
+                        Ok(certificate) => {
+                            say(format!("\nThe node at {https} shows\n{}", certificate.text()))?
+                        }
                         Err(error) => say(format!("\nThe node at {https}: {error}"))?,
+                    }
+                    let to_peers = told["certificates"].as_array().into_iter().flatten();
+                    for line in to_peers.filter(|line| line["certificate"] == "node") {
+                        let until = shown(line["notAfter"].as_str().unwrap_or("?"));
+                        say(format!("  to peers, until {until}"))?;
                     }
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a node says of its certificates, a row each.
+fn rows(table: &mut Table<4>, https: &str, answer: &Value) {
+    for line in answer["certificates"].as_array().into_iter().flatten() {
+        let text = |name: &str| shown(line[name].as_str().unwrap_or("-"));
+        table.push([
+            https.to_owned(),
+            text("certificate"),
+            text("source"),
+            text("notAfter"),
+        ]);
     }
 }
 
@@ -167,10 +247,12 @@ fn name(found: &GeneralName<'_>) -> Option<String> {
 fn date(time: ASN1Time) -> String {
     let time = time.to_datetime();
     format!(
-        "{:04}-{:02}-{:02}",
+        "{:04}-{:02}-{:02} {:02}:{:02} UTC",
         time.year(),
         u8::from(time.month()),
-        time.day()
+        time.day(),
+        time.hour(),
+        time.minute()
     )
 }
 

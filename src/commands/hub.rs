@@ -465,7 +465,8 @@ impl Hub {
         })
     }
 
-    async fn call_door(&self, door: &Door, call: &Call<'_>) -> Result<Response, HubError> {
+    /// Asks this door and no other.
+    pub(crate) async fn call_door(&self, door: &Door, call: &Call<'_>) -> Result<Response, HubError> {
         let request = self.request(door, call)?;
         let answer = timeout(ANSWER_WAIT, request.send()).await;
         let (why, was_sent) = match answer {

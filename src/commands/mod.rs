@@ -50,7 +50,7 @@ enum Command {
     Cluster(cluster::Cluster),
     /// Ask every node whether it serves; exit code 0 if all do, 1 if not
     Health(health::Health),
-    /// Make a cluster's CA, and see the certificates of a hub
+    /// Make a cluster's CA, see the certificates of a hub, or renew them
     Cert(cert::Cert),
     /// Print a script that completes commands in your shell
     Completions(completions::Completions),
@@ -192,6 +192,9 @@ mod tests {
             "dunlin serve --roles gateway --seeds shard:8900",
             "dunlin serve --roles shard,gateway",
             "dunlin up -n 3 --gateways 2",
+            "dunlin cert renew -o json",
+            "dunlin serve --otlp-endpoint http://localhost:4318 --trace-ratio 1",
+            "dunlin serve --tls-cert a.pem --tls-key a.key",
             "dunlin completions bash",
         ] {
             assert!(parses(line), "{line}");

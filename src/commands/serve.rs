@@ -72,6 +72,18 @@ pub(crate) struct Serve {
     /// Threads for consensus, and as many for the doors; 0 is one per core [default: 0]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Certificate chain (PEM) for the doors, in place of one of the cluster's CA; with --tls-key
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// OpenTelemetry collector for traces, e.g. http://localhost:4318 [default: none]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Share of messages that are traced, 0 to 1 [default: 0.01]
+    #[arg(long, value_name = "RATIO")]
+    trace_ratio: Option<f64>,
     /// Output format
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
@@ -125,6 +137,10 @@ impl Serve {
         set(&mut config.checkpoint_s, self.checkpoint);
         set(&mut config.journal_segments, self.journal_segments);
         set(&mut config.workers, self.workers);
+        set(&mut config.tls_cert, self.tls_cert.map(Some));
+        set(&mut config.tls_key, self.tls_key.map(Some));
+        set(&mut config.otlp_endpoint, self.otlp_endpoint.map(Some));
+        set(&mut config.trace_ratio, self.trace_ratio);
         Ok((config, self.output))
     }
 }

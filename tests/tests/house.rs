@@ -57,6 +57,9 @@ const ONLY_NAMED_BY: &[(&str, &[&str])] = &[
     ("bincode", &["dunlin-cluster"]),
     ("rcgen", &["dunlin-node"]),
     ("prometheus-client", &["dunlin-node"]),
+    ("opentelemetry", &["dunlin-node"]),
+    ("opentelemetry_sdk", &["dunlin-node"]),
+    ("tracing-opentelemetry", &["dunlin-node"]),
     ("hdrhistogram", &["dunlin-chaos", "dunlin-node"]),
 ];
 

@@ -1,10 +1,12 @@
-//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, and power cuts.
+//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, what is
+//! seen of it, and power cuts.
 
 mod clients;
 mod cluster;
 mod damage;
 mod house;
 mod members;
+mod observe;
 mod power;
 mod roles;
 mod single;

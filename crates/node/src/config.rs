@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dunlin_cluster::Timing;
 use dunlin_model::directory::Role;
@@ -12,7 +13,7 @@ use dunlin_model::limits::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX};
 use serde::Deserialize;
 
 /// Everything a node is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NodeConfig {
     /// Where the node keeps what must outlive it.
     pub data: PathBuf,
@@ -58,6 +59,18 @@ pub struct NodeConfig {
     pub connections_max: usize,
     /// Threads for consensus, and as many for the doors; 0 is one per core for each.
     pub workers: usize,
+    /// How long a certificate of the doors is valid that the cluster's authority makes.
+    pub door_certificate_life: Duration,
+    /// How long a certificate is valid that this node shows to its peers.
+    pub node_certificate_life: Duration,
+    /// Certificate chain (PEM) that the doors show in place of one of the cluster's authority.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// OpenTelemetry collector that traces go to; none are made without.
+    pub otlp_endpoint: Option<String>,
+    /// Share of messages that are followed, 0 to 1.
+    pub trace_ratio: f64,
 }
 
 impl Default for NodeConfig {
@@ -85,9 +98,20 @@ impl Default for NodeConfig {
             journal_segments: 16,
             connections_max: 100_000,
             workers: 0,
+            door_certificate_life: 90 * DAY,
+            node_certificate_life: 7 * DAY,
+            tls_cert: None,
+            tls_key: None,
+            otlp_endpoint: None,
+            trace_ratio: 0.01,
         }
     }
 }
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// Hours that a certificate is valid at the most: a hundred years.
+const CERTIFICATE_HOURS_MAX: u32 = 876_000;
 
 /// What is wrong with a configuration; one line per problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +144,12 @@ struct File {
     journal_segments: Option<usize>,
     connections_max: Option<usize>,
     workers: Option<usize>,
+    door_certificate_hours: Option<u32>,
+    node_certificate_hours: Option<u32>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    otlp_endpoint: Option<String>,
+    trace_ratio: Option<f64>,
 }
 
 /// Every key that a file may have.
@@ -146,6 +176,12 @@ const KEYS: &[&str] = &[
     "journal_segments",
     "connections_max",
     "workers",
+    "door_certificate_hours",
+    "node_certificate_hours",
+    "tls_cert",
+    "tls_key",
+    "otlp_endpoint",
+    "trace_ratio",
 ];
 
 impl NodeConfig {
@@ -218,6 +254,13 @@ impl NodeConfig {
         set(&mut self.journal_segments, file.journal_segments);
         set(&mut self.connections_max, file.connections_max);
         set(&mut self.workers, file.workers);
+        let life = |hours: Option<u32>| hours.map(|hours| HOUR * hours);
+        set(&mut self.door_certificate_life, life(file.door_certificate_hours));
+        set(&mut self.node_certificate_life, life(file.node_certificate_hours));
+        set(&mut self.tls_cert, file.tls_cert.map(Some));
+        set(&mut self.tls_key, file.tls_key.map(Some));
+        set(&mut self.otlp_endpoint, file.otlp_endpoint.map(Some));
+        set(&mut self.trace_ratio, file.trace_ratio);
     }
 
     /// What is still missing when the data directory, which may know seeds, has been asked as well.
@@ -284,6 +327,33 @@ impl NodeConfig {
             "mqtt_port",
             "MQTT without TLS is served on loopback only".into(),
         );
+        let lives = [
+            ("door_certificate_hours", self.door_certificate_life),
+            ("node_certificate_hours", self.node_certificate_life),
+        ];
+        for (key, life) in lives {
+            must(
+                !life.is_zero() && life <= HOUR * CERTIFICATE_HOURS_MAX,
+                key,
+                format!("is between 1 and {CERTIFICATE_HOURS_MAX}"),
+            );
+        }
+        must(
+            self.tls_cert.is_some() == self.tls_key.is_some(),
+            "tls_cert",
+            "a certificate and its key (tls_key) come together".into(),
+        );
+        let endpoint = self.otlp_endpoint.as_deref();
+        must(
+            endpoint.is_none_or(|endpoint| crate::otlp::traces_url(endpoint).is_some()),
+            "otlp_endpoint",
+            "is an http:// or https:// address".into(),
+        );
+        must(
+            (0.0..=1.0).contains(&self.trace_ratio),
+            "trace_ratio",
+            "is between 0 and 1".into(),
+        );
         let ports = [
             Some(self.mqtts_port),
             Some(self.https_port),
@@ -347,6 +417,25 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn what_is_seen_from_outside_is_checked_as_well() {
+        let good = "otlp_endpoint = \"http://c:4318\"\ntrace_ratio = 1.0\ndoor_certificate_hours = 24\n";
+        let config = NodeConfig::parse("x.toml", good).unwrap();
+        assert_eq!(config.door_certificate_life, DAY);
+        let bad = "otlp_endpoint = \"c:4318\"\ntrace_ratio = 1.5\nnode_certificate_hours = 0\ntls_cert = \"a.pem\"\n";
+        let ConfigError(problems) = NodeConfig::parse("x.toml", bad).unwrap_err();
+        let starts = [
+            "x.toml:3: node_certificate_hours: ",
+            "x.toml:4: tls_cert: ",
+            "x.toml:1: otlp_endpoint: ",
+            "x.toml:2: trace_ratio: ",
+        ];
+        assert_eq!(problems.len(), starts.len(), "{problems:?}");
+        for (problem, start) in problems.iter().zip(starts) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
     }
 
     #[test]

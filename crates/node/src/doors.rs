@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dunlin_cluster::Cluster;
-use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity};
+use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks};
 use dunlin_model::directory::Role;
+use dunlin_model::port::Tracer;
 
 use crate::address;
 use crate::config::NodeConfig;
@@ -25,9 +26,6 @@ pub(crate) async fn open(
     observed: &Arc<Observed>,
 ) -> Result<Gateway, StartError> {
     let (mut names, addresses) = names(config);
-    let certificate = authority.server_certificate(&names, &addresses)?;
-    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes())
-        .map_err(dunlin_gateway::StartError::from)?;
     // Devices on this machine may name the hub by address as well.
     names.extend(addresses.iter().map(ToString::to_string));
     let at = |port: u16| SocketAddr::new(config.bind, port);
@@ -37,7 +35,7 @@ pub(crate) async fn open(
         mqtts: Vec::new(),
         https: vec![at(config.https_port)],
         mqtt_plain: None,
-        tls,
+        tls: observed.certificates.doors(),
         connections_max: config.connections_max,
     };
     if config.roles.contains(&Role::Gateway) {
@@ -47,6 +45,7 @@ pub(crate) async fn open(
         doors.https.extend(config.https_alt_port.map(at).filter(can_bind));
     }
     let (healthy, measured) = (observed.clone(), observed.clone());
+    let (shown, renewed) = (observed.certificates.clone(), observed.certificates.clone());
     let token = authority.admin_token().to_owned();
     let files = authority.files();
     let hooks = Hooks {
@@ -54,6 +53,10 @@ pub(crate) async fn open(
         metrics_text: Arc::new(move || measured.metrics()),
         join_files: Arc::new(move || files.clone()),
         is_admin_token: Arc::new(move |given| same(given.as_bytes(), token.as_bytes())),
+        audit: observed.audit.clone(),
+        certificates: Arc::new(move || shown.show()),
+        renew_certificates: Arc::new(move || renewed.renew()),
+        tracer: observed.traces.clone().map(|traces| traces as Arc<dyn Tracer>),
         ..Hooks::default()
     };
     let gateway = Gateway::start(doors, cluster.client(), hooks).await?;
@@ -62,7 +65,7 @@ pub(crate) async fn open(
 }
 
 /// Names and addresses that clients may dial this node by: the hub's, this machine's, loopback.
-fn names(config: &NodeConfig) -> (Vec<String>, Vec<IpAddr>) {
+pub(crate) fn names(config: &NodeConfig) -> (Vec<String>, Vec<IpAddr>) {
     let mut names = vec![config.host_name.clone()];
     let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
     let own = config.bind.is_unspecified().then(address::machine_name).flatten();

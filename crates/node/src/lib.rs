@@ -4,6 +4,8 @@
 //! several nodes as processes of one machine, for `up` and `demo`.
 
 mod address;
+pub mod audit;
+mod certificates;
 mod clock;
 pub mod config;
 mod doors;
@@ -11,9 +13,12 @@ pub mod joining;
 pub mod local;
 pub mod logging;
 mod observe;
+mod otlp;
+mod outside;
 pub mod pki;
 pub mod ready;
 pub mod serve;
+mod traces;
 mod wiring;
 
 pub use config::{ConfigError, NodeConfig};

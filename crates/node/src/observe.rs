@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use dunlin_actors::ActorHost;
 use dunlin_cluster::Cluster;
+use dunlin_model::id::GroupId;
 use dunlin_storage::journal::Journal;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::audit::Audit;
+use crate::certificates::Certificates;
+use crate::traces::Traces;
 
 type Labels = Vec<(String, String)>;
 
@@ -18,21 +24,15 @@ pub(crate) struct Observed {
     pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) host: Option<Arc<ActorHost>>,
     pub(crate) gateway: std::sync::OnceLock<Arc<dunlin_gateway::Metrics>>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 impl Observed {
     /// Whether the node serves, and why not if it does not.
     pub(crate) fn health(&self) -> (bool, serde_json::Value) {
-        let client = self.cluster.client();
-        let mut reasons = Vec::new();
-        if !client.directory().is_formed() {
-            reasons.push("the cluster is not formed".to_owned());
-        } else if !client.is_fresh() {
-            reasons.push("cut off from the directory: nobody is admitted".to_owned());
-        }
-        if let Some(error) = self.journal.as_ref().and_then(|journal| journal.failed()) {
-            reasons.push(format!("the journal has failed: {error}"));
-        }
+        let reasons = self.reasons();
         let status = if reasons.is_empty() {
             "ready"
         } else {
@@ -46,6 +46,37 @@ impl Observed {
         (reasons.is_empty(), body)
     }
 
+    fn reasons(&self) -> Vec<String> {
+        let client = self.cluster.client();
+        let mut reasons = Vec::new();
+        let is_formed = client.directory().is_formed();
+        if !is_formed {
+            reasons.push("the cluster is not formed".to_owned());
+        } else if !client.is_fresh() {
+            reasons.push("cut off from the directory: nobody is admitted".to_owned());
+        }
+        // Missing peers say why, and are no reason by themselves: others may do what they did.
+        if is_formed && !client.is_fresh() {
+            let silent = self.cluster.silent_nodes();
+            if !silent.is_empty() {
+                reasons.push(format!("no sign of life from node {}", list(&silent)));
+            }
+            let lost = self.cluster.groups_without_majority();
+            if !lost.is_empty() {
+                let names: Vec<String> = lost.into_iter().map(group_name).collect();
+                reasons.push(format!("no majority of {}", list(&names)));
+            }
+        }
+        if let Some(error) = self.journal.as_ref().and_then(|journal| journal.failed()) {
+            reasons.push(format!("the journal has failed: {error}"));
+        }
+        reasons.extend(self.certificates.reasons());
+        if self.audit.is_failing() {
+            reasons.push("audit records cannot be written".to_owned());
+        }
+        reasons
+    }
+
     /// The metrics as text.
     pub(crate) fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("dunlin");
@@ -53,6 +84,9 @@ impl Observed {
         self.add_groups(&mut registry);
         self.add_actors(&mut registry);
         self.add_gateway(&mut registry);
+        self.add_certificates(&mut registry);
+        self.add_audit(&mut registry);
+        self.add_traces(&mut registry);
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {
             tracing::error!("cannot encode metrics");
@@ -63,23 +97,23 @@ impl Observed {
     fn add_journal(&self, registry: &mut Registry) {
         let Some(journal) = &self.journal else { return };
         let stats = journal.stats();
-        add(
+        count(
             registry,
             "journal_flushes",
             "fdatasync calls of the journal since start",
-            stats.flushes as i64,
+            stats.flushes,
         );
-        add(
+        count(
             registry,
             "journal_records",
             "Records written to the journal since start",
-            stats.records as i64,
+            stats.records,
         );
-        add(
+        count(
             registry,
             "journal_bytes",
             "Bytes written to the journal since start",
-            stats.bytes as i64,
+            stats.bytes,
         );
         add(
             registry,
@@ -130,11 +164,11 @@ impl Observed {
             "Device actors in memory",
             stats.device_actors as i64,
         );
-        add(
+        count(
             registry,
             "device_restarts",
             "Restarts of device actors since start",
-            stats.device_restarts as i64,
+            stats.device_restarts as u64,
         );
         add(
             registry,
@@ -153,14 +187,102 @@ impl Observed {
     fn add_gateway(&self, registry: &mut Registry) {
         let Some(metrics) = self.gateway.get() else { return };
         for (name, value) in metrics.each() {
-            add(
-                registry,
-                &format!("gateway_{name}"),
-                "A counter of the doors",
-                value as i64,
-            );
+            let (full, help) = (format!("gateway_{name}"), "A counter of the doors");
+            if name.ends_with("_now") {
+                add(registry, &full, help, value as i64);
+            } else {
+                count(registry, &full, help, value);
+            }
         }
     }
+
+    fn add_certificates(&self, registry: &mut Registry) {
+        let left = family(
+            registry,
+            "certificate_seconds_left",
+            "Seconds until a certificate ends",
+        );
+        let renewals = Family::<Labels, Counter>::default();
+        registry.register(
+            "certificate_renewals",
+            "Certificates made or read anew since start",
+            renewals.clone(),
+        );
+        for (name, left_s, renewed) in self.certificates.lives() {
+            let labels: Labels = vec![("certificate".into(), name.into())];
+            left.get_or_create(&labels).set(left_s as i64);
+            renewals.get_or_create(&labels).inc_by(renewed);
+        }
+        count(
+            registry,
+            "certificate_renewals_failed",
+            "Renewals that did not work since start",
+            self.certificates.renewals_failed(),
+        );
+    }
+
+    fn add_audit(&self, registry: &mut Registry) {
+        for (name, help, value) in [
+            (
+                "audit_records",
+                "Audit records kept since start",
+                self.audit.records(),
+            ),
+            (
+                "audit_records_lost",
+                "Audit records that could not be written",
+                self.audit.lost(),
+            ),
+            (
+                "audit_refusals_counted",
+                "Refusals that were counted and not recorded one by one",
+                self.audit.suppressed(),
+            ),
+        ] {
+            count(registry, name, help, value);
+        }
+    }
+
+    fn add_traces(&self, registry: &mut Registry) {
+        let Some(traces) = &self.traces else { return };
+        let sent = traces.sent();
+        let load =
+            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        count(
+            registry,
+            "trace_spans_sent",
+            "Spans that the collector took",
+            load(&sent.taken),
+        );
+        count(
+            registry,
+            "trace_spans_lost",
+            "Spans that the collector did not take",
+            load(&sent.lost),
+        );
+    }
+}
+
+fn list(items: &[impl ToString]) -> String {
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn group_name(group: GroupId) -> String {
+    match group.shard() {
+        Some(shard) => format!("shard {shard}"),
+        None => "the directory".to_owned(),
+    }
+}
+
+/// Something that only rises. Its name gets `_total` in the text.
+fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
 }
 
 fn add(registry: &mut Registry, name: &str, help: &str, value: i64) {

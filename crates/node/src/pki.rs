@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,8 +23,8 @@ use rcgen::{
 
 /// Years that the authority is valid.
 const CA_YEARS: i32 = 20;
-/// Years that a certificate is valid. Every start of a node makes fresh ones.
-const CERTIFICATE_YEARS: i32 = 2;
+/// How far back a certificate's time begins, for clocks that are behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
 /// Certificate of the authority; what clients are given to trust.
 pub const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca.key";
@@ -60,6 +60,7 @@ pub struct Authority {
 }
 
 /// What the doors show.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServerCertificate {
     /// Certificate chain, PEM.
     pub chain_pem: String,
@@ -150,8 +151,8 @@ impl Authority {
         Ok(())
     }
 
-    /// A node's identity towards its peers.
-    pub fn node_identity(&self, node: NodeId) -> Result<NodeIdentity, PkiError> {
+    /// A node's identity towards its peers, valid for `life` from now on.
+    pub fn node_identity(&self, node: NodeId, life: Duration) -> Result<NodeIdentity, PkiError> {
         let mut params = CertificateParams::new(vec!["dunlin-node".to_owned()])?;
         params
             .subject_alt_names
@@ -160,7 +161,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let (cert_pem, key_pem) = self.issue(params, &format!("node {node}"))?;
+        let (cert_pem, key_pem) = self.issue(params, &format!("node {node}"), life)?;
         Ok(NodeIdentity {
             ca_pem: self.ca_pem.clone(),
             cert_pem,
@@ -169,11 +170,12 @@ impl Authority {
         })
     }
 
-    /// The doors' certificate, for these names and addresses.
+    /// The doors' certificate, for these names and addresses, valid for `life` from now on.
     pub fn server_certificate(
         &self,
         names: &[String],
         addresses: &[IpAddr],
+        life: Duration,
     ) -> Result<ServerCertificate, PkiError> {
         let mut params = CertificateParams::new(names.to_vec())?;
         params
@@ -181,17 +183,25 @@ impl Authority {
             .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let name = names.first().map_or("dunlin", String::as_str);
-        let (cert_pem, key_pem) = self.issue(params, name)?;
+        let (cert_pem, key_pem) = self.issue(params, name, life)?;
         Ok(ServerCertificate {
             chain_pem: cert_pem + &self.ca_pem,
             key_pem,
         })
     }
 
-    fn issue(&self, mut params: CertificateParams, name: &str) -> Result<(String, String), PkiError> {
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        name: &str,
+        life: Duration,
+    ) -> Result<(String, String), PkiError> {
         params.distinguished_name = named(name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        set_validity(&mut params, CERTIFICATE_YEARS);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_before = epoch + now.saturating_sub(CLOCK_SKEW);
+        params.not_after = epoch + now + life;
         let ca_key = KeyPair::from_pem(&self.ca_key_pem)?;
         let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, ca_key)?;
         let key = KeyPair::generate()?;
@@ -243,7 +253,7 @@ fn named(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// Sets from when to when a certificate is valid.
+/// Sets from when to when the authority is valid.
 fn set_validity(params: &mut CertificateParams, years: i32) {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -6,17 +6,20 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
+use dunlin_cluster::config::NodeIdentity;
 use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, ShardParts, Stores};
 use dunlin_gateway::Gateway;
 use dunlin_gateway::auth::ConnectionString;
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Role;
 use dunlin_model::id::{GroupReplica, ShardId, StreamId};
 use dunlin_model::port::{
-    AppliedEntry, AppliedSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink, Leadership,
-    ReadError, Replication, ServeError, ShardServer, ShardStore, StoreError,
+    AppliedEntry, AppliedSink, AuditSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink,
+    Leadership, ReadError, Replication, ServeError, ShardServer, ShardStore, StoreError, Tracer,
 };
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::{Disk, RealDisk};
@@ -31,6 +34,7 @@ use crate::config::NodeConfig;
 use crate::doors;
 use crate::joining;
 use crate::observe::Observed;
+use crate::outside::Outside;
 use crate::pki::Authority;
 use crate::ready::{Ready, ReadyNode};
 
@@ -57,6 +61,15 @@ pub enum StartError {
     /// Certificates cannot be made or read.
     #[error(transparent)]
     Pki(#[from] crate::pki::PkiError),
+    /// The first certificates cannot be made or read.
+    #[error(transparent)]
+    Certificates(#[from] crate::certificates::CertificateError),
+    /// The audit cannot be kept.
+    #[error("open audit: {0}")]
+    Audit(std::io::Error),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] crate::otlp::ExporterError),
     /// The shards' actors cannot start.
     #[error("start actors: {0}")]
     Host(#[from] dunlin_actors::HostError),
@@ -166,11 +179,14 @@ impl ShardServer for Host {
 /// A node that runs.
 pub struct RunningNode {
     config: NodeConfig,
-    authority: Authority,
+    authority: Arc<Authority>,
     data: Arc<DataDir>,
     cluster: Arc<Cluster>,
     host: Option<Arc<ActorHost>>,
     gateway: Gateway,
+    observed: Arc<Observed>,
+    /// Whether the node belonged to no cluster when it was started, and nobody was told yet that it does.
+    is_new: AtomicBool,
     consensus: Runtime,
     doors: Runtime,
 }
@@ -201,13 +217,16 @@ impl RunningNode {
             return Err(crate::config::ConfigError(problems).into());
         }
         let data = Arc::new(DataDir::open(&config.data)?);
-        let authority = Authority::open(&config.pki.clone().unwrap_or_else(|| config.data.join("pki")))?;
+        let pki = config.pki.clone().unwrap_or_else(|| config.data.join("pki"));
+        let authority = Arc::new(Authority::open(&pki)?);
         let consensus = runtime("consensus", config.workers)?;
         let door_runtime = runtime("doors", config.workers)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let is_new = AtomicBool::new(data.cluster_id().is_none());
+        let outside = Outside::start(&config, &authority, &data, &clock, door_runtime.handle())?;
         let replicas = if config.roles.contains(&Role::Shard) {
             let _entered = consensus.enter();
-            Some(open_replicas(&config, &data, &clock)?)
+            Some(open_replicas(&config, &data, &clock, outside.tracer())?)
         } else {
             None
         };
@@ -221,13 +240,21 @@ impl RunningNode {
             Some((shard, host)) => (Some(shard.journal), Some(host)),
             None => (None, None),
         };
-        let cluster_config = cluster_config(&config, &authority, &data)?;
+        let cluster_config = cluster_config(&config, outside.identity.clone());
         let cluster = Arc::new(consensus.block_on(Cluster::start(cluster_config, parts))?);
+        if let Some(tracer) = outside.tracer() {
+            cluster.follow_with(tracer);
+        }
+        outside.certificates.shown_by(cluster.clone());
+        door_runtime.spawn(outside.certificates.clone().run());
         let observed = Arc::new(Observed {
             cluster: cluster.clone(),
             journal,
             host: host.clone(),
             gateway: std::sync::OnceLock::new(),
+            certificates: outside.certificates,
+            audit: outside.audit,
+            traces: outside.traces,
         });
         let gateway = door_runtime.block_on(doors::open(&config, &authority, &cluster, &observed))?;
         Ok(RunningNode {
@@ -237,6 +264,8 @@ impl RunningNode {
             cluster,
             host,
             gateway,
+            observed,
+            is_new,
             consensus,
             doors: door_runtime,
         })
@@ -245,6 +274,12 @@ impl RunningNode {
     /// Resolves when the cluster is formed and this node serves.
     pub async fn serving(&self) {
         self.cluster.ready().await;
+        if self.is_new.swap(false, Ordering::Relaxed) {
+            let node = self.cluster.node_id().to_string();
+            let detail = format!("cluster {}", self.cluster.client().directory().cluster_id);
+            let record = AuditRecord::done("node.join", "node", node);
+            self.observed.audit.record(AuditRecord { detail, ..record }).await;
+        }
     }
 
     /// What scripts need to know.
@@ -323,6 +358,11 @@ impl RunningNode {
                 host.stop().await;
             }
         });
+        // Both still need a runtime.
+        self.doors.block_on(self.observed.audit.close());
+        if let Some(traces) = &self.observed.traces {
+            traces.stop();
+        }
         self.doors.shutdown_timeout(Duration::from_secs(1));
         self.consensus.shutdown_timeout(Duration::from_secs(1));
     }
@@ -333,6 +373,7 @@ fn open_replicas(
     config: &NodeConfig,
     data: &DataDir,
     clock: &Arc<dyn Clock>,
+    tracer: Option<Arc<dyn Tracer>>,
 ) -> Result<(ShardParts, Arc<ActorHost>), StartError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.path()));
     let journal_config = JournalConfig {
@@ -347,7 +388,11 @@ fn open_replicas(
         std::process::abort();
     }));
     let state = StateDb::open(data.state_path())?;
-    let host = ActorHost::start(clock.clone(), HostConfig::default())?;
+    let host_config = HostConfig {
+        tracer,
+        ..HostConfig::default()
+    };
+    let host = ActorHost::start(clock.clone(), host_config)?;
     let shard = ShardParts {
         journal,
         stores: Arc::new(NodeStores { disk, state }),
@@ -360,12 +405,8 @@ fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn cluster_config(
-    config: &NodeConfig,
-    authority: &Authority,
-    data: &DataDir,
-) -> Result<ClusterConfig, StartError> {
-    Ok(ClusterConfig {
+fn cluster_config(config: &NodeConfig, identity: NodeIdentity) -> ClusterConfig {
+    ClusterConfig {
         listen: SocketAddr::new(config.bind, config.cluster_port),
         advertise: address::advertised(config),
         seeds: config.seeds.clone(),
@@ -378,6 +419,6 @@ fn cluster_config(
         checkpoint_every: Duration::from_secs(config.checkpoint_s),
         segment_age: Duration::from_secs(config.segment_age_s),
         journal_segments_max: config.journal_segments,
-        identity: authority.node_identity(data.node_id())?,
-    })
+        identity,
+    }
 }

@@ -335,7 +335,7 @@ impl Machine {
             segment_age: Duration::from_secs(3600),
             journal_segments_max: SEGMENTS_MAX,
             identity: authority
-                .node_identity(self.data.node_id())
+                .node_identity(self.data.node_id(), Duration::from_secs(3_600))
                 .expect("a node's certificate"),
         };
         let journal_config = JournalConfig {

@@ -1,0 +1,298 @@
+//! The audit's file: lines that are only appended, each with the SHA-256 of the line before, in a few
+//! files of bounded size.
+//!
+//! A line that a crash cut short was never confirmed and is cut off; anything else that is wrong stays as it
+//! is, and [`verify`] finds it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use dunlin_gateway::http::time::iso_utc;
+use dunlin_model::audit::{AuditOutcome, AuditRecord};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of one file; the next line begins another.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Files that are kept, the present one among them. The oldest is removed for a new one.
+const FILES_MAX: u32 = 8;
+/// Bytes at the end of a file that are searched for its last line.
+const TAIL_BYTES_MAX: u64 = 64 * 1024;
+/// Hash before the first line.
+const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A line of the file. Fields are added at its end only, with a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    seq: u64,
+    time: String,
+    node: String,
+    action: String,
+    who: String,
+    from: String,
+    what: String,
+    outcome: String,
+    detail: String,
+    prev: String,
+}
+
+/// A record as a line. Its place in the chain is filled in when it is appended.
+pub(super) fn line_of(record: &AuditRecord, node: &str, time_ms: u64) -> Line {
+    let outcome = match &record.outcome {
+        AuditOutcome::Done => "done".to_owned(),
+        AuditOutcome::Refused(why) => format!("refused: {why}"),
+        AuditOutcome::Unknown => "unknown".to_owned(),
+        AuditOutcome::Failed(why) => format!("failed: {why}"),
+    };
+    Line {
+        seq: 0,
+        time: iso_utc(time_ms),
+        node: node.to_owned(),
+        action: record.action.to_owned(),
+        who: record.who.clone(),
+        from: record.from.clone(),
+        what: record.what.clone(),
+        outcome,
+        detail: record.detail.clone(),
+        prev: String::new(),
+    }
+}
+
+/// The end of the chain.
+pub(super) struct Chain {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    bytes_max: u64,
+    seq: u64,
+    prev: String,
+}
+
+impl Chain {
+    /// Opens the file at `path`, or begins a chain there.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = open_file(path)?;
+        let bytes = file.metadata()?.len();
+        let tail_at = bytes.saturating_sub(TAIL_BYTES_MAX);
+        file.seek(SeekFrom::Start(tail_at))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        let whole = tail
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let bytes = tail_at + whole as u64;
+        file.set_len(bytes)?;
+        let last = tail[..whole]
+            .split(|byte| *byte == b'\n')
+            .rfind(|line| !line.is_empty())
+            .map(<[u8]>::to_vec);
+        let mut chain = Self {
+            path: path.to_owned(),
+            file,
+            bytes,
+            bytes_max: FILE_BYTES_MAX,
+            seq: 0,
+            prev: NOTHING_BEFORE.to_owned(),
+        };
+        let last = match last {
+            Some(last) => Some(last),
+            // The crash was between moving the file away and the first line of the next.
+            None => fs::read(older(path, 1)).ok().and_then(|text| {
+                text.split(|b| *b == b'\n')
+                    .rfind(|l| !l.is_empty())
+                    .map(<[u8]>::to_vec)
+            }),
+        };
+        if let Some(last) = last {
+            chain.prev = hash(&last);
+            chain.seq = serde_json::from_slice::<Line>(&last).map_or(0, |line| line.seq);
+        }
+        Ok(chain)
+    }
+
+    /// Appends the lines in order and syncs them, all or none: what was half written is cut off again.
+    pub(super) fn append(&mut self, lines: Vec<Line>) -> io::Result<()> {
+        if self.bytes >= self.bytes_max {
+            self.begin_file()?;
+        }
+        let (mut seq, mut prev) = (self.seq, self.prev.clone());
+        let mut text = Vec::new();
+        for line in lines {
+            seq += 1;
+            let line = Line { seq, prev, ..line };
+            let bytes = serde_json::to_vec(&line).map_err(io::Error::other)?;
+            prev = hash(&bytes);
+            text.extend_from_slice(&bytes);
+            text.push(b'\n');
+        }
+        if let Err(error) = self.write(&text) {
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
+        self.bytes += text.len() as u64;
+        (self.seq, self.prev) = (seq, prev);
+        Ok(())
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.bytes))?;
+        self.file.write_all(text)?;
+        self.file.sync_data()
+    }
+
+    fn begin_file(&mut self) -> io::Result<()> {
+        for place in (1..FILES_MAX - 1).rev() {
+            match fs::rename(older(&self.path, place), older(&self.path, place + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&self.path, older(&self.path, 1))?;
+        self.file = open_file(&self.path)?;
+        self.bytes = 0;
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+fn older(path: &Path, place: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{place}"));
+    name.into()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a chain does not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// A file cannot be read.
+    #[error("read {0}: {1}")]
+    File(PathBuf, io::Error),
+    /// A line is none of ours.
+    #[error("{0}:{1}: not an audit record")]
+    Line(PathBuf, usize),
+    /// A line does not follow the one before it: something was changed, taken out or put in.
+    #[error("{0}:{1}: does not follow the line before it")]
+    Link(PathBuf, usize),
+}
+
+/// Checks every line of the audit at `path` and of the older files beside it; says how many there are.
+/// Of the first line that is kept nothing before it is known.
+pub fn verify(path: &Path) -> Result<u64, Broken> {
+    let mut paths: Vec<PathBuf> = (1..FILES_MAX)
+        .rev()
+        .map(|place| older(path, place))
+        .filter(|older| older.exists())
+        .collect();
+    paths.push(path.to_owned());
+    let mut before: Option<(u64, String)> = None;
+    let mut count = 0;
+    for path in paths {
+        let file = File::open(&path).map_err(|error| Broken::File(path.clone(), error))?;
+        for (number, text) in (1..).zip(BufReader::new(file).split(b'\n')) {
+            let text = text.map_err(|error| Broken::File(path.clone(), error))?;
+            let line: Line = serde_json::from_slice(&text).map_err(|_| Broken::Line(path.clone(), number))?;
+            let follows = match &before {
+                Some((seq, prev)) => line.seq == seq + 1 && line.prev == *prev,
+                None => line.seq > 1 || line.prev == NOTHING_BEFORE,
+            };
+            if !follows {
+                return Err(Broken::Link(path, number));
+            }
+            before = Some((line.seq, hash(&text)));
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(what: &str) -> Line {
+        line_of(
+            &AuditRecord::done("device.create", "admin", what),
+            "0000000000000001",
+            0,
+        )
+    }
+
+    #[test]
+    fn a_chain_goes_on_after_a_restart_and_a_torn_line_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut chain = Chain::open(&path).unwrap();
+        chain.append(vec![line("a"), line("b")]).unwrap();
+        drop(chain);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], b"{\"seq\":3,\"time"].concat()).unwrap();
+        let mut chain = Chain::open(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        chain.append(vec![line("c")]).unwrap();
+        assert_eq!(verify(&path).unwrap(), 3);
+    }
+
+    #[test]
+    fn any_flipped_byte_and_any_missing_line_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        Chain::open(&path)
+            .unwrap()
+            .append(vec![line("a"), line("b"), line("c")])
+            .unwrap();
+        let whole = fs::read(&path).unwrap();
+        let last_begins = whole[..whole.len() - 1]
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .unwrap();
+        // What was done to the last line shows when the next one is there, or to whoever kept its hash.
+        for at in 0..last_begins {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &flipped).unwrap();
+            assert!(verify(&path).is_err(), "byte {at}");
+        }
+        let lines: Vec<&[u8]> = whole.split_inclusive(|b| *b == b'\n').collect();
+        fs::write(&path, [lines[0], lines[2]].concat()).unwrap();
+        assert!(matches!(verify(&path), Err(Broken::Link(_, 2))));
+        fs::write(&path, whole).unwrap();
+        assert_eq!(verify(&path).unwrap(), 3);
+    }
+
+    #[test]
+    fn full_files_are_moved_away_and_the_chain_goes_through_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut chain = Chain::open(&path).unwrap();
+        chain.bytes_max = 1_000;
+        for _ in 0..100 {
+            chain.append(vec![line("d")]).unwrap();
+        }
+        let files = fs::read_dir(folder.path()).unwrap().count() as u32;
+        assert_eq!(files, FILES_MAX);
+        let kept = verify(&path).unwrap();
+        assert!((20..100).contains(&kept), "{kept}");
+        // A restart in the moment between two files.
+        drop(chain);
+        fs::rename(&path, older(&path, 1)).unwrap();
+        let mut chain = Chain::open(&path).unwrap();
+        chain.append(vec![line("after")]).unwrap();
+        assert_eq!(chain.seq, 101);
+    }
+}
