@@ -224,7 +224,7 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 /// Path (relative to the workspace) and text of every Rust file.
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for folder in ["crates", "src", "tests"] {
+    for folder in ["crates", "src", "tests", "benches"] {
         files(&workspace().join(folder), "rs", &mut found);
     }
     let read = |path: PathBuf| {
