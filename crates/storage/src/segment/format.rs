@@ -7,8 +7,11 @@
 //! indexes, times; then the lz4 body. Footer: magic, version, the header of each block with its
 //! place, then crc32c over footer, crc32c over all blocks, length of the footer, end magic.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use dunlin_model::port::EventRun;
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 /// The open block is closed when the bytes of its runs, uncompressed, reach this.
 pub const BLOCK_BYTES: usize = 64 << 10;
@@ -21,6 +24,9 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// A block is never larger than this uncompressed; a longer claim is damage.
 const RAW_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of buffers that a thread keeps between two blocks.
+const SCRATCH_BYTES_MAX: usize = 2 << 20;
 
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"DuBl");
 const FOOTER_MAGIC: u32 = u32::from_le_bytes(*b"DuFt");
@@ -91,26 +97,73 @@ pub fn run_bytes(run: &EventRun) -> usize {
     RUN_HEADER_BYTES + run.records.len()
 }
 
+thread_local! {
+    /// Every block passes through it: buffers of this size, made and dropped for each block, cost more
+    /// in fresh pages than the copying does.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Memory that encoding a block needs for a moment. It grows to the largest block that its thread has
+/// seen, within [`SCRATCH_BYTES_MAX`].
+#[derive(Default)]
+struct Scratch {
+    raw: Vec<u8>,
+    compressed: Vec<u8>,
+    table: CompressTable,
+}
+
+impl Scratch {
+    /// Appends room for a header and the compressed `runs` to `block`; returns the latter's length.
+    fn compress(&mut self, runs: &[EventRun], raw_bytes: usize, block: &mut Vec<u8>) -> usize {
+        let raw = &mut self.raw;
+        raw.clear();
+        raw.reserve(raw_bytes);
+        for run in runs {
+            for field in [run.index, run.term, run.time_ms, run.first_offset] {
+                raw.extend_from_slice(&field.to_le_bytes());
+            }
+            raw.extend_from_slice(&run.count.to_le_bytes());
+            raw.extend_from_slice(&(run.records.len() as u32).to_le_bytes());
+            raw.extend_from_slice(&run.records);
+        }
+        let room = get_maximum_output_size(raw.len());
+        if self.compressed.len() < room {
+            self.compressed.resize(room, 0);
+        }
+        // The length alone says which table fits, so that equal blocks are compressed to equal bytes.
+        let is_small = raw.len() < usize::from(u16::MAX);
+        if is_small != matches!(self.table, CompressTable::Small(_)) {
+            self.table = if is_small {
+                CompressTable::small()
+            } else {
+                CompressTable::large()
+            };
+        }
+        let stored = compress_into_with_table(raw, &mut self.compressed, &mut self.table)
+            .expect("the room is what the compressor asks for");
+        block.reserve_exact(BLOCK_HEADER_BYTES + stored);
+        block.resize(BLOCK_HEADER_BYTES, 0);
+        block.extend_from_slice(&self.compressed[..stored]);
+        if self.raw.capacity() + self.compressed.capacity() > SCRATCH_BYTES_MAX {
+            *self = Scratch::default();
+        }
+        stored
+    }
+}
+
 /// Encodes `runs`, at least one, as the block at `at`.
 pub fn encode_block(runs: &[EventRun], at: u64) -> (BlockMeta, Vec<u8>) {
     let (first, last) = (
         runs.first().expect("a block has runs"),
         runs.last().expect("a block has runs"),
     );
-    let mut raw = Vec::with_capacity(runs.iter().map(run_bytes).sum());
-    for run in runs {
-        for field in [run.index, run.term, run.time_ms, run.first_offset] {
-            raw.extend_from_slice(&field.to_le_bytes());
-        }
-        raw.extend_from_slice(&run.count.to_le_bytes());
-        raw.extend_from_slice(&(run.records.len() as u32).to_le_bytes());
-        raw.extend_from_slice(&run.records);
-    }
-    let body = lz4_flex::block::compress(&raw);
+    let raw_bytes: usize = runs.iter().map(run_bytes).sum();
+    let mut block = Vec::new();
+    let stored_bytes = SCRATCH.with_borrow_mut(|scratch| scratch.compress(runs, raw_bytes, &mut block));
     let meta = BlockMeta {
         at,
-        stored_bytes: body.len() as u32,
-        raw_bytes: raw.len() as u32,
+        stored_bytes: stored_bytes as u32,
+        raw_bytes: raw_bytes as u32,
         first_offset: first.first_offset,
         next_offset: last.next_offset(),
         first_index: first.index,
@@ -118,16 +171,16 @@ pub fn encode_block(runs: &[EventRun], at: u64) -> (BlockMeta, Vec<u8>) {
         first_time_ms: first.time_ms,
         last_time_ms: last.time_ms,
     };
-    let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + body.len());
-    block.extend_from_slice(&BLOCK_MAGIC.to_le_bytes());
-    block.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    block.extend_from_slice(&[0; 4]);
-    block.extend_from_slice(&meta.stored_bytes.to_le_bytes());
-    block.extend_from_slice(&meta.raw_bytes.to_le_bytes());
+    let mut header = Vec::with_capacity(BLOCK_HEADER_BYTES);
+    header.extend_from_slice(&BLOCK_MAGIC.to_le_bytes());
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&meta.stored_bytes.to_le_bytes());
+    header.extend_from_slice(&meta.raw_bytes.to_le_bytes());
     for field in meta.range() {
-        block.extend_from_slice(&field.to_le_bytes());
+        header.extend_from_slice(&field.to_le_bytes());
     }
-    block.extend_from_slice(&body);
+    block[..BLOCK_HEADER_BYTES].copy_from_slice(&header);
     let sum = block_sum(&block);
     block[8..12].copy_from_slice(&sum.to_le_bytes());
     (meta, block)

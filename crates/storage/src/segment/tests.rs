@@ -332,3 +332,40 @@ proptest! {
         prop_assert_eq!(read_all(&log), (1..=fed).map(run).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_block_depends_on_its_runs_alone_and_not_on_the_blocks_before_it() {
+    let text = |index: u64, bytes: usize| EventRun {
+        records: format!("{{\"temperature\":{index}}}")
+            .into_bytes()
+            .repeat(bytes / 16)
+            .into(),
+        ..run(index)
+    };
+    // Below and above the length from which the compressor uses another table, and back.
+    let blocks = [
+        vec![text(1, 100)],
+        vec![run(2), run(3)],
+        vec![text(4, 90 << 10), run(5)],
+        vec![run(6), run(7), run(8), run(9)],
+        vec![text(10, 3 << 20)],
+        vec![text(11, 2000)],
+    ];
+    for runs in &blocks {
+        let (meta, block) = format::encode_block(runs, 0);
+        let alone = std::thread::spawn({
+            let runs = runs.clone();
+            move || format::encode_block(&runs, 0)
+        });
+        assert_eq!(alone.join().unwrap(), (meta, block.clone()));
+        assert_eq!(&format::decode_block(&block, &meta).unwrap(), runs);
+        let plain =
+            lz4_flex::block::decompress(&block[format::BLOCK_HEADER_BYTES..], meta.raw_bytes as usize);
+        let again = lz4_flex::block::compress(&plain.unwrap());
+        assert_eq!(
+            again,
+            block[format::BLOCK_HEADER_BYTES..],
+            "as sealed segments of earlier versions have it"
+        );
+    }
+}
