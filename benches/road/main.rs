@@ -50,15 +50,15 @@ struct Options {
     /// Connections, spread over the nodes
     #[arg(long, default_value_t = 200)]
     connections: usize,
-    /// What is measured: dunlin, other, floor, mosquitto
+    /// What is measured: dunlin, floor, mosquitto
     #[arg(long, value_delimiter = ',', default_value = "dunlin,floor,mosquitto")]
     peers: Vec<String>,
     /// plain, tls
     #[arg(long, value_delimiter = ',', default_value = "plain,tls")]
     doors: Vec<String>,
-    /// Another build of the program, for a comparison; measured as "other"
-    #[arg(long)]
-    other: Option<PathBuf>,
+    /// Other builds of the program, for a comparison; each named after its file
+    #[arg(long, value_delimiter = ',')]
+    other: Vec<PathBuf>,
     /// Further arguments of each node
     #[arg(long, value_delimiter = ' ')]
     serve: Vec<String>,
@@ -102,7 +102,7 @@ struct Bench<'a> {
 
 /// A program, with the data that its nodes keep.
 struct Hub {
-    name: &'static str,
+    name: String,
     program: PathBuf,
     data: PathBuf,
     ports: ClusterPorts,
@@ -149,12 +149,17 @@ impl<'a> Bench<'a> {
         fs::write(&chain, certificate.chain_pem)?;
         fs::write(&key, certificate.key_pem)?;
         let this = PathBuf::from(env!("CARGO_BIN_EXE_dunlin"));
-        let programs = [("dunlin", Some(this)), ("other", options.other.clone())];
-        let hubs = programs
+        let ours = options.peers.iter().any(|peer| peer == "dunlin").then_some(&this);
+        let hubs = ours
             .into_iter()
-            .filter(|(name, _)| options.peers.iter().any(|peer| peer == name))
-            .map(|(name, program)| {
-                let data = folder.join(name);
+            .chain(&options.other)
+            .map(|program| {
+                let name = program
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let data = folder.join(&name);
                 fs::create_dir_all(data.join("pki"))?;
                 for file in fs::read_dir(&pki)? {
                     let file = file?;
@@ -162,7 +167,7 @@ impl<'a> Bench<'a> {
                 }
                 Ok(Hub {
                     name,
-                    program: program.ok_or("--other PROGRAM is missing")?,
+                    program: program.clone(),
                     data,
                     ports: ClusterPorts::take(),
                     has_devices: false,
@@ -237,9 +242,9 @@ impl<'a> Bench<'a> {
                 Ok((address(plain)?, address(&node.mqtts)?))
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let name = hub.name;
+        let name = hub.name.clone();
         let measured = self
-            .measure(name, running.pids(), |index| addresses[index % NODES], &devices)
+            .measure(&name, running.pids(), |index| addresses[index % NODES], &devices)
             .await;
         running.stop().await;
         measured
@@ -331,9 +336,10 @@ fn print_medians(rows: &[(String, Measured)]) {
     println!();
     for door in ["plain", "tls"] {
         let ours = of(&format!("dunlin {door}"));
-        for peer in ["floor", "mosquitto", "other"] {
-            let theirs = of(&format!("{peer} {door}"));
-            if ours.is_empty() || theirs.len() != ours.len() {
+        for name in names.iter().filter(|name| name.ends_with(door)) {
+            let theirs = of(name);
+            let peer = name.trim_end_matches(door).trim_end();
+            if peer == "dunlin" || theirs.len() != ours.len() {
                 continue;
             }
             let pairs = || ours.iter().zip(&theirs);
