@@ -108,13 +108,11 @@ async fn drive(load: Load) -> Result<Measured, Failure> {
     }
     let measuring = measure(&load, &shared);
     tokio::pin!(measuring);
-    let measured = loop {
-        tokio::select! {
-            measured = &mut measuring => break measured?,
-            Some(ended) = connections.join_next() => {
-                ended??;
-                return Err("a connection ended early".into());
-            }
+    let measured = tokio::select! {
+        measured = &mut measuring => measured?,
+        Some(ended) = connections.join_next() => {
+            ended??;
+            return Err("a connection ended early".into());
         }
     };
     shared.stopping.set(true);

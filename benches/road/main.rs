@@ -73,6 +73,9 @@ struct Options {
     sink: Option<Vec<String>>,
 }
 
+/// How long the sink's certificate is good for.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.sink {
@@ -143,8 +146,11 @@ impl<'a> Bench<'a> {
         // The nodes find this authority and use it, so one trusted root serves all peers.
         let pki = folder.join("pki");
         let authority = Authority::open(&pki)?;
-        let certificate =
-            authority.server_certificate(&["localhost".to_owned()], &[[127, 0, 0, 1].into()])?;
+        let certificate = authority.server_certificate(
+            &["localhost".to_owned()],
+            &[[127, 0, 0, 1].into()],
+            CERTIFICATE_LIFE,
+        )?;
         let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
         fs::write(&chain, certificate.chain_pem)?;
         fs::write(&key, certificate.key_pem)?;

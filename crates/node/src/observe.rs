@@ -168,7 +168,7 @@ impl Observed {
             registry,
             "device_restarts",
             "Restarts of device actors since start",
-            stats.device_restarts as u64,
+            stats.device_restarts,
         );
         add(
             registry,
