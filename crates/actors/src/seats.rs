@@ -221,6 +221,10 @@ impl Seats {
         let mut inner = self.lock();
         inner.open = false;
         let seats = std::mem::take(&mut inner.seats);
+        let owed = seats.values().flat_map(|seat| &seat.owed);
+        for span in owed.filter_map(|(_, owed)| owed.span.as_ref()) {
+            span.note("result", &"leadership lost");
+        }
         seats.into_values().map(|seat| seat.sink).collect()
     }
 }
