@@ -200,6 +200,10 @@ def judge(device, stored):
     phantoms = [number for number in stored if number >= device.sent]
     if phantoms:
         fail(f"the hub has messages that nobody sent: {phantoms[:10]}")
+    # One gateway dies, with at most a window of messages whose fate the device cannot know.
+    again = len(stored) - len(set(stored))
+    if again > WINDOW:
+        fail(f"{again} messages are there twice, {WINDOW} at the most were sent again")
     first = list(dict.fromkeys(stored))
     if first != sorted(first):
         fail("messages are not in the order in which they were sent")
