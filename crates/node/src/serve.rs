@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use crate::config::NodeConfig;
+use crate::logging;
 use crate::ready::{ENDPOINT_FILE, Ready};
 use crate::wiring::RunningNode;
 
@@ -40,6 +41,7 @@ pub fn run(config: NodeConfig, output: Output) -> ExitCode {
         node.block_on(stop_signal());
     }
     tracing::info!("stopping");
+    logging::stopping();
     node.stop();
     ExitCode::SUCCESS
 }
