@@ -15,6 +15,7 @@ use dunlin_model::port::{
     Tracer,
 };
 use dunlin_storage::data_dir::DataDir;
+use dunlin_storage::disk::Disk;
 use dunlin_storage::journal::Journal;
 
 use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
@@ -27,6 +28,7 @@ use crate::maintenance;
 use crate::messages::{Request, Response};
 use crate::no_shards::NoShards;
 use crate::replicas::Trouble;
+use crate::raft::snapshot::Spools;
 use crate::router::Router;
 use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
@@ -46,6 +48,8 @@ pub trait Stores: Send + Sync + 'static {
     fn replicas(&self) -> Result<Vec<GroupReplica>, StoreError>;
     /// Deletes the state and the events of a replica that does not run. Doing it twice is harmless.
     fn remove(&self, id: GroupReplica) -> Result<(), StoreError>;
+    /// Where snapshots that arrive are kept until they are in place.
+    fn disk(&self) -> Arc<dyn Disk>;
 }
 
 /// The shards of this node, as the cluster feeds them and its peers reach them.
@@ -105,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) forming: Forming,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shard: Option<ShardParts>,
+    /// As `shard`, there or not.
+    pub(crate) spools: Option<Spools>,
     pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// Replicas that do not run here though they should.
     pub(crate) troubled: std::sync::Mutex<BTreeMap<GroupReplica, Trouble>>,
@@ -289,6 +295,11 @@ impl Cluster {
             .advertise
             .clone()
             .unwrap_or_else(|| peers.local_address().to_string());
+        let disk = parts.shard.as_ref().map(|shard| shard.stores.disk());
+        let spools = disk
+            .map(Spools::new)
+            .transpose()
+            .map_err(|error| StartError::Data(error.to_string()))?;
         let shared = Arc::new(Shared {
             node,
             address,
@@ -300,6 +311,7 @@ impl Cluster {
             forming: Forming::default(),
             clock: parts.clock,
             shard: parts.shard,
+            spools,
             groups: RwLock::default(),
             troubled: std::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),

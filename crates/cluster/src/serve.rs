@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
-use dunlin_model::port::{BoxFuture, Downlink, FrameOutcome, FrameSink, Replication, ServeError};
+use dunlin_model::port::{BoxFuture, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError};
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
 use futures_util::{FutureExt, StreamExt};
@@ -17,7 +17,7 @@ use crate::messages::{
     AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
 };
 use crate::node::Shared;
-use crate::raft::snapshot::{Collected, SnapshotData};
+use crate::raft::snapshot::{Receiving, SnapshotData, Spooled, Spools};
 use crate::raft::{StoredMembership, TypeConfig, convert};
 use crate::remote::{
     TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FOLLOWED, TO_SHARD_FRAME, read_frame,
@@ -316,16 +316,14 @@ impl Server {
         let Some(group) = self.0.replica(group, to) else {
             return;
         };
-        let mut collected = Collected::default();
-        while let Ok(Some(frame)) = reader.next().await {
-            if let Err(error) = collected.take(frame) {
-                tracing::warn!(replica = %group.id(), %error, "a snapshot cannot be read");
+        let Some(spools) = &self.0.spools else { return };
+        let spooled = match receive_snapshot(spools, &mut reader).await {
+            Ok(spooled) => spooled,
+            Err(error) => {
+                tracing::warn!(replica = %group.id(), %error, "did not take a snapshot in");
                 return;
             }
-        }
-        if !collected.is_complete() {
-            return;
-        }
+        };
         let membership = convert::membership_in(&head.membership);
         let meta = openraft::alias::SnapshotMetaOf::<TypeConfig> {
             last_log_id: head.last.map(convert::log_id),
@@ -333,7 +331,7 @@ impl Server {
         };
         let snapshot = openraft::alias::SnapshotOf::<TypeConfig, _> {
             meta,
-            snapshot: SnapshotData::Collected(collected),
+            snapshot: SnapshotData::Spooled(spooled),
         };
         match group
             .raft()
@@ -424,6 +422,21 @@ impl Server {
             _ => false,
         }
     }
+}
+
+/// Spools what a leader sends, one frame in memory at a time. Nothing of it counts before it is whole.
+async fn receive_snapshot(spools: &Spools, reader: &mut FrameReader) -> Result<Spooled, StoreError> {
+    let broken = |error: tokio::task::JoinError| StoreError::io("receive snapshot", error);
+    let mut receiving: Receiving = spools.receive().await?;
+    let lost = |error: crate::transport::StreamError| StoreError::io("receive snapshot", error);
+    while let Some(frame) = reader.next().await.map_err(lost)? {
+        // It writes to the disk, which must not hold up those who share this thread.
+        let taken = tokio::task::spawn_blocking(move || receiving.take(&frame).map(|()| receiving));
+        receiving = taken.await.map_err(broken)??;
+    }
+    tokio::task::spawn_blocking(move || receiving.finish())
+        .await
+        .map_err(broken)?
 }
 
 fn read_append(frame: Bytes) -> Option<openraft::raft::AppendEntriesRequest<TypeConfig>> {

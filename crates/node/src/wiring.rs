@@ -111,6 +111,10 @@ impl Stores for NodeStores {
         SegmentLog::remove(&*self.disk, id)?;
         self.state.remove(id)
     }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
+    }
 }
 
 /// The actors' host, as the cluster wants to see it.

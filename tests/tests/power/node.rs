@@ -214,6 +214,10 @@ impl Stores for DiskStores {
         states.remove(&id);
         SegmentLog::remove(&*self.disk, id)
     }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
+    }
 }
 
 struct MachineClock(Instant);

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use super::log_store::LogStore;
 use super::machine::{DirectoryMachine, Machine, ShardMachine};
-use super::snapshot::SnapshotData;
+use super::snapshot::{SnapshotData, Spools};
 use super::state_machine::StateMachine;
 use super::{Entry, LogId, StoredMembership, TypeConfig, Vote, body, convert};
 use crate::directory::DirectoryView;
@@ -120,6 +120,7 @@ impl RaftLogStorage<TypeConfig> for LogFromAnywhere {
 struct Fed {
     machine: StateMachine,
     log: ReplicaLog,
+    spools: Spools,
 }
 
 impl RaftStateMachine<TypeConfig> for Fed {
@@ -159,7 +160,16 @@ impl RaftStateMachine<TypeConfig> for Fed {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        self.machine.install_snapshot(meta, snapshot).await
+        // The suite hands a view from one store to the other; a snapshot travels as frames.
+        let SnapshotData::View(mut view) = snapshot else {
+            unreachable!("the suite has views only")
+        };
+        let mut receiving = self.spools.receive().await.map_err(io::Error::other)?;
+        while let Some(frame) = view.next_frame().map_err(io::Error::other)? {
+            receiving.take(&frame).map_err(io::Error::other)?;
+        }
+        let arrived = SnapshotData::Spooled(receiving.finish().map_err(io::Error::other)?);
+        self.machine.install_snapshot(meta, arrived).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -168,7 +178,7 @@ impl RaftStateMachine<TypeConfig> for Fed {
 }
 
 /// Nobody listens to these shards.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl AppliedSink for Nobody {
     fn on_applied(&self, _: ShardId, _: AppliedEntry) {}
@@ -188,6 +198,7 @@ impl StoreBuilder<TypeConfig, LogFromAnywhere, Fed, (TempDir, Journal)> for Buil
             ..JournalConfig::default()
         };
         let journal = Journal::open(disk.clone(), config).expect("a journal");
+        let spools = Spools::new(disk.clone()).expect("a place for spools");
         let id = |replica| GroupReplica {
             group: self.0,
             replica: ReplicaId(replica),
@@ -210,6 +221,7 @@ impl StoreBuilder<TypeConfig, LogFromAnywhere, Fed, (TempDir, Journal)> for Buil
         let fed = Fed {
             machine: StateMachine::new(id(1), applied.clone(), machine),
             log: applied,
+            spools,
         };
         Ok(((folder, journal), store, fed))
     }

@@ -327,7 +327,7 @@ impl NetSnapshot<TypeConfig> for Client {
             },
         };
         let SnapshotData::View(view) = snapshot.snapshot else {
-            return Err(network_error("a collected snapshot is not sent on").into());
+            return Err(network_error("a snapshot that arrived is not sent on").into());
         };
         let sent = send_snapshot(&self.peers, self.node, head, view);
         tokio::select! {
@@ -346,10 +346,15 @@ async fn send_snapshot(
 ) -> Rpc<SnapshotResponse<TypeConfig>> {
     let stalled = || network_error("the follower takes no more of the snapshot");
     let (mut writer, mut reader) = peers.open(node, &head).await.map_err(rpc_error)?;
-    while let Some(frame) = view
-        .next_frame()
-        .map_err(|error| network_error(&error.to_string()))?
-    {
+    loop {
+        // It reads the disk, which must not hold up those who share this thread.
+        let read = tokio::task::spawn_blocking(move || view.next_frame().map(|frame| (view, frame)));
+        let (rest, frame) = read
+            .await
+            .map_err(|error| network_error(&error.to_string()))?
+            .map_err(|error| network_error(&error.to_string()))?;
+        let Some(frame) = frame else { break };
+        view = rest;
         let sent = tokio::time::timeout(SNAPSHOT_STALL_MAX, writer.send([frame])).await;
         sent.map_err(|_| stalled())?
             .map_err(|error| network_error(&error.to_string()))?;

@@ -1,96 +1,162 @@
 //! A snapshot: a consistent view of a replica's state, and its events from the first to the last.
 //!
-//! It is read while it is sent, frame by frame, and collected on the other side before anything is
-//! replaced, so that a sender that dies half-way leaves the receiver as it was.
+//! It is read while it is sent, frame by frame; sealed event segments go as the files they are, other events
+//! as runs. The receiver writes the frames to a spool, compares the hash that ends them, reads the spool
+//! once more against that hash, and only then puts anything in place: a sender that dies half-way, a bit
+//! that flips on the way or a crash at any moment leaves the receiver as it was. Either side has one frame
+//! in memory ([`FRAME_BYTES_MAX`]), however large the replica is; no lock is held while frames move.
+//!
+//! Frames: BEGIN (version, first offset, index before it), then SEGMENT with its PARTs, RUN, PAIRS, and END
+//! with the SHA-256 over all before it, each with its length.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::id::LogPosition;
-use dunlin_model::limits::READ_BYTES_MAX;
-use dunlin_model::port::{EventLog, EventRun, StoreError};
+use dunlin_model::limits::{ENTRY_BYTES_MAX, READ_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
+use dunlin_model::port::{EventLog, EventRun, SealedSegment, StoreError};
 use dunlin_model::shard::verdict;
 use dunlin_model::wire::{Reader, WireError, put_bytes};
+use dunlin_storage::disk::Disk;
+use dunlin_storage::spool::{self, Spool, SpoolWriter};
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::machine::Machine;
 
+#[cfg(test)]
+mod tests;
+
+/// Bytes of one frame at the most: an entry's events, or a pair that is longer than a page.
+pub(crate) const FRAME_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX;
+/// Bytes of pairs in one frame, before the last.
+const PAIRS_BYTES_TARGET: usize = 256 * 1024;
+/// Bytes of a segment in one frame.
+const PART_BYTES: usize = 512 * 1024;
+/// Snapshots that are received at one time; others wait, and their senders try again.
+const SPOOLS_MAX: usize = 4;
+/// The layout of the frames. Another layout gets another number.
+const VERSION: u8 = 1;
+
+const _: () = assert!(ENTRY_BYTES_MAX + 64 <= FRAME_BYTES_MAX && FRAME_BYTES_MAX <= spool::RECORD_BYTES_MAX);
+
 const FRAME_PAIRS: u8 = 0;
 const FRAME_RUN: u8 = 1;
-const FRAME_END: u8 = 2;
-/// Bytes of pairs in one frame.
-const PAIRS_BYTES_TARGET: usize = 256 * 1024;
+const FRAME_BEGIN: u8 = 3;
+const FRAME_SEGMENT: u8 = 4;
+const FRAME_PART: u8 = 5;
+const FRAME_END: u8 = 6;
 
 type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send>;
+type NextFrame<'a> = dyn FnMut() -> Result<Option<Bytes>, StoreError> + 'a;
 
-/// A snapshot on its way out, or collected on its way in.
+/// A snapshot on its way out, or whole and checked on its way in.
 pub(crate) enum SnapshotData {
     /// A view of this replica.
     View(SnapshotView),
-    /// What a peer sent, complete.
-    Collected(Collected),
-}
-
-/// What is left to send of a view.
-pub(crate) struct SnapshotView {
-    pairs: Option<Pairs>,
-    events: Option<EventsView>,
-    ended: bool,
-}
-
-struct EventsView {
-    log: Arc<dyn EventLog>,
-    next: u64,
-    end: u64,
-    waiting: std::collections::VecDeque<EventRun>,
-}
-
-/// Everything of a snapshot, in memory and on its way to the stores.
-#[derive(Default)]
-pub(crate) struct Collected {
-    pairs: Vec<(Bytes, Bytes)>,
-    runs: Vec<EventRun>,
-    first_offset: Option<u64>,
-    complete: bool,
+    /// What a peer sent.
+    Spooled(Spooled),
 }
 
 impl SnapshotData {
     pub(super) fn view(machine: &Machine) -> Self {
-        let events = machine.events().map(|log| {
-            let (first, end) = log.range();
-            EventsView {
-                log: log.clone(),
-                next: first,
-                end,
-                waiting: Default::default(),
-            }
-        });
         SnapshotData::View(SnapshotView {
+            events: machine.events().map(EventsView::new),
             pairs: Some(machine.store().snapshot()),
-            events,
+            hash: FrameHash::default(),
+            begun: false,
             ended: false,
         })
     }
 
     pub(super) fn install(self, machine: &Machine) -> Result<(), StoreError> {
         match self {
-            SnapshotData::Collected(collected) => collected.install(machine),
-            // Another replica on this node, or in tests of the store its own.
-            SnapshotData::View(mut view) => {
-                let mut collected = Collected::default();
-                while let Some(frame) = view.next_frame()? {
-                    collected
-                        .take(frame)
-                        .map_err(|error| StoreError::io("read snapshot", error))?;
-                }
-                collected.install(machine)
-            }
+            SnapshotData::Spooled(mut spooled) => install(machine, &mut || spooled.spool.next_record()),
+            // Another replica on this node.
+            SnapshotData::View(mut view) => install(machine, &mut || view.next_frame()),
         }
     }
 }
 
+/// SHA-256 over frames, each with its length before it.
+struct FrameHash(Context);
+
+impl Default for FrameHash {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl FrameHash {
+    fn add(&mut self, frame: &[u8]) {
+        self.0.update(&(frame.len() as u32).to_le_bytes());
+        self.0.update(frame);
+    }
+
+    fn digest(&self) -> [u8; SHA256_OUTPUT_LEN] {
+        let digest = self.0.clone().finish();
+        digest.as_ref().try_into().expect("SHA-256 has this length")
+    }
+}
+
+fn corrupt(reason: impl ToString) -> StoreError {
+    StoreError::Corrupt {
+        what: "snapshot".into(),
+        reason: reason.to_string(),
+    }
+}
+
+fn unreadable(error: WireError) -> StoreError {
+    corrupt(error)
+}
+
+fn kind(frame: &Bytes) -> Option<u8> {
+    frame.first().copied()
+}
+
+/// What is left to send of a view.
+pub(crate) struct SnapshotView {
+    events: Option<EventsView>,
+    pairs: Option<Pairs>,
+    hash: FrameHash,
+    begun: bool,
+    ended: bool,
+}
+
+struct EventsView {
+    log: Arc<dyn EventLog>,
+    first: u64,
+    next: u64,
+    end: u64,
+    /// Sealed segments that lie wholly within, by first offset.
+    sealed: BTreeMap<u64, SealedSegment>,
+    /// The segment being sent, and how far it has got.
+    part: Option<(SealedSegment, u64)>,
+    waiting: VecDeque<EventRun>,
+}
+
 impl SnapshotView {
-    /// The next frame to send; the last one says that it is the last.
+    /// The next frame to send; the last one says that it is the last. Reads the disk.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let frame = self.make_frame()?;
+        self.hash.add(&frame);
+        Ok(Some(frame))
+    }
+
+    fn make_frame(&mut self) -> Result<Bytes, StoreError> {
+        if !self.begun {
+            self.begun = true;
+            return self.encode_begin();
+        }
+        if let Some(events) = &mut self.events
+            && let Some(frame) = events.next_frame()?
+        {
+            return Ok(frame);
+        }
         if let Some(pairs) = &mut self.pairs {
             let mut out = BytesMut::with_capacity(PAIRS_BYTES_TARGET + 4096);
             out.put_u8(FRAME_PAIRS);
@@ -102,41 +168,108 @@ impl SnapshotView {
                 put_bytes(&mut out, &key);
                 put_bytes(&mut out, &value);
                 if out.len() >= PAIRS_BYTES_TARGET {
-                    return Ok(Some(out.freeze()));
+                    return Ok(out.freeze());
                 }
             }
             self.pairs = None;
-            return Ok(Some(out.freeze()));
-        }
-        if let Some(run) = self
-            .events
-            .as_mut()
-            .map(EventsView::next_run)
-            .transpose()?
-            .flatten()
-        {
-            return Ok(Some(encode_run(&run)));
-        }
-        if self.ended {
-            return Ok(None);
+            return Ok(out.freeze());
         }
         self.ended = true;
-        let mut out = BytesMut::with_capacity(9);
+        let mut out = BytesMut::with_capacity(1 + SHA256_OUTPUT_LEN);
         out.put_u8(FRAME_END);
-        out.put_u64_le(self.events.as_ref().map_or(0, |events| events.end));
-        Ok(Some(out.freeze()))
+        out.put_slice(&self.hash.digest());
+        Ok(out.freeze())
+    }
+
+    fn encode_begin(&self) -> Result<Bytes, StoreError> {
+        let (first_offset, before) = match &self.events {
+            Some(events) => (events.first, events.index_before()?),
+            None => (0, 0),
+        };
+        let mut out = BytesMut::with_capacity(18);
+        out.put_u8(FRAME_BEGIN);
+        out.put_u8(VERSION);
+        out.put_u64_le(first_offset);
+        out.put_u64_le(before);
+        Ok(out.freeze())
     }
 }
 
 impl EventsView {
-    fn next_run(&mut self) -> Result<Option<EventRun>, StoreError> {
-        if self.waiting.is_empty() && self.next < self.end {
-            let runs = self.log.read(self.next, READ_BYTES_MAX)?;
-            self.next = runs.last().map_or(self.end, EventRun::next_offset);
-            self.waiting
-                .extend(runs.into_iter().filter(|run| run.first_offset < self.end));
+    fn new(log: &Arc<dyn EventLog>) -> Self {
+        let (first, end) = log.range();
+        let sealed = log.sealed_segments().into_iter();
+        EventsView {
+            first,
+            next: first,
+            end,
+            sealed: sealed
+                .filter(|segment| segment.next_offset <= end)
+                .map(|segment| (segment.first_offset, segment))
+                .collect(),
+            log: log.clone(),
+            part: None,
+            waiting: VecDeque::new(),
         }
-        Ok(self.waiting.pop_front())
+    }
+
+    /// The index that the first event comes after.
+    fn index_before(&self) -> Result<u64, StoreError> {
+        if self.first == self.end {
+            return Ok(self.log.applied_index());
+        }
+        let runs = self.log.read(self.first, 1)?;
+        Ok(runs.first().map_or(0, |run| run.index.saturating_sub(1)))
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if let Some((segment, at)) = &mut self.part {
+            let part = self.log.read_segment(segment.first_offset, *at, PART_BYTES)?;
+            if part.is_empty() {
+                return Err(corrupt("a segment is shorter than it was"));
+            }
+            *at += part.len() as u64;
+            if *at >= segment.bytes {
+                self.part = None;
+            }
+            let mut out = BytesMut::with_capacity(1 + part.len());
+            out.put_u8(FRAME_PART);
+            out.put_slice(&part);
+            return Ok(Some(out.freeze()));
+        }
+        if let Some(run) = self.waiting.pop_front() {
+            return Ok(Some(encode_run(&run)));
+        }
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        if let Some(segment) = self.sealed.remove(&self.next) {
+            self.next = segment.next_offset;
+            self.part = Some((segment, 0));
+            return Ok(Some(encode_segment(&segment)));
+        }
+        self.read_runs()?;
+        Ok(self.waiting.pop_front().map(|run| encode_run(&run)))
+    }
+
+    /// Reads runs up to the next segment that goes as a whole.
+    fn read_runs(&mut self) -> Result<(), StoreError> {
+        let limit = self
+            .sealed
+            .range(self.next..)
+            .next()
+            .map_or(self.end, |(first, _)| *first);
+        let mut runs = self.log.read(self.next, READ_BYTES_MAX)?;
+        runs.retain(|run| run.first_offset < limit);
+        if runs.first().is_none_or(|run| run.first_offset != self.next) {
+            return Err(StoreError::io(
+                "read snapshot",
+                "events were trimmed while they were sent",
+            ));
+        }
+        self.next = runs.last().map_or(self.end, EventRun::next_offset);
+        self.waiting.extend(runs);
+        Ok(())
     }
 }
 
@@ -151,64 +284,220 @@ fn encode_run(run: &EventRun) -> Bytes {
     out.freeze()
 }
 
-impl Collected {
-    /// Takes a frame in.
-    pub(crate) fn take(&mut self, frame: Bytes) -> Result<(), WireError> {
-        let mut reader = Reader::new(frame);
-        match reader.u8("snapshot frame")? {
-            FRAME_PAIRS => {
-                while !reader.is_empty() {
-                    self.pairs
-                        .push((reader.bytes("snapshot key")?, reader.bytes("snapshot value")?));
+fn decode_run(mut reader: Reader) -> Result<EventRun, WireError> {
+    let mut field = || reader.u64("snapshot run");
+    let (index, term, time_ms, first_offset) = (field()?, field()?, field()?, field()?);
+    Ok(EventRun {
+        index,
+        term,
+        time_ms,
+        first_offset,
+        count: reader.u32("snapshot run")?,
+        records: reader.rest(),
+    })
+}
+
+fn encode_segment(segment: &SealedSegment) -> Bytes {
+    let mut out = BytesMut::with_capacity(64);
+    out.put_u8(FRAME_SEGMENT);
+    for field in [
+        segment.first_offset,
+        segment.next_offset,
+        segment.last_index,
+        segment.bytes,
+    ] {
+        out.put_u64_le(field);
+    }
+    out.put_u32_le(segment.crc32c);
+    out.freeze()
+}
+
+fn decode_segment(mut reader: Reader) -> Result<SealedSegment, WireError> {
+    let mut field = || reader.u64("snapshot segment");
+    let (first_offset, next_offset, last_index, bytes) = (field()?, field()?, field()?, field()?);
+    Ok(SealedSegment {
+        first_offset,
+        next_offset,
+        last_index,
+        bytes,
+        crc32c: reader.u32("snapshot segment")?,
+    })
+}
+
+fn decode_begin(frame: Bytes) -> Result<(u64, u64), StoreError> {
+    let mut reader = Reader::new(frame);
+    let mut read = || {
+        if reader.u8("snapshot begin")? != FRAME_BEGIN || reader.u8("snapshot version")? != VERSION {
+            return Err(WireError::Invalid("snapshot version"));
+        }
+        Ok((reader.u64("snapshot begin")?, reader.u64("snapshot begin")?))
+    };
+    read().map_err(unreadable)
+}
+
+/// Where snapshots that arrive are kept until they are in place.
+pub(crate) struct Spools {
+    disk: Arc<dyn Disk>,
+    places: Arc<Semaphore>,
+}
+
+impl Spools {
+    /// On `disk`, without what an earlier run left there.
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        spool::remove_leftovers(&*disk)?;
+        Ok(Self {
+            disk,
+            places: Arc::new(Semaphore::new(SPOOLS_MAX)),
+        })
+    }
+
+    /// Room for one snapshot, once there is some.
+    pub(crate) async fn receive(&self) -> Result<Receiving, StoreError> {
+        let place = self.places.clone().acquire_owned().await;
+        Ok(Receiving {
+            place: place.map_err(|error| StoreError::io("receive snapshot", error))?,
+            writer: SpoolWriter::create(self.disk.clone())?,
+            hash: FrameHash::default(),
+            begun: false,
+            digest: None,
+        })
+    }
+}
+
+/// A snapshot that is arriving. Dropped before its end, it leaves nothing.
+pub(crate) struct Receiving {
+    writer: SpoolWriter,
+    hash: FrameHash,
+    begun: bool,
+    /// What the sender says that everything hashes to.
+    digest: Option<[u8; SHA256_OUTPUT_LEN]>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Receiving {
+    /// Takes a frame in. Writes to the disk.
+    pub(crate) fn take(&mut self, frame: &Bytes) -> Result<(), StoreError> {
+        if self.digest.is_some() {
+            return Err(corrupt("it goes on after its end"));
+        }
+        if !self.begun {
+            decode_begin(frame.clone())?;
+            self.begun = true;
+        }
+        if kind(frame) == Some(FRAME_END) {
+            let digest = self.hash.digest();
+            if frame[1..] != digest {
+                return Err(corrupt("what arrived is not what was sent"));
+            }
+            self.digest = Some(digest);
+        }
+        self.hash.add(frame);
+        self.writer.put(frame)
+    }
+
+    /// Reads everything once more and compares it with the sender's hash.
+    pub(crate) fn finish(self) -> Result<Spooled, StoreError> {
+        let Some(digest) = self.digest else {
+            return Err(corrupt("it ends half-way"));
+        };
+        let mut spool = self.writer.finish();
+        let mut hash = FrameHash::default();
+        while let Some(frame) = spool.next_record()? {
+            if kind(&frame) == Some(FRAME_END) {
+                break;
+            }
+            hash.add(&frame);
+        }
+        if hash.digest() != digest {
+            return Err(corrupt("what was written is not what arrived"));
+        }
+        spool.rewind();
+        Ok(Spooled {
+            spool,
+            _place: self.place,
+        })
+    }
+}
+
+/// A snapshot that arrived whole.
+pub(crate) struct Spooled {
+    spool: Spool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Events first, then the state, each durably and as one. If the node dies between the two, the state still
+/// says how far this replica really is, and the events it has are those of the same log, which `append`
+/// skips when they are fed again.
+fn install(machine: &Machine, next: &mut NextFrame<'_>) -> Result<(), StoreError> {
+    let mut required = || next()?.ok_or_else(|| corrupt("it ends half-way"));
+    let (first_offset, before) = decode_begin(required()?)?;
+    let mut staged = machine
+        .events()
+        .map(|events| events.stage(first_offset, before))
+        .transpose()?;
+    let mut frame = required()?;
+    while let Some(FRAME_SEGMENT | FRAME_RUN) = kind(&frame) {
+        let staged = staged
+            .as_mut()
+            .ok_or_else(|| corrupt("a directory has no events"))?;
+        let body = Reader::new(frame.slice(1..));
+        if kind(&frame) == Some(FRAME_RUN) {
+            staged.append(decode_run(body).map_err(unreadable)?)?;
+        } else {
+            let segment = decode_segment(body).map_err(unreadable)?;
+            staged.add_segment(&segment, &mut || {
+                let part = required()?;
+                match kind(&part) {
+                    Some(FRAME_PART) => Ok(part.slice(1..)),
+                    _ => Err(corrupt("a segment is cut short")),
                 }
-            }
-            FRAME_RUN => {
-                let mut field = || reader.u64("snapshot run");
-                let (index, term, time_ms, first_offset) = (field()?, field()?, field()?, field()?);
-                let count = reader.u32("snapshot run")?;
-                self.first_offset.get_or_insert(first_offset);
-                self.runs.push(EventRun {
-                    index,
-                    term,
-                    time_ms,
-                    first_offset,
-                    count,
-                    records: reader.rest(),
-                });
-            }
-            FRAME_END => {
-                let end = reader.u64("snapshot end")?;
-                self.first_offset.get_or_insert(end);
-                self.complete = true;
-            }
-            _ => return Err(WireError::Invalid("snapshot frame")),
+            })?;
         }
-        Ok(())
+        frame = required()?;
     }
-
-    /// Whether the last frame has come.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete
+    if let Some(staged) = staged {
+        staged.commit()?;
     }
+    let mut pairs = PairsIn {
+        page: None,
+        frame: Some(frame),
+        required: &mut required,
+    };
+    machine.store().replace(&mut pairs)
+}
 
-    /// Events first, then the state, durably and as one. If the node dies between the two, the
-    /// state still says how far this replica really is, and the events it has are a prefix of the
-    /// same log, which `append` skips when they are fed again.
-    fn install(self, machine: &Machine) -> Result<(), StoreError> {
-        if let Some(events) = machine.events() {
-            let before = self.runs.first().map_or(0, |run| run.index.saturating_sub(1));
-            events.reset(self.first_offset.unwrap_or(0), before)?;
-            let mut last = before;
-            for run in self.runs {
-                last = run.index;
-                events.append(run)?;
+/// The pairs of the frames from `frame` on.
+struct PairsIn<'a> {
+    page: Option<Reader>,
+    frame: Option<Bytes>,
+    required: &'a mut dyn FnMut() -> Result<Bytes, StoreError>,
+}
+
+impl PairsIn<'_> {
+    fn next_pair(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        loop {
+            if let Some(page) = self.page.as_mut().filter(|page| !page.is_empty()) {
+                let key = page.bytes("snapshot key").map_err(unreadable)?;
+                return Ok(Some((key, page.bytes("snapshot value").map_err(unreadable)?)));
             }
-            // The journal here never had these entries: what stayed in the open block could not be fed again.
-            events.seal()?;
-            events.checkpoint(last)?;
+            let frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => (self.required)()?,
+            };
+            match kind(&frame) {
+                Some(FRAME_PAIRS) => self.page = Some(Reader::new(frame.slice(1..))),
+                Some(FRAME_END) => return Ok(None),
+                _ => return Err(corrupt("a frame is out of place")),
+            }
         }
-        let mut pairs = self.pairs.into_iter().map(Ok);
-        machine.store().replace(&mut pairs)
+    }
+}
+
+impl Iterator for PairsIn<'_> {
+    type Item = Result<(Bytes, Bytes), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_pair().transpose()
     }
 }
 

@@ -86,6 +86,11 @@ impl StateMachine {
         let (Some(fed), Some(applied)) = (machine.fed_upto(purged), machine.applied()) else {
             return Ok(());
         };
+        // A state that is not from this log is from a snapshot, which the log had not been told of when the
+        // node died. Its events came with it, whole, and what the log has is not what it applied.
+        if self.log.position_at(applied.index) != Some(applied) {
+            return Ok(());
+        }
         self.feed(&mut machine, fed + 1, applied.index, |payload| {
             // The state has all of them; only those with data concern the event log.
             matches!(payload, EntryPayload::Normal(_))
@@ -204,8 +209,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let mut machine = self.machine.lock().await;
-        snapshot.install(&machine).map_err(io::Error::other)?;
+        // It may take minutes, on a thread of its own; whoever wants the machine meanwhile waits.
+        let machine = self.machine.clone().lock_owned().await;
+        let installed =
+            tokio::task::spawn_blocking(move || snapshot.install(&machine).map(|()| machine)).await;
+        let mut machine = installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let wire = convert::membership_out(meta.last_membership.membership());
         let at = convert::position_of(meta.last_membership.log_id().as_ref());
         Self::save_membership(&machine, at, &wire).map_err(io::Error::other)?;

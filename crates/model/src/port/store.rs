@@ -162,9 +162,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// Deletes sealed segments whose events are all below `offset`.
     fn trim(&self, offset: u64) -> Result<(), StoreError>;
 
-    /// Drops everything and begins again at `first_offset`, with `index` as the last index taken in.
-    /// For a replica that is filled from a snapshot. Durable on return.
-    fn reset(&self, first_offset: u64, index: u64) -> Result<(), StoreError>;
+    /// Begins a log at `first_offset`, with `index` as the last index before it, that is filled beside this
+    /// one and takes its place when it is committed. For a replica that is filled from a snapshot.
+    fn stage(&self, first_offset: u64, index: u64) -> Result<Box<dyn StagedEvents + '_>, StoreError>;
 
     /// Makes closed blocks durable. `applied` is the index that the caller has fed so far. Returns
     /// the index up to which the journal is no longer needed by this log: `applied` when the open
@@ -187,4 +187,22 @@ pub trait EventLog: Send + Sync + 'static {
     /// gap that a lost one left, or at the end of a log whose open segment is empty. `whole` must be
     /// what `expected` tells of. It is durable on return; after a crash the old or the new file is there.
     fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError>;
+}
+
+/// A log that is being filled from a peer. Dropped before it is committed, it leaves no trace; so it does
+/// after a crash. What does not fit is refused as [`StoreError::Corrupt`].
+pub trait StagedEvents {
+    /// Adds `run`, which follows what is there.
+    fn append(&mut self, run: EventRun) -> Result<(), StoreError>;
+
+    /// Adds a sealed segment as it is, which follows what is there: `next_part` gives its bytes, one part
+    /// after the other, none of them empty.
+    fn add_segment(
+        &mut self,
+        expected: &SealedSegment,
+        next_part: &mut dyn FnMut() -> Result<Bytes, StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Puts this log in the place of the old one, durably and at once.
+    fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use dunlin_model::id::GroupReplica;
-use dunlin_model::port::{EventLog, EventRun, SealedSegment, StoreError};
+use dunlin_model::port::{EventLog, EventRun, SealedSegment, StagedEvents, StoreError};
 
 pub mod format;
 mod open;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -293,6 +294,21 @@ impl Segment {
 }
 
 impl Inner {
+    /// A log that begins at `start` and has nothing yet.
+    fn empty(start: Start) -> Inner {
+        Inner {
+            start,
+            segments: BTreeMap::new(),
+            open_block: Vec::new(),
+            open_bytes: 0,
+            closed_index: start.index,
+            next_offset: start.first_offset,
+            last_time_ms: 0,
+            dirty_bytes: 0,
+            failed: None,
+        }
+    }
+
     fn first_offset(&self) -> u64 {
         self.start.first_offset
     }
@@ -489,35 +505,8 @@ impl EventLog for SegmentLog {
     }
 
     // One file, `start`, decides: after a crash the old or the new log is there.
-    fn reset(&self, first_offset: u64, index: u64) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        inner.check_failed()?;
-        let start = Start {
-            generation: inner.start.generation + 1,
-            first_offset,
-            index,
-        };
-        start
-            .save(&*self.disk, &self.folder)
-            .map_err(|error| inner.note(refused("reset event log", error)))?;
-        let old = std::mem::take(&mut inner.segments);
-        *inner = Inner {
-            start,
-            segments: BTreeMap::new(),
-            open_block: Vec::new(),
-            open_bytes: 0,
-            closed_index: index,
-            next_offset: first_offset,
-            last_time_ms: 0,
-            dirty_bytes: 0,
-            failed: None,
-        };
-        for segment in old.into_values() {
-            self.disk
-                .remove(&segment.name)
-                .map_err(|error| inner.note(refused("remove event segment", error)))?;
-        }
-        Ok(())
+    fn stage(&self, first_offset: u64, index: u64) -> Result<Box<dyn StagedEvents + '_>, StoreError> {
+        Ok(Box::new(stage::Staged::begin(self, first_offset, index)?))
     }
 
     fn checkpoint(&self, applied: u64) -> Result<u64, StoreError> {

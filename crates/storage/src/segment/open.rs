@@ -214,6 +214,53 @@ fn scan_blocks(whole: &[u8], first_offset: u64) -> Vec<BlockMeta> {
     }
 }
 
+/// As [`check_sealed`], of a file, with one block of it in memory at a time.
+pub(super) fn check_sealed_file(
+    file: &dyn DiskFile,
+    bytes: u64,
+) -> std::io::Result<Result<Footer, &'static str>> {
+    let Some((footer, content_bytes)) = read_footer(file, bytes)? else {
+        return Ok(Err("no good footer"));
+    };
+    let (mut at, mut sum) = (0, 0);
+    let mut follows = footer.blocks.first().map(|block| block.first_offset);
+    if follows.is_none() {
+        return Ok(Err("no blocks"));
+    }
+    for expected in &footer.blocks {
+        if expected.at != at || Some(expected.first_offset) != follows || expected.end() > content_bytes {
+            return Ok(Err("blocks do not follow each other"));
+        }
+        let mut block = vec![0; (expected.end() - at) as usize];
+        read_exact_at(file, &mut block, at)?;
+        match format::check_block(&block, at) {
+            Ok(found) if found == *expected => {}
+            _ => return Ok(Err("blocks do not match the footer")),
+        }
+        sum = crc32c::crc32c_append(sum, &block);
+        (at, follows) = (expected.end(), Some(expected.next_offset));
+    }
+    if at != content_bytes || sum != footer.content_sum {
+        return Ok(Err("content does not match its checksum"));
+    }
+    Ok(Ok(footer))
+}
+
+/// Removes the files of `generation` and later ones: what is left of logs that never took their place.
+pub(super) fn remove_from_generation(
+    disk: &dyn Disk,
+    folder: &str,
+    generation: u64,
+) -> Result<(), StoreError> {
+    let io = |error| StoreError::io("remove event segment", error);
+    for name in disk.list(folder).map_err(io)? {
+        if parse_name(&name).is_some_and(|(found, _)| found >= generation) {
+            disk.remove(&format!("{folder}/{name}")).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks a whole sealed file: footer, sum, every block, and that they follow each other.
 pub(super) fn check_sealed(whole: &[u8]) -> Result<Footer, &'static str> {
     let Some(length) = whole

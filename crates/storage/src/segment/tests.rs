@@ -220,34 +220,113 @@ fn a_damaged_segment_is_reported_and_repaired_from_a_peer() {
     }
 }
 
-#[test]
-fn a_new_replica_is_filled_from_sealed_segments() {
+/// Fills `log` with what `peer` has: sealed segments as they are, the rest as runs.
+fn fill(log: &SegmentLog, peer: &SegmentLog, spoil: Option<usize>) -> Result<(), StoreError> {
+    let before = peer.lock().start.index;
+    let mut staged = log.stage(peer.range().0, before)?;
+    let mut parts = 0;
+    for segment in peer.sealed_segments() {
+        let mut at = 0;
+        staged.add_segment(&segment, &mut || {
+            let part = peer.read_segment(segment.first_offset, at, 10_000)?;
+            at += part.len() as u64;
+            parts += 1;
+            let mut part = part.to_vec();
+            if spoil == Some(parts) {
+                let middle = part.len() / 2;
+                part[middle] ^= 4;
+            }
+            Ok(part.into())
+        })?;
+    }
+    let sealed = peer.sealed_segments().last().map_or(0, |last| last.last_index);
+    for run in read_all(peer).into_iter().filter(|run| run.index > sealed) {
+        staged.append(run)?;
+    }
+    staged.commit()
+}
+
+fn full_peer() -> SegmentLog {
     let peer = open(&FaultyDisk::new(), 1);
     feed(&peer, 1..=40);
     peer.trim(10).unwrap();
-    let segments = peer.sealed_segments();
+    assert!(peer.sealed_segments().len() > 1);
+    peer
+}
+
+#[test]
+fn a_log_that_was_filled_from_a_peer_has_the_same_segments() {
+    let peer = full_peer();
     let disk = FaultyDisk::new();
     let log = open(&disk, 2);
     feed(&log, 1..=6);
-    log.seal().unwrap();
-    let before = peer.lock().start.index;
-    log.reset(segments[0].first_offset, before).unwrap();
-    for segment in &segments {
-        log.install_segment(&whole(&peer, segment), segment).unwrap();
-    }
-    let last = segments.last().unwrap();
-    assert_eq!(
-        (log.range(), log.applied_index()),
-        ((segments[0].first_offset, last.next_offset), last.last_index)
-    );
+    fill(&log, &peer, None).unwrap();
+    let sealed = peer.sealed_segments();
+    assert_eq!(log.sealed_segments()[..sealed.len()], sealed);
+    assert_eq!((log.range(), log.applied_index()), (peer.range(), 40));
     let log = open(&disk.power_cut(PowerCut::LoseAll), 2);
-    assert_eq!(
-        (log.range(), log.applied_index()),
-        ((segments[0].first_offset, last.next_offset), last.last_index)
-    );
-    feed(&log, last.last_index + 1..=60);
+    assert_eq!(log.sealed_segments()[..sealed.len()], sealed);
+    assert_eq!((log.range(), log.applied_index()), (peer.range(), 40));
+    feed(&log, 41..=60);
     feed(&peer, 41..=60);
-    assert_eq!(log.sealed_segments(), peer.sealed_segments());
+    assert_eq!(read_all(&log), read_all(&peer));
+}
+
+#[test]
+fn a_crash_while_a_log_is_filled_leaves_the_old_one_or_the_new_one() {
+    let peer = full_peer();
+    let new = read_all(&peer);
+    let old: Vec<EventRun> = (1..=6).map(run).collect();
+    for operation in [Operation::Write, Operation::Sync] {
+        let mut kept = [0, 0];
+        for after in 0.. {
+            let disk = FaultyDisk::new();
+            let log = open(&disk, 2);
+            feed(&log, 1..=6);
+            log.seal().unwrap();
+            disk.fail(operation, after, true);
+            let filled = fill(&log, &peer, None);
+            let cut = PowerCut::KeepSome { seed: after };
+            let log = open(&disk.power_cut(cut), 2);
+            let found = read_all(&log);
+            if filled.is_ok() {
+                assert_eq!(found, new);
+                break;
+            }
+            assert!(found == old || found == new, "after {after}");
+            kept[usize::from(found == new)] += 1;
+            // Whatever is there, it can be filled again.
+            fill(&log, &peer, None).unwrap();
+            assert_eq!(read_all(&log), new);
+        }
+        assert!(kept[0] > 3, "{kept:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_sends_something_else_changes_nothing() {
+    let peer = full_peer();
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 2);
+    feed(&log, 1..=6);
+    for part in 1..8 {
+        let refused = fill(&log, &peer, Some(part));
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+        assert_eq!(read_all(&log), (1..=6).map(run).collect::<Vec<_>>());
+    }
+    let mut staged = log.stage(0, 0).unwrap();
+    for wrong in [
+        run(2),
+        EventRun { count: 0, ..run(1) },
+        EventRun { index: 0, ..run(1) },
+    ] {
+        assert!(matches!(staged.append(wrong), Err(StoreError::Corrupt { .. })));
+    }
+    drop(staged);
+    let mut names = disk.list(&SegmentLog::folder(id(2))).unwrap();
+    names.retain(|name| !name.starts_with("00000000-"));
+    assert_eq!(names, Vec::<String>::new(), "an attempt leaves no file");
+    feed(&log, 7..=8);
 }
 
 #[test]
