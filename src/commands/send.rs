@@ -146,6 +146,9 @@ impl Send {
                         Format::Text => {}
                     }
                 }
+                Event::Refused { reason, .. } => {
+                    return Err(self.unfinished(stored, end_reason(Some(reason))));
+                }
                 Event::Disconnected { reason } => return Err(self.unfinished(stored, end_reason(reason))),
                 _ => {}
             }

@@ -350,6 +350,8 @@ impl Simulated {
             tokio::select! {
                 event = client.next_event() => match event {
                     Event::Puback { id, .. } => self.on_ack(id),
+                    // It is sent again, on another connection and after its pause.
+                    Event::Refused { reason, .. } => return Ok(Over::Lost(send::end_reason(Some(reason)))),
                     Event::Disconnected { reason } => {
                         let why = send::end_reason(reason);
                         // The same message would end the next connection as well.

@@ -191,7 +191,7 @@ impl Sender {
                         .insert(seq, place.expect("a receipt was asked for"));
                     self.acked[self.door].fetch_add(1, Ordering::Relaxed);
                 }
-                Event::Disconnected { .. } => {
+                Event::Refused { .. } | Event::Disconnected { .. } => {
                     return Err(ClientError::Lost(std::io::ErrorKind::ConnectionReset.into()));
                 }
                 _ => {}

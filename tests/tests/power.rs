@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use dunlin_model::command::TelemetryAck;
 use dunlin_model::id::DeviceId;
+use dunlin_model::port::SubmitError;
 use dunlin_tests::judge::{DeviceLog, Stored, acked_count, assert_kept, problems};
 use dunlin_tests::{PATIENCE, eventually};
 
-use field::{Field, Load, send_under, session_of};
+use field::{Field, Load, offer, send_under, session_of};
 use node::Cut;
 
 /// Acknowledgements that a life collects before something happens to it.
@@ -191,6 +192,68 @@ async fn a_node_that_was_filled_with_a_snapshot_keeps_it_through_a_power_cut() {
             node + 1
         );
     }
+}
+
+/// Disks that run full: writes are refused with nothing done, reads go on, and when there is room again
+/// everything goes on by itself. Devices enough that every shard has some.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disks_refuse_writes_serve_reads_and_recover_by_themselves() {
+    let mut field = Field::new(CHECKPOINT_EVERY);
+    field.start_all().await;
+    let mut devices = Vec::new();
+    for number in 0..8 {
+        let device = DeviceId::parse(&format!("full-{number}")).expect("a device id");
+        let epoch = session_of(&field, number % 3, &device).await;
+        let ends = send_under(&field, number % 3, &device, &[(epoch, "before")]).await;
+        assert!(matches!(ends[..], [TelemetryAck::Stored(_)]), "{ends:?}");
+        devices.push((number % 3, device, epoch));
+    }
+    field.wait_equal().await;
+    let before = field.read_all(0).await;
+    assert_eq!(before.len(), devices.len());
+
+    // Less than the reserve of a node, and far more than what is under way.
+    (0..3).for_each(|node| field.leave_free(node, Some(64 << 20)));
+    let mut taken = Vec::new();
+    for (node, device, epoch) in &devices {
+        // What a node takes before all have noticed waits for room.
+        eventually("a refusal", PATIENCE, || {
+            let refused = match offer(&field, *node, (device, *epoch, "full")) {
+                Err(SubmitError::StorageFull) => Ok(()),
+                Err(other) => Err(other.to_string()),
+                Ok(offered) => {
+                    taken.push(offered);
+                    Err("taken".to_owned())
+                }
+            };
+            std::future::ready(refused)
+        })
+        .await;
+    }
+    // Reads go on, and what was refused is nowhere.
+    let full = field.read_all(1).await;
+    for (node, device, epoch) in &devices {
+        let again = offer(&field, *node, (device, *epoch, "refused"));
+        assert!(matches!(again, Err(SubmitError::StorageFull)));
+    }
+
+    (0..3).for_each(|node| field.leave_free(node, None));
+    for offered in &taken {
+        let end = offered.end().await;
+        assert!(matches!(end, TelemetryAck::Stored(_)), "{end:?}");
+    }
+    for (node, device, epoch) in &devices {
+        let offered = eventually("room again", PATIENCE, || {
+            std::future::ready(offer(&field, *node, (device, *epoch, "after")))
+        });
+        let end = offered.await.end().await;
+        assert!(matches!(end, TelemetryAck::Stored(_)), "{end:?}");
+    }
+    let after = field.read_all(2).await;
+    let count = |wanted: &str| after.iter().filter(|m| m.body == wanted.as_bytes()).count();
+    assert_eq!((count("before"), count("after")), (devices.len(), devices.len()));
+    assert_eq!((count("full"), count("refused")), (taken.len(), 0));
+    assert!(full.iter().all(|message| after.contains(message)));
 }
 
 /// The proof that these tests can fail: with disks that lie, acked messages are lost, and it is seen.

@@ -34,6 +34,13 @@ impl AppliedSink for ActorHost {
         }
     }
 
+    fn on_storage_full(&self, shard: ShardId, is_full: bool) {
+        if let Some(leader) = self.room(shard).and_then(|room| room.leader().ok()) {
+            // An actor that is gone has ended its leadership, and everybody was told.
+            let _ = leader.actor.send_message(ShardMessage::Storage { is_full });
+        }
+    }
+
     fn on_follower(&self, shard: ShardId, leader: Option<NodeId>) {
         if let Some(room) = self.room(shard) {
             room.step_down(leader);

@@ -168,6 +168,12 @@ impl Seats {
         self.lock().seats.get(&stream).map(|seat| seat.sink.clone())
     }
 
+    /// Where things for every gateway that is here go.
+    pub(crate) fn sinks(&self) -> Vec<Arc<dyn FrameSink>> {
+        let inner = self.lock();
+        inner.seats.values().map(|seat| seat.sink.clone()).collect()
+    }
+
     /// The log knows `stream`.
     pub(crate) fn handle_known(&self, stream: StreamId, now_ms: u64) {
         self.lock().leases.handle_known(stream, now_ms);

@@ -15,7 +15,7 @@ use dunlin_model::port::{
     AppliedSink, BoxFuture, EventLog, EventPage, Leadership, ProposeError, ReadError, Replication, ShardStore,
 };
 use dunlin_model::shard::{Batch, Part, read};
-use dunlin_storage::journal::{Journal, ReplicaLog};
+use dunlin_storage::journal::ReplicaLog;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
@@ -29,6 +29,7 @@ use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{EntryBody, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
 use crate::replicas::Trouble;
+use crate::room::Room;
 use crate::transport::Peers;
 
 /// Proposals that wait to be handed to openraft; a shard keeps fewer in flight.
@@ -38,8 +39,6 @@ const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Entries that a member may lack and still be taken for caught up; a joint change waits for the rest.
 const CATCH_UP_LAG_MAX: u64 = 64;
-/// Journal segments that proposals leave free, for entries of other leaders and for votes.
-const SEGMENTS_RESERVED: usize = 2;
 /// Pause before a replica that could not prove its leadership tries again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -54,8 +53,7 @@ pub(crate) struct Group {
     store: Arc<dyn ShardStore>,
     events: Option<Arc<dyn EventLog>>,
     proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
-    journal: Arc<Journal>,
-    journal_segments_max: usize,
+    room: Arc<Room>,
     /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
     refused: Arc<Notify>,
     /// Held while a step in changing the members is taken.
@@ -126,7 +124,7 @@ impl Group {
         log: ReplicaLog,
         machine: StateMachine,
         peers: Arc<Peers>,
-        (timing, journal, journal_segments_max): (&Timing, Arc<Journal>, usize),
+        (timing, room): (&Timing, Arc<Room>),
     ) -> Result<Arc<Self>, Trouble> {
         let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
         let config = raft_config(id.group, timing)
@@ -164,8 +162,7 @@ impl Group {
             store,
             events,
             proposals,
-            journal,
-            journal_segments_max,
+            room,
             refused,
             stepping: Arc::default(),
         }))
@@ -189,6 +186,11 @@ impl Group {
 
     pub(crate) fn events(&self) -> Option<&Arc<dyn EventLog>> {
         self.events.as_ref()
+    }
+
+    /// The room of this node.
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     pub(crate) fn machine(&self) -> &StateMachine {
@@ -466,9 +468,8 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
 
 impl Replication for Group {
     fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
-        // Refused here, where it has no effect: an append that the journal refuses ends the replica. What
-        // a purge has freed counts as free: only a flush takes it from use, and without appends there is none.
-        if self.journal.segments_needed() + SEGMENTS_RESERVED > self.journal_segments_max {
+        // Refused here, where it has no effect: an append that the journal refuses ends the replica.
+        if !self.room.is_there() {
             return async { Err(ProposeError::Full) }.boxed();
         }
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());

@@ -24,6 +24,7 @@ pub mod recover;
 mod remote;
 mod repair;
 mod replicas;
+mod room;
 mod router;
 mod serve;
 mod sweep;

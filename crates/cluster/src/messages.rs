@@ -237,4 +237,5 @@ pub(crate) enum ShardNotice {
     Opened(Result<(), ServeError>),
     Lost { hint: Option<NodeId> },
     Downlink { term: u64, downlink: Downlink },
+    StorageFull(bool),
 }

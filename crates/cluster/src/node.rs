@@ -27,8 +27,9 @@ use crate::group::Group;
 use crate::maintenance;
 use crate::messages::{Request, Response};
 use crate::no_shards::NoShards;
-use crate::replicas::Trouble;
 use crate::raft::snapshot::Spools;
+use crate::replicas::Trouble;
+use crate::room::{self, Room};
 use crate::router::Router;
 use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     pub(crate) shard: Option<ShardParts>,
     /// As `shard`, there or not.
     pub(crate) spools: Option<Spools>,
+    /// As `shard`, there or not.
+    pub(crate) room: Option<Arc<Room>>,
     pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// Replicas that do not run here though they should.
     pub(crate) troubled: std::sync::Mutex<BTreeMap<GroupReplica, Trouble>>,
@@ -295,6 +298,13 @@ impl Cluster {
             .advertise
             .clone()
             .unwrap_or_else(|| peers.local_address().to_string());
+        let room = parts.shard.as_ref().map(|shard| {
+            Room::new(
+                shard.journal.clone(),
+                config.journal_segments_max,
+                shard.stores.disk(),
+            )
+        });
         let disk = parts.shard.as_ref().map(|shard| shard.stores.disk());
         let spools = disk
             .map(Spools::new)
@@ -312,6 +322,7 @@ impl Cluster {
             clock: parts.clock,
             shard: parts.shard,
             spools,
+            room,
             groups: RwLock::default(),
             troubled: std::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
@@ -333,6 +344,7 @@ impl Cluster {
         let router = Router::new(shared.clone());
         peers.serve(Arc::new(Server(shared.clone())));
         maintenance::start(&shared, &router);
+        shared.spawn_loop(room::watch(shared.clone()));
         let forming = shared.clone();
         shared.spawn_loop(async move { forming.forming.run(&forming).await });
         Ok(Cluster { shared, router })

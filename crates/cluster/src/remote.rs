@@ -199,6 +199,9 @@ async fn read_outcomes(mut reader: FrameReader, shard: ShardId, stream: StreamId
             Some(FromShard::Notice(ShardNotice::Downlink { term, downlink })) => {
                 sink.on_downlink(shard, term, downlink);
             }
+            Some(FromShard::Notice(ShardNotice::StorageFull(is_full))) => {
+                sink.on_storage_full(shard, is_full);
+            }
             Some(FromShard::Notice(ShardNotice::Lost { hint: to })) => {
                 hint = to;
                 break;

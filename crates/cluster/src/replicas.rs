@@ -150,12 +150,11 @@ impl Shared {
                 .map_err(|error| Trouble::Failed(format!("begin with what {survivor} has: {error}")))?;
             tracing::warn!(replica = %id, %survivor, "a group goes on from what is left of it");
         }
-        let journal = (
-            &self.config.timing,
-            parts.journal.clone(),
-            self.config.journal_segments_max,
-        );
-        let group = Group::start(id, log, machine, self.peers.clone(), journal).await?;
+        let room = self
+            .room
+            .clone()
+            .ok_or_else(|| Trouble::Failed("this node keeps no replicas".into()))?;
+        let group = Group::start(id, log, machine, self.peers.clone(), (&self.config.timing, room)).await?;
         if let Some(shard) = id.group.shard() {
             parts.host.add_shard(shard, group.clone());
             group.announce(shard, parts.host.clone());

@@ -153,8 +153,8 @@ impl Router {
         if !self.budget.take(record.len()) {
             return Err(SubmitError::Busy("bytes that wait for their acknowledgement"));
         }
-        lane.submit_record(record, sink.clone(), token, trace);
-        Ok(())
+        lane.submit_record(record, sink.clone(), token, trace)
+            .inspect_err(|_| self.budget.give(record.len()))
     }
 
     /// Asks the leader of `shard`, whoever that is, until it answers or time is up.

@@ -10,6 +10,7 @@ use dunlin_model::port::{BoxFuture, Downlink, FrameOutcome, FrameSink, Replicati
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
 use futures_util::{FutureExt, StreamExt};
+use openraft::raft::AppendEntriesRequest;
 use tokio::sync::mpsc;
 
 use crate::codec;
@@ -286,8 +287,16 @@ impl Server {
                 }
             }
         };
-        let requests = futures_util::stream::unfold(receiver, |mut queue| async {
-            queue.recv().await.map(|r| (r, queue))
+        // Entries that the journal may have no room for wait here, where votes and heartbeats pass them by: an
+        // append that the journal refuses ends the replica. A leader that has given the stream up wants none.
+        let room = group.room().clone();
+        let requests = futures_util::stream::unfold(receiver, move |mut queue| {
+            let room = room.clone();
+            async move {
+                let request: AppendEntriesRequest<TypeConfig> = queue.recv().await?;
+                let may_pass = request.entries.is_empty() || room.wait(|| !queue.is_closed()).await;
+                may_pass.then_some((request, queue))
+            }
         });
         let mut answers = Box::pin(group.raft().stream_append(requests));
         let answering = async move {
@@ -439,7 +448,7 @@ async fn receive_snapshot(spools: &Spools, reader: &mut FrameReader) -> Result<S
         .map_err(broken)?
 }
 
-fn read_append(frame: Bytes) -> Option<openraft::raft::AppendEntriesRequest<TypeConfig>> {
+fn read_append(frame: Bytes) -> Option<AppendEntriesRequest<TypeConfig>> {
     let mut reader = Reader::new(frame);
     let head = codec::decode(&reader.bytes("append head").ok()?).ok()?;
     convert::append_in(head, reader.rest()).ok()
@@ -498,6 +507,10 @@ impl FrameSink for WireSink {
 
     fn on_lost(&self, _shard: ShardId, hint: Option<NodeId>) {
         self.push(ToGateway::Notice(ShardNotice::Lost { hint }));
+    }
+
+    fn on_storage_full(&self, _shard: ShardId, is_full: bool) {
+        self.push(ToGateway::Notice(ShardNotice::StorageFull(is_full)));
     }
 
     fn on_downlink(&self, _shard: ShardId, term: u64, downlink: Downlink) {

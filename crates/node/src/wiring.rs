@@ -139,6 +139,10 @@ impl AppliedSink for Host {
     fn on_leader(&self, shard: ShardId, leadership: Leadership) {
         self.0.on_leader(shard, leadership);
     }
+    fn on_storage_full(&self, shard: ShardId, is_full: bool) {
+        self.0.on_storage_full(shard, is_full);
+    }
+
     fn on_follower(&self, shard: ShardId, leader: Option<dunlin_model::id::NodeId>) {
         self.0.on_follower(shard, leader);
     }

@@ -104,6 +104,11 @@ impl Field {
         self.machines[place].lie();
     }
 
+    /// Leaves `bytes` free on the disk of the node in place `place`; `None` takes the limit away.
+    pub(super) fn leave_free(&self, place: usize, bytes: Option<u64>) {
+        self.machines[place].leave_free(bytes);
+    }
+
     pub(super) fn refuse_syncs(&self, place: usize) {
         self.machines[place].refuse_syncs();
     }
@@ -255,6 +260,35 @@ pub(super) async fn send_under(
         (arrived.len() == records.len()).then(|| arrived.iter().map(|(_, ack)| *ack).collect())
     })
     .await
+}
+
+/// A record that a node has taken.
+pub(super) struct Offered(Arc<Acks>);
+
+/// Offers a record of `device` to the node in place `place`.
+pub(super) fn offer(
+    field: &Field,
+    place: usize,
+    (device, epoch, body): (&DeviceId, u64, &str),
+) -> Result<Offered, SubmitError> {
+    let acks = Arc::new(Acks::default());
+    let sink: Arc<dyn AckSink> = acks.clone();
+    let mut record = BytesMut::new();
+    let by = (Source::Mqtt, AuthMethod::DeviceKey);
+    telemetry::encode(&mut record, by.0, by.1, epoch, device, (b"", body.as_bytes()));
+    let client = &field.running(place).client;
+    client.submit_telemetry(device, &record, &sink, 0)?;
+    Ok(Offered(acks))
+}
+
+impl Offered {
+    pub(super) async fn end(&self) -> TelemetryAck {
+        eventually("the end of a record", PATIENCE, || async {
+            let arrived = self.0.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            arrived.first().map(|(_, ack)| *ack)
+        })
+        .await
+    }
 }
 
 /// Opens a session of `device` through the node in place `place`; its epoch.

@@ -35,6 +35,10 @@ impl AppliedSink for Host {
         self.0.on_leader(shard, leadership);
     }
 
+    fn on_storage_full(&self, shard: ShardId, is_full: bool) {
+        self.0.on_storage_full(shard, is_full);
+    }
+
     fn on_follower(&self, shard: ShardId, leader: Option<NodeId>) {
         self.0.on_follower(shard, leader);
     }

@@ -148,6 +148,10 @@ impl Disk for MaybeLying {
         self.disk.sync_dir(folder)
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
     fn exists(&self, path: &str) -> bool {
         self.disk.exists(path)
     }
@@ -435,6 +439,11 @@ impl Machine {
     /// From now on its disk says that it has synced and has not, until the power was off.
     pub(super) fn lie(&self) {
         self.lies.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_free(&self, bytes: Option<u64>) {
+        self.disk
+            .set_capacity(bytes.map(|bytes| self.disk.used_bytes() + bytes));
     }
 
     /// From now on no sync of its disk succeeds, until the power was off.

@@ -45,6 +45,8 @@ pub(crate) enum ShardMessage {
     LeaseCheck,
     /// Offer refused batches to the journal again.
     Retry,
+    /// This node has no room for more, or has it again.
+    Storage { is_full: bool },
     /// Finish what was taken in, then end, then say so by dropping `done`.
     Drain { done: oneshot::Sender<()> },
     /// The leadership is over.
@@ -72,6 +74,8 @@ pub(crate) struct ShardWork {
     proposals: JoinSet<()>,
     lease_check_armed: bool,
     retry_armed: bool,
+    /// What consensus says of the node; the pump knows what was refused.
+    node_is_full: bool,
     draining: Option<oneshot::Sender<()>>,
 }
 
@@ -94,6 +98,7 @@ impl Actor for ShardActor {
             proposals: JoinSet::new(),
             lease_check_armed: false,
             retry_armed: false,
+            node_is_full: false,
             draining: None,
         })
     }
@@ -125,6 +130,7 @@ impl Actor for ShardActor {
             } => work.handle_open(stream, introduce, waiter),
             ShardMessage::LeaseCheck => work.handle_lease_check(),
             ShardMessage::Retry => work.handle_retry(),
+            ShardMessage::Storage { is_full } => work.handle_storage(is_full),
             ShardMessage::Drain { done } => work.draining = Some(done),
             ShardMessage::End { hint } => work.end(&myself, hint),
         }
@@ -190,7 +196,10 @@ impl ShardWork {
     ) {
         while self.proposals.try_join_next().is_some() {}
         match result {
-            Ok(()) => self.pump.handle_done(number),
+            Ok(()) => {
+                self.pump.handle_done(number);
+                self.tell_storage();
+            }
             Err(ProposeError::Full) => self.handle_full(number),
             Err(ProposeError::NotLeader { hint }) => self.end(myself, hint),
             Err(ProposeError::Unknown) => self.end(myself, None),
@@ -203,19 +212,36 @@ impl ShardWork {
 
     /// The frames of the batch stay, and hold their credits; so the door closes by itself if this lasts.
     fn handle_full(&mut self, number: u64) {
-        if !self.room.counters.storage_full.swap(true, Ordering::Relaxed) {
-            tracing::error!(shard = %self.room.shard, "propose batch: the journal is full; it is offered again");
-        }
         self.pump.handle_refused(number);
+        self.tell_storage();
+    }
+
+    /// A shard that proposes nothing learns of a full node as well, and its gateways refuse the first message.
+    fn handle_storage(&mut self, is_full: bool) {
+        self.node_is_full = is_full;
+        self.tell_storage();
+    }
+
+    /// Tells the gateways when storage has become full, so that they refuse what they have not sent yet, and
+    /// when it is no longer: with refused batches, when one of them has found room.
+    fn tell_storage(&self) {
+        let is_full = self.node_is_full || self.pump.is_refused();
+        if self.room.counters.storage_full.swap(is_full, Ordering::Relaxed) == is_full {
+            return;
+        }
+        if is_full {
+            tracing::error!(shard = %self.room.shard, "storage is full; what is proposed is offered again");
+        } else {
+            tracing::info!(shard = %self.room.shard, "storage has room again");
+        }
+        for sink in self.tenure.seats.sinks() {
+            sink.on_storage_full(self.room.shard, is_full);
+        }
     }
 
     fn handle_retry(&mut self) {
         self.retry_armed = false;
         self.pump.handle_retry(self.room.clock.wall_ms());
-        self.room
-            .counters
-            .storage_full
-            .store(self.pump.is_refused(), Ordering::Relaxed);
     }
 
     fn handle_open(&mut self, stream: StreamId, introduce: bool, waiter: OpenWaiter) {
@@ -224,6 +250,11 @@ impl ShardWork {
             waiters.retain(|waiter| !waiter.known.is_closed());
             !waiters.is_empty()
         });
+        if self.room.counters.storage_full.load(Ordering::Relaxed)
+            && let Some(sink) = self.tenure.seats.sink(stream)
+        {
+            sink.on_storage_full(self.room.shard, true);
+        }
         if introduce {
             self.opening.entry(stream).or_default().push(waiter);
             self.pump.handle_part(Part::StreamOpen(stream));

@@ -142,6 +142,7 @@ impl FrameSink for Eager {
         }
     }
     fn on_lost(&self, _: ShardId, _: Option<NodeId>) {}
+    fn on_storage_full(&self, _: ShardId, _: bool) {}
     fn on_downlink(&self, _: ShardId, _: u64, _: Downlink) {}
 }
 
@@ -290,11 +291,28 @@ async fn a_full_journal_keeps_frames_until_it_has_room() {
     until("the full journal", || field.stats().storage_full).await;
     pass(1_000).await;
     assert!(field.stats().storage_full && field.stats().credits_used_bytes > 0);
-    assert_eq!(gateway.heard(), []);
+    assert_eq!(gateway.heard(), [Heard::StorageFull(true)]);
     field.replication.set_answer(Answer::Apply);
     until("all answers", || gateway.answered() == [1, 2, 3]).await;
-    assert!(!field.stats().storage_full);
+    until("room", || !field.stats().storage_full).await;
+    assert_eq!(gateway.heard().last(), Some(&Heard::StorageFull(false)));
     assert_eq!(field.stats().credits_used_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_hears_that_storage_is_full_before_it_sends_anything() {
+    let field = Field::leading();
+    let first = Gateway::connected(&field, 1).await;
+    field.host.on_storage_full(SHARD, true);
+    until("news", || first.heard() == [Heard::StorageFull(true)]).await;
+    field.host.on_storage_full(SHARD, true);
+    // Whoever comes later hears it as well, and nobody hears it twice.
+    let second = Gateway::connected(&field, 2).await;
+    assert_eq!(second.heard(), [Heard::StorageFull(true)]);
+    assert_eq!(first.heard(), [Heard::StorageFull(true)]);
+    field.host.on_storage_full(SHARD, false);
+    let heard = [Heard::StorageFull(true), Heard::StorageFull(false)];
+    until("news", || first.heard() == heard && second.heard() == heard).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -254,7 +254,8 @@ impl Device {
                     while let Some(event) = next {
                         match event {
                             Event::Puback { id, .. } => self.on_ack(id),
-                            Event::Disconnected { .. } => return Ok(End::Lost),
+                            // What was refused is sent again on the next connection.
+                            Event::Refused { .. } | Event::Disconnected { .. } => return Ok(End::Lost),
                             _ => {}
                         }
                         next = client.try_next_event();

@@ -183,6 +183,7 @@ pub(super) struct Nobody;
 impl AppliedSink for Nobody {
     fn on_applied(&self, _: ShardId, _: AppliedEntry) {}
     fn on_leader(&self, _: ShardId, _: Leadership) {}
+    fn on_storage_full(&self, _: ShardId, _: bool) {}
     fn on_follower(&self, _: ShardId, _: Option<NodeId>) {}
 }
 

@@ -59,6 +59,8 @@ struct State {
     hint: Option<NodeId>,
     term_seen: u64,
     commands_waiting: usize,
+    /// The link whose leader said last that it can store nothing more.
+    full: Option<u64>,
     /// Counts answers, so that a stalled leader shows.
     answers: u64,
     stopped: bool,
@@ -88,6 +90,7 @@ impl Lane {
             hint: None,
             term_seen: 0,
             commands_waiting: 0,
+            full: None,
             answers: 0,
             stopped: false,
         };
@@ -111,23 +114,30 @@ impl Lane {
         self.lock().link.as_ref().map(|link| link.node)
     }
 
+    /// Refused with nothing done while the leader's storage is full: a record that is not in the stream has
+    /// no sequence number, and no copy of it is anywhere.
     pub(super) fn submit_record(
         &self,
         record: &[u8],
         sink: Arc<dyn AckSink>,
         token: u64,
         trace: Option<TraceContext>,
-    ) {
+    ) -> Result<(), SubmitError> {
         let ticket = RecordTicket {
             sink,
             token,
             bytes: record.len() as u32,
         };
-        match trace {
-            None => self.lock().sender.handle_record(record, ticket),
-            Some(trace) => self.lock().sender.handle_followed(record, ticket, trace),
+        {
+            let mut state = self.lock();
+            state.check_storage()?;
+            match trace {
+                None => state.sender.handle_record(record, ticket),
+                Some(trace) => state.sender.handle_followed(record, ticket, trace),
+            }
         }
         self.wake.notify_one();
+        Ok(())
     }
 
     pub(super) fn submit_command(
@@ -137,6 +147,10 @@ impl Lane {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
+            // That a session is over has happened; it is written down when there is room.
+            if !matches!(command, Command::SessionClose { .. }) {
+                state.check_storage()?;
+            }
             if state.commands_waiting >= COMMANDS_WAITING_MAX {
                 return Err(SubmitError::Busy("commands that wait for their outcome"));
             }
@@ -400,6 +414,14 @@ impl Lane {
 }
 
 impl State {
+    /// A leader says so on its own link; with that link gone nothing is known.
+    fn check_storage(&self) -> Result<(), SubmitError> {
+        match &self.link {
+            Some(link) if self.full == Some(link.number) => Err(SubmitError::StorageFull),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the span of a frame that has come to its end.
     fn end_span(&mut self, sequence: u64, result: &FrameResult) {
         let place = self.followed.iter().position(|(known, _)| *known == sequence);
@@ -448,6 +470,15 @@ impl FrameSink for LaneSink {
 
     fn on_lost(&self, _shard: ShardId, hint: Option<NodeId>) {
         self.lane.lose(self.number, hint);
+    }
+
+    fn on_storage_full(&self, _shard: ShardId, is_full: bool) {
+        let mut state = self.lane.lock();
+        if is_full {
+            state.full = Some(self.number);
+        } else if state.full == Some(self.number) {
+            state.full = None;
+        }
     }
 
     fn on_downlink(&self, _shard: ShardId, term: u64, downlink: Downlink) {

@@ -67,6 +67,13 @@ pub enum Event {
         /// `shard/offset/term`, if receipts were asked for (MQTT 5).
         receipt: Option<String>,
     },
+    /// A published message was refused and is not stored; the connection goes on (MQTT 5).
+    Refused {
+        /// The id that `publish` returned.
+        id: u16,
+        /// The reason code: 0x97 when the hub's storage is full.
+        reason: u8,
+    },
     /// A message for the device.
     Message {
         /// Its topic.
@@ -416,7 +423,7 @@ impl Client {
             match event {
                 Some((Event::Disconnected { reason }, _)) => self.finish(reason),
                 Some((event, acknowledge)) => {
-                    if matches!(event, Event::Puback { .. }) {
+                    if matches!(event, Event::Puback { .. } | Event::Refused { .. }) {
                         self.in_flight = self.in_flight.saturating_sub(1);
                     }
                     if let Some(id) = acknowledge {
@@ -494,6 +501,10 @@ fn event_v3(packet: v3::Packet) -> Option<(Event, Option<u16>)> {
 
 fn event_v5(packet: v5::Packet) -> Option<(Event, Option<u16>)> {
     Some(match packet {
+        v5::Packet::PublishAck(ack) if u8::from(ack.reason_code) >= 0x80 => {
+            let (id, reason) = (ack.packet_id.get(), ack.reason_code.into());
+            (Event::Refused { id, reason }, None)
+        }
         v5::Packet::PublishAck(ack) => {
             let receipt = ack.properties.iter().find(|(key, _)| &**key == RECEIPT_PROPERTY);
             let receipt = receipt.map(|(_, value)| value.to_string());

@@ -155,7 +155,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Unknown => Self::unknown(),
             SubmitError::CutOff => Self::unavailable(error.to_string()),
             SubmitError::StorageFull => {
-                Self::new(StatusCode::FORBIDDEN, "IotHubQuotaExceeded", error.to_string())
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "StorageFull", error.to_string())
             }
         }
     }

@@ -312,9 +312,15 @@ where
 
     fn send_pubacks(&mut self) {
         let mut acked = 0;
-        while let Some((packet_id, receipt)) = self.session.poll_puback() {
-            self.codec.put_puback(packet_id, receipt, &mut self.socket.out);
-            acked += 1;
+        loop {
+            if let Some((packet_id, receipt)) = self.session.poll_puback() {
+                self.codec.put_puback(packet_id, receipt, &mut self.socket.out);
+                acked += 1;
+            } else if let Some(packet_id) = self.session.poll_refused() {
+                self.codec.put_puback_refused(packet_id, &mut self.socket.out);
+            } else {
+                break;
+            }
         }
         if !self.followed.is_empty() {
             self.end_spans();
@@ -471,6 +477,11 @@ where
                     client.ready().await;
                     Finished::Ready
                 }));
+            }
+            Err(SubmitError::StorageFull) => {
+                self.blocked_token = None;
+                self.session.handle_storage_full(token);
+                self.send_pubacks();
             }
             Err(error) => self.handle_refused(&error),
         }

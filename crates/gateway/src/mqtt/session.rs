@@ -150,7 +150,14 @@ struct Uplink {
     /// 0 for QoS 0.
     packet_id: u16,
     bytes: u32,
-    stored: Option<Receipt>,
+    end: Option<UplinkEnd>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum UplinkEnd {
+    Stored(Receipt),
+    /// Nothing of it was done; MQTT 5 has a PUBACK for that.
+    Refused,
 }
 
 /// See the head of this file.
@@ -268,7 +275,7 @@ impl Session {
                 self.uplinks.push_back(Uplink {
                     packet_id,
                     bytes: bytes as u32,
-                    stored: None,
+                    end: None,
                 });
                 self.in_flight_bytes += bytes;
                 self.unacknowledged += u16::from(packet_id != 0);
@@ -375,29 +382,55 @@ impl Session {
             return;
         };
         match ack {
-            TelemetryAck::Stored(receipt) => uplink.stored = Some(receipt),
+            TelemetryAck::Stored(receipt) => uplink.end = Some(UplinkEnd::Stored(receipt)),
             TelemetryAck::Fenced => self.handle_end(End::Fenced),
             TelemetryAck::Unknown => self.handle_end(End::Unknown),
         }
     }
 
-    /// The next PUBACK that may leave: its packet id, and the receipt for those who asked for it.
+    /// The record of `token` was not taken, for want of room, and nothing of it was done. An MQTT 5 client is
+    /// told so in its turn and may go on; MQTT 3.1.1 has no way to say it.
+    pub fn handle_storage_full(&mut self, token: u64) {
+        if self.terms.version == Version::V3 {
+            return self.handle_end(End::StorageFull);
+        }
+        let place = token.checked_sub(self.first_token).map(|place| place as usize);
+        if let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) {
+            uplink.end = Some(UplinkEnd::Refused);
+        }
+    }
+
+    /// The next PUBACK of success that may leave: its packet id, and the receipt for those who asked for it.
     pub fn poll_puback(&mut self) -> Option<(u16, Option<Receipt>)> {
-        while let Some(Uplink {
-            packet_id,
-            bytes,
-            stored: Some(receipt),
-        }) = self.uplinks.front().copied()
-        {
-            self.uplinks.pop_front();
-            self.first_token += 1;
-            self.in_flight_bytes -= bytes as usize;
-            if packet_id != 0 {
-                self.unacknowledged -= 1;
-                return Some((packet_id, self.terms.receipts.then_some(receipt)));
+        loop {
+            let front = *self.uplinks.front()?;
+            match (front.end?, front.packet_id) {
+                // Nobody waits for the end of QoS 0.
+                (_, 0) => self.pop_uplink(front),
+                (UplinkEnd::Stored(receipt), packet_id) => {
+                    self.pop_uplink(front);
+                    return Some((packet_id, self.terms.receipts.then_some(receipt)));
+                }
+                (UplinkEnd::Refused, _) => return None,
             }
         }
-        None
+    }
+
+    /// The packet id of the next PUBACK that says "quota exceeded", if it is its turn. To be called when
+    /// [`poll_puback`](Self::poll_puback) has nothing, until both have nothing.
+    pub fn poll_refused(&mut self) -> Option<u16> {
+        let front = *self.uplinks.front()?;
+        matches!(front.end, Some(UplinkEnd::Refused)).then(|| {
+            self.pop_uplink(front);
+            front.packet_id
+        })
+    }
+
+    fn pop_uplink(&mut self, front: Uplink) {
+        self.uplinks.pop_front();
+        self.first_token += 1;
+        self.in_flight_bytes -= front.bytes as usize;
+        self.unacknowledged -= u16::from(front.packet_id != 0);
     }
 
     /// Everything submitted with a token below this has its PUBACK.
@@ -529,6 +562,33 @@ mod tests {
 
     fn record(scratch: &BytesMut) -> Record {
         Record::decode(&mut Reader::new(scratch.clone().freeze())).unwrap()
+    }
+
+    #[test]
+    fn a_refused_message_is_told_in_its_turn_and_the_session_goes_on() {
+        let (mut session, _) = session(Version::V5);
+        let mut scratch = BytesMut::new();
+        for (id, token) in [(10, 0), (20, 1), (30, 2)] {
+            let packet = publish(OWN, QoS::AtLeastOnce, id);
+            assert_eq!(session.handle_packet(packet, &mut scratch), Effect::Submit(token));
+        }
+        let packet = publish(OWN, QoS::AtMostOnce, 0);
+        assert_eq!(session.handle_packet(packet, &mut scratch), Effect::Submit(3));
+        session.handle_storage_full(1);
+        session.handle_storage_full(3);
+        assert_eq!((session.poll_puback(), session.poll_refused()), (None, None));
+        session.handle_ack(0, stored(10));
+        session.handle_ack(2, stored(11));
+        assert_eq!(session.poll_puback().map(|(id, _)| id), Some(10));
+        assert_eq!((session.poll_puback(), session.poll_refused()), (None, Some(20)));
+        assert_eq!(session.poll_puback().map(|(id, _)| id), Some(30));
+        assert_eq!((session.poll_puback(), session.poll_refused()), (None, None));
+        assert_eq!(session.poll_end(), None);
+
+        let (mut session, _) = self::session(Version::V3);
+        session.handle_packet(publish(OWN, QoS::AtLeastOnce, 10), &mut scratch);
+        session.handle_storage_full(0);
+        assert_eq!(session.poll_end(), Some(End::StorageFull));
     }
 
     #[test]

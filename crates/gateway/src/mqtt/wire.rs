@@ -230,6 +230,13 @@ impl Codec {
         }
     }
 
+    /// PUBACK of MQTT 5 that refuses: quota exceeded, nothing was stored.
+    pub(crate) fn put_puback_refused(&self, packet_id: u16, out: &mut BytesMut) {
+        out.put_slice(&[0x40, 3]);
+        out.put_u16(packet_id);
+        out.put_u8(0x97);
+    }
+
     /// SUBACK with a code per filter.
     pub(crate) fn put_suback(&mut self, packet_id: u16, codes: &[FilterCode], out: &mut BytesMut) {
         self.put_filter_ack(
@@ -532,6 +539,14 @@ mod tests {
             panic!("no PUBACK")
         };
         assert_eq!((ack.packet_id.get(), ack.properties.len()), (7, 0));
+        codec.put_puback_refused(8, &mut out);
+        let Some((v5::Packet::PublishAck(ack), _)) = reader.decode(&mut out).unwrap() else {
+            panic!("no PUBACK")
+        };
+        assert_eq!(
+            (ack.packet_id.get(), ack.reason_code),
+            (8, v5::PublishAckReason::QuotaExceeded)
+        );
     }
 
     #[test]

@@ -194,6 +194,19 @@ async fn a_busy_cluster_delays_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn full_storage_is_told_to_mqtt_5_in_a_puback_and_the_connection_goes_on() {
+    let world = World::new().await;
+    let mut client = world.connect(Version::V5).await;
+    world.cluster.set_storage_full(true);
+    let id = client.publish(TOPIC, b"1").await.unwrap();
+    assert_eq!(next(&mut client).await, Event::Refused { id, reason: 0x97 });
+    world.cluster.set_storage_full(false);
+    let id = client.publish(TOPIC, b"2").await.unwrap();
+    assert!(matches!(next(&mut client).await, Event::Puback { id: acked, .. } if acked == id));
+    assert_eq!(world.cluster.records(&world.device).len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_no_connect_is_closed_in_silence() {
     let world = World::new().await;
     let mut too_long = vec![0x10, 0x80, 0x80, 0x01];

@@ -78,6 +78,10 @@ pub trait AppliedSink: Send + Sync + 'static {
     /// This replica leads from now on.
     fn on_leader(&self, shard: ShardId, leadership: Leadership);
 
+    /// This node, which leads, has no room for more (proposals would be refused), or has it again. Said
+    /// repeatedly while there is none.
+    fn on_storage_full(&self, shard: ShardId, is_full: bool);
+
     /// This replica does not lead (any more).
     fn on_follower(&self, shard: ShardId, leader: Option<NodeId>);
 }

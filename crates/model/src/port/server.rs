@@ -101,6 +101,10 @@ pub trait FrameSink: Send + Sync {
     /// This node no longer leads the shard: what was not answered must go to the new leader.
     fn on_lost(&self, shard: ShardId, hint: Option<NodeId>);
 
+    /// The leader can store nothing more, or can again. What it has taken waits and is stored in its time;
+    /// what a gateway has not put on its way yet it refuses, since nothing of that has happened.
+    fn on_storage_full(&self, shard: ShardId, is_full: bool);
+
     /// Something for a connection of this gateway. `term` fences leaders that do not know yet that they are not.
     fn on_downlink(&self, shard: ShardId, term: u64, downlink: Downlink);
 }

@@ -531,6 +531,12 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        let capacity = state.capacity_bytes.unwrap_or(u64::MAX);
+        Ok(capacity.saturating_sub(state.used_bytes()))
+    }
+
     fn exists(&self, path: &str) -> bool {
         self.alive()
             .is_ok_and(|state| state.has_folder(path) || state.names.contains_key(path))

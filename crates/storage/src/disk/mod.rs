@@ -39,6 +39,9 @@ pub trait Disk: Send + Sync {
     /// Makes the names in `folder` durable.
     fn sync_dir(&self, folder: &str) -> io::Result<()>;
 
+    /// Bytes that can still be written, as far as is known; without a limit, all there are.
+    fn free_bytes(&self) -> io::Result<u64>;
+
     /// Whether a file or folder has this name.
     fn exists(&self, path: &str) -> bool;
 }

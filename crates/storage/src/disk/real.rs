@@ -89,6 +89,11 @@ impl Disk for RealDisk {
         File::open(self.full(folder))?.sync_all()
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.root)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn exists(&self, path: &str) -> bool {
         self.full(path).exists()
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
+use super::SEGMENTS_MIN;
 use super::format::SegmentHeader;
 use crate::disk::{Disk, DiskFile, is_full};
 
@@ -21,6 +22,10 @@ const ZERO_STEP_BYTES: u64 = 1 << 20;
 
 /// Spares that are made ahead while the flusher has nothing better to do.
 const SPARES_AHEAD: usize = 2;
+
+/// Beyond the smallest journal, spares are made only while this much of the disk is free: a journal that
+/// grew into the last of it would leave the state and the events no room for what it holds.
+pub(super) const SPARES_LEAVE_FREE_BYTES: u64 = 192 << 20;
 
 /// A segment in use.
 #[derive(Clone)]
@@ -147,6 +152,11 @@ impl Files {
     }
 
     fn try_prepare_step(&mut self) -> io::Result<()> {
+        if self.in_use.len() + self.spares.len() >= SEGMENTS_MIN
+            && self.disk.free_bytes()? < SPARES_LEAVE_FREE_BYTES
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if self.half_made.is_none() {
             let name = spare_path(self.next_spare, "tmp");
             let file = self.disk.create(&name)?;

@@ -18,6 +18,7 @@ pub(crate) enum Heard {
     Outcome { sequence: u64, result: FrameResult },
     Lost { hint: Option<NodeId> },
     Down { term: u64, downlink: Downlink },
+    StorageFull(bool),
 }
 
 #[derive(Default)]
@@ -43,6 +44,11 @@ impl FrameSink for Ear {
     fn on_lost(&self, shard: ShardId, hint: Option<NodeId>) {
         assert_eq!(shard, SHARD);
         self.heard.lock().unwrap().push(Heard::Lost { hint });
+    }
+
+    fn on_storage_full(&self, shard: ShardId, is_full: bool) {
+        assert_eq!(shard, SHARD);
+        self.heard.lock().unwrap().push(Heard::StorageFull(is_full));
     }
 
     fn on_downlink(&self, shard: ShardId, term: u64, downlink: Downlink) {
