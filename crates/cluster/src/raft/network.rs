@@ -342,7 +342,7 @@ async fn send_snapshot(
     peers: &Peers,
     node: NodeId,
     head: StreamHead,
-    mut view: snapshot::SnapshotView,
+    mut view: Box<snapshot::SnapshotView>,
 ) -> Rpc<SnapshotResponse<TypeConfig>> {
     let stalled = || network_error("the follower takes no more of the snapshot");
     let (mut writer, mut reader) = peers.open(node, &head).await.map_err(rpc_error)?;

@@ -54,20 +54,20 @@ type NextFrame<'a> = dyn FnMut() -> Result<Option<Bytes>, StoreError> + 'a;
 /// A snapshot on its way out, or whole and checked on its way in.
 pub(crate) enum SnapshotData {
     /// A view of this replica.
-    View(SnapshotView),
+    View(Box<SnapshotView>),
     /// What a peer sent.
     Spooled(Spooled),
 }
 
 impl SnapshotData {
     pub(super) fn view(machine: &Machine) -> Self {
-        SnapshotData::View(SnapshotView {
+        SnapshotData::View(Box::new(SnapshotView {
             events: machine.events().map(EventsView::new),
             pairs: Some(machine.store().snapshot()),
             hash: FrameHash::default(),
             begun: false,
             ended: false,
-        })
+        }))
     }
 
     pub(super) fn install(self, machine: &Machine) -> Result<(), StoreError> {
