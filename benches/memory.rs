@@ -1,15 +1,17 @@
 //! What a node holds in memory: with many devices registered, with connections that are idle, and with
 //! devices that send.
 //!
-//! Registers devices over HTTPS, then opens idle connections without TLS, then as many with TLS, then
-//! lets every connected device send. After each step it reads the nodes' resident memory; steps build
-//! on each other and nothing is released in between, so that each difference is one step's.
+//! Registers devices over HTTPS and starts the nodes again, since each device that was just created
+//! has an actor until it has been quiet for five minutes. Then it opens idle connections without TLS,
+//! then as many with TLS, then lets every connected device send. After each step it reads the nodes'
+//! resident memory; steps build on each other and nothing is released in between, so that each
+//! difference is one step's.
 //!
 //! Usage: `cargo bench --bench memory [-- --registered 100000 --active 10000]`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
@@ -102,26 +104,43 @@ async fn run(options: &Options) -> Result<(), Failure> {
     }
     let folder = tempfile::Builder::new().prefix("memory-").tempdir()?;
     let program = PathBuf::from(env!("CARGO_BIN_EXE_dunlin"));
-    let running = Running::start(&program, folder.path(), ClusterPorts::take(), &[]).await?;
-    let measured = measure(options, active, &running).await;
+    let ports = ClusterPorts::take();
+    let start = || Running::start(&program, folder.path(), ports, &[]);
+    println!("load average {}", kernel::load_average());
+    let running = start().await?;
+    let empty = read("just formed", &running).await?;
+    let begun = Instant::now();
+    let progress = |count: usize| {
+        if count.is_multiple_of(20_000) {
+            println!("  {count} devices after {:.0} s", begun.elapsed().as_secs_f64());
+        }
+    };
+    running.create_devices((0, options.registered), progress).await?;
+    let name = format!("{} devices registered", options.registered);
+    let created = read(&format!("{name}, all awake"), &running).await?;
+    running.stop().await;
+    let running = start().await?;
+    let registered = read(&format!("{name}, after a restart"), &running).await?;
+    let before = Before {
+        empty,
+        created,
+        registered,
+    };
+    let measured = measure(options, active, &running, before).await;
     running.stop().await;
     folder.close()?;
     measured
 }
 
-async fn measure(options: &Options, active: usize, running: &Running) -> Result<(), Failure> {
-    println!("load average {}", kernel::load_average());
-    let empty = read("just formed", running).await?;
-    let begun = std::time::Instant::now();
-    running
-        .create_devices((0, options.registered), |count| {
-            if count % 20_000 == 0 {
-                println!("  {count} devices after {:.0} s", begun.elapsed().as_secs_f64());
-            }
-        })
-        .await?;
-    let registered = read(&format!("{} devices registered", options.registered), running).await?;
+/// Readings before any device connects.
+struct Before {
+    empty: Resident,
+    created: Resident,
+    registered: Resident,
+}
 
+async fn measure(options: &Options, active: usize, running: &Running, before: Before) -> Result<(), Failure> {
+    let registered = before.registered;
     let half = active / 2;
     let mut clients = connect(running, (0, half), false).await?;
     let plain = read(&format!("{half} idle connections without TLS"), running).await?;
@@ -162,7 +181,11 @@ async fn measure(options: &Options, active: usize, running: &Running) -> Result<
     println!("\nbytes of anonymous memory, all nodes together, for each");
     println!(
         "  registered device                 {:>8.0}",
-        each(registered, empty, options.registered)
+        each(registered, before.empty, options.registered)
+    );
+    println!(
+        "  registered device that is awake   {:>8.0}",
+        each(before.created, before.empty, options.registered)
     );
     println!(
         "  idle connection without TLS       {:>8.0}",

@@ -287,7 +287,7 @@ impl Forming {
                 *self.joining.lock().expect("no panic holds it") = Some(directory.cluster_id);
             }
             Ok((Response::Joined(Err(reason)), _)) => {
-                tracing::warn!(reason, "not let into the cluster");
+                tracing::info!(reason, "not let into the cluster yet");
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a member does not answer"),
