@@ -4,6 +4,7 @@
 mod clients;
 mod cluster;
 mod damage;
+mod full;
 mod house;
 mod members;
 mod observe;
