@@ -4,14 +4,14 @@
 mod collector;
 
 use std::collections::BTreeSet;
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ClientError, Event};
 use dunlin_gateway::tls::client_config;
-use dunlin_node::NodeConfig;
 use dunlin_node::audit::{AUDIT_FILE, verify};
 use dunlin_node::ready::Ready;
+use dunlin_node::{NodeConfig, RunningNode};
 use dunlin_tests::field::Field;
 use dunlin_tests::hub::{Device, HOST, Hub};
 use dunlin_tests::judge::Place;
@@ -273,26 +273,75 @@ async fn certificates_are_renewed_while_devices_stay_and_peers_replicate() {
     assert_eq!(bodies, [&b"before"[..], b"after", b"over new links"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_short_certificate_renews_by_itself_under_a_device_that_stays() {
-    let folder = TempDir::new().expect("a folder for temporary files");
-    let ports = Ports::take();
-    let config = NodeConfig {
-        data: folder.path().join("data"),
+/// A node in this process: certificates that live for seconds cannot be asked for in a file.
+struct Own(Option<RunningNode>);
+
+impl Own {
+    /// Starts it and returns at once when its doors are open.
+    async fn start(config: &NodeConfig) -> Own {
+        let config = config.clone();
+        let start = || RunningNode::start(config).expect("the node starts");
+        Own(Some(tokio::task::spawn_blocking(start).await.expect("no panic")))
+    }
+
+    fn node(&self) -> &RunningNode {
+        self.0.as_ref().expect("it runs until it is stopped")
+    }
+
+    async fn serving(&self) {
+        let serving = tokio::time::timeout(PATIENCE, self.node().serving()).await;
+        assert!(serving.is_ok(), "the node does not come to serve");
+    }
+
+    async fn stop(mut self) {
+        let node = self.0.take().expect("it is stopped once");
+        tokio::task::spawn_blocking(move || node.stop())
+            .await
+            .expect("no panic");
+    }
+}
+
+impl Drop for Own {
+    /// After a failure: its runtimes must not end inside that of the test.
+    fn drop(&mut self) {
+        if let Some(node) = self.0.take() {
+            std::thread::spawn(move || node.stop());
+        }
+    }
+}
+
+/// Node `place` (from 1) of `count` that share `folder` and these ports.
+fn own_config(folder: &TempDir, ports: Ports, place: u8, count: u8) -> NodeConfig {
+    let at = |place: u8| IpAddr::from([127, 0, 0, place]);
+    NodeConfig {
+        data: folder.path().join(format!("node-{place}")),
+        pki: Some(folder.path().join("pki")),
+        bind: at(place),
         mqtts_port: ports.mqtts,
         https_port: ports.https,
         https_alt_port: None,
         cluster_port: ports.cluster,
+        seeds: (1..=count)
+            .map(|place| format!("{}:{}", at(place), ports.cluster))
+            .collect(),
+        expect: count.into(),
         shard_count: 1,
         workers: 1,
-        // Renewed after twenty seconds; good for ten more on a machine that is busy.
-        door_certificate_life: std::time::Duration::from_secs(30),
         ..NodeConfig::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_certificate_renews_by_itself_under_a_device_that_stays() {
+    let folder = TempDir::new().expect("a folder for temporary files");
+    let config = NodeConfig {
+        // Renewed after twenty seconds; good for ten more on a machine that is busy.
+        door_certificate_life: Duration::from_secs(30),
+        ..own_config(&folder, Ports::take(), 1, 1)
     };
-    let start = || dunlin_node::RunningNode::start(config).expect("the node starts");
-    let node = Arc::new(tokio::task::spawn_blocking(start).await.expect("no panic"));
-    node.serving().await;
-    let ready = node.ready();
+    let own = Own::start(&config).await;
+    own.serving().await;
+    let ready = own.node().ready();
     let hub = Hub::new(&ready);
     let device = hub.create("stays").await;
     let mut client = connect(&hub, 0, &device).await;
@@ -305,18 +354,46 @@ async fn a_short_certificate_renews_by_itself_under_a_device_that_stays() {
     publish(&mut client, &device, "still here")
         .await
         .expect("the same connection");
-    let lines = audit_lines(&folder.path().join("data"));
+    let lines = audit_lines(&config.data);
     let by_itself = lines
         .iter()
         .filter(|line| line["action"] == "certificates.renew" && line["who"] == "node")
         .count();
     assert!(by_itself >= 1, "{lines:?}");
-    drop(hub);
     client.disconnect().await;
-    let node = Arc::into_inner(node).expect("nobody else holds it");
-    tokio::task::spawn_blocking(move || node.stop())
+    own.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_meet_again_after_their_first_certificates_have_ended() {
+    let folder = TempDir::new().expect("a folder for temporary files");
+    let ports = Ports::take();
+    let config = |place| NodeConfig {
+        node_certificate_life: Duration::from_secs(9),
+        ..own_config(&folder, ports, place, 2)
+    };
+    let (first, second) = (config(1), config(2));
+    let (stays, goes) = tokio::join!(Own::start(&first), Own::start(&second));
+    tokio::join!(stays.serving(), goes.serving());
+    let hub = Hub::new(&stays.node().ready());
+    let device = hub.create("bridge").await;
+    // The second renewal comes when the first certificate has been over for three seconds.
+    let renewals = "dunlin_certificate_renewals_total{certificate=\"node\"}";
+    eventually("the second renewal", PATIENCE, || async {
+        (metric(&hub, 0, renewals).await >= 2).then_some(())
+    })
+    .await;
+    goes.stop().await;
+    // Both of two are a majority: nothing is stored before they have met again, each showing the other
+    // what it has now.
+    let comes_back = Own::start(&second).await;
+    comes_back.serving().await;
+    let mut client = connect(&hub, 0, &device).await;
+    publish(&mut client, &device, "met")
         .await
-        .expect("no panic");
+        .expect("an acknowledgement");
+    client.disconnect().await;
+    tokio::join!(stays.stop(), comes_back.stop());
 }
 
 #[tokio::test]
