@@ -77,7 +77,8 @@ pub(crate) struct Members {
     pub(crate) voters: BTreeSet<ReplicaId>,
     /// Those that are only filled.
     pub(crate) learners: BTreeSet<ReplicaId>,
-    /// Voters of the earlier half of a joint membership.
+    /// Everyone of the last committed membership and of the earlier half of a joint one: they are members
+    /// until the change that leaves them out is committed.
     former: BTreeSet<ReplicaId>,
     /// Whether the membership is committed.
     pub(crate) is_committed: bool,
@@ -248,10 +249,13 @@ impl Group {
         let membership = metrics.membership_config.membership();
         let configs = membership.get_joint_config();
         let ids = |ids: &BTreeSet<u64>| ids.iter().map(|id| ReplicaId(*id)).collect::<BTreeSet<_>>();
+        let committed = metrics.committed_membership_config.membership();
+        let mut former = configs.first().map(ids).unwrap_or_default();
+        former.extend(committed.nodes().map(|(id, _)| ReplicaId(*id)));
         Members {
             voters: configs.last().map(ids).unwrap_or_default(),
             learners: membership.learner_ids().map(ReplicaId).collect(),
-            former: configs.first().map(ids).unwrap_or_default(),
+            former,
             is_committed: metrics.membership_config == metrics.committed_membership_config,
             is_joint: configs.len() > 1,
             index: metrics
