@@ -19,8 +19,11 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub const ADMIT_WAIT: Duration = Duration::from_secs(10);
 /// Time in which a peer must take some of what we write; then the connection is closed.
 pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
-/// Bytes that the read buffer grows by.
+/// Bytes that the read buffer of a busy connection grows by.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes that the read buffer of a connection grows by until it was once full after a read. Most
+/// connections are idle, and each has such a buffer.
+pub const READ_BUFFER_BYTES_QUIET: usize = 1024;
 
 /// Messages of one connection that wait for the cluster. At the bound we stop reading the socket.
 pub const UPLINK_IN_FLIGHT_MAX: usize = 256;

@@ -30,7 +30,10 @@ use super::mailbox::{Eviction, Mailbox};
 use super::session::{Effect, End, FilterCode, Session};
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
 use crate::http::claimed;
-use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, WRITE_STALL_WAIT};
+use crate::limits::{
+    CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, READ_BUFFER_BYTES_QUIET,
+    WRITE_STALL_WAIT,
+};
 use crate::metrics::{Gauge, count, count_by};
 use crate::shared::Shared;
 
@@ -622,6 +625,8 @@ enum Moved {
 struct Socket<S> {
     stream: S,
     read: BytesMut,
+    /// Bytes that `read` grows by.
+    read_growth: usize,
     out: BytesMut,
     needs_flush: bool,
 }
@@ -634,6 +639,7 @@ where
         Self {
             stream,
             read: BytesMut::new(),
+            read_growth: READ_BUFFER_BYTES_QUIET,
             out: BytesMut::new(),
             needs_flush: false,
         }
@@ -649,10 +655,14 @@ where
             _ if !may_read => return Poll::Pending,
             _ => {}
         }
-        if self.read.capacity() - self.read.len() < READ_BUFFER_BYTES / 4 {
-            self.read.reserve(READ_BUFFER_BYTES);
+        if self.read.capacity() - self.read.len() < self.read_growth / 4 {
+            self.read.reserve(self.read_growth);
         }
+        let room = self.read.capacity() - self.read.len();
         let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read))?;
+        if read == room {
+            self.read_growth = READ_BUFFER_BYTES;
+        }
         Poll::Ready(Ok(if read == 0 { Moved::Ended } else { Moved::Read }))
     }
 
