@@ -312,7 +312,7 @@ impl Forming {
         }
         let put = DirectoryCommand::NodePut { node, roles };
         let changed = shared.change_directory(put).await;
-        tracing::info!(target: "audit", action = "node.join", %node, ok = changed.is_ok());
+        tracing::info!(%node, ok = changed.is_ok(), "a node asked to join");
         changed.map(|_| ()).map_err(|error| error.to_string())
     }
 
