@@ -235,7 +235,7 @@ async fn health_and_metrics_are_open_to_read() {
         let text = answer.text().await.ok()?;
         let counted = text
             .lines()
-            .any(|line| line.starts_with("dunlin_gateway_publishes ") && !line.ends_with(" 0"));
+            .any(|line| line.starts_with("dunlin_gateway_publishes_total ") && !line.ends_with(" 0"));
         counted.then_some(text)
     })
     .await;
