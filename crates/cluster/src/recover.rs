@@ -135,7 +135,11 @@ async fn restart(
     let is_directory_lost = groups
         .iter()
         .any(|lost| GroupId(lost.group) == GroupId::DIRECTORY);
-    tracing::warn!(groups = groups.len(), is_directory_lost, "restarts groups from what is left of them");
+    tracing::warn!(
+        groups = groups.len(),
+        is_directory_lost,
+        "restarts groups from what is left of them"
+    );
     if !is_directory_lost {
         for command in commands {
             let changed = shared.change_directory(command).await;
