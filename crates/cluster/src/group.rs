@@ -25,6 +25,7 @@ use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
+use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{EntryBody, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
@@ -233,6 +234,15 @@ impl Group {
     /// The node that leads, as far as this replica knows.
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
         self.sight().leader.and_then(|(_, node)| node)
+    }
+
+    /// As the directory's leader: proves that it leads, and that the directory is laid down in the log.
+    pub(crate) async fn confirms_directory(&self) -> bool {
+        let is_laid_down = match &*self.machine.machine().lock().await {
+            Machine::Directory(directory) => directory.is_formed(),
+            Machine::Shard(_) => false,
+        };
+        is_laid_down && self.sight().leads && self.read_barrier().await.is_ok()
     }
 
     /// Why openraft has given this replica up, if it has: its disk or its state machine failed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
-use dunlin_model::port::{EventLog, Replication, StoreError};
+use dunlin_model::port::{EventLog, StoreError};
 
 use crate::forming;
 use crate::group::Group;
@@ -97,7 +97,7 @@ async fn confirm(shared: Arc<Shared>) {
         if let Some(group) = shared.group(GroupId::DIRECTORY)
             && group.sight().leads
         {
-            if group.read_barrier().await.is_ok() {
+            if group.confirms_directory().await {
                 shared.view.confirm(asked_ms);
             }
             continue;

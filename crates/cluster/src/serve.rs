@@ -202,8 +202,8 @@ impl Server {
 
     async fn directory(&self, known: (u64, u64)) -> Response {
         let confirmed = match self.0.group(GroupId::DIRECTORY) {
-            Some(group) if group.sight().leads => group.read_barrier().await.is_ok(),
-            _ => false,
+            Some(group) => group.confirms_directory().await,
+            None => false,
         };
         let directory = self.0.view.get();
         let newer = (directory.rank() > known).then(|| Box::new((*directory).clone()));

@@ -124,6 +124,11 @@ impl DirectoryMachine {
         Ok(Reply::Directory(result))
     }
 
+    /// Whether the first entry is applied. Until then the layout is agreed on and no change can be logged.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.saved.directory.is_formed()
+    }
+
     /// Takes the copy over that this node has, which names the restart that this replica is made by.
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
         self.saved.directory = (*self.view.get()).clone();
