@@ -72,6 +72,23 @@ impl DirectoryView {
 
     /// Whether a gateway may admit on this copy at `now_ms`.
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
-        now_ms <= self.fresh_until_ms.load(Ordering::Relaxed) + FRESH_GRACE_MS
+        let until_ms = self.fresh_until_ms.load(Ordering::Relaxed);
+        // A copy that nobody has vouched for yet has no grace either, however young this process is.
+        until_ms > 0 && now_ms <= until_ms + FRESH_GRACE_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_fresh_from_its_first_confirmation_until_the_grace_is_over() {
+        let view = DirectoryView::new();
+        assert!(!view.is_fresh(0) && !view.is_fresh(FRESH_GRACE_MS));
+        view.confirm(100);
+        assert!(view.is_current(100 + FRESH_MS) && !view.is_current(101 + FRESH_MS));
+        let end_ms = 100 + FRESH_MS + FRESH_GRACE_MS;
+        assert!(view.is_fresh(end_ms) && !view.is_fresh(end_ms + 1));
     }
 }
