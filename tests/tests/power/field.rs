@@ -431,6 +431,9 @@ async fn must(client: &Arc<dyn ShardClient>, command: impl Fn() -> Command) -> O
     .await
 }
 
+/// Pause of a device before it offers a message again that was refused for lack of room.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
 struct Sender {
     client: Arc<dyn ShardClient>,
     device: DeviceId,
@@ -456,9 +459,12 @@ impl Sender {
                     return self.log;
                 }
             } else if waiting < WINDOW {
-                self.send(&sink);
-                // Lets others in between: a device alone would fill its window in one go.
-                tokio::task::yield_now().await;
+                if self.send(&sink) {
+                    // Lets others in between: a device alone would fill its window in one go.
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
                 continue;
             }
             self.acks.bell.notified().await;
@@ -482,7 +488,8 @@ impl Sender {
         arrived.len()
     }
 
-    fn send(&mut self, sink: &Arc<dyn AckSink>) {
+    /// Sends the next message; false if it was refused, and so is none.
+    fn send(&mut self, sink: &Arc<dyn AckSink>) -> bool {
         let seq = self.log.sent.len();
         let mut body = format!("{} says {seq} ", self.device).into_bytes();
         body.resize(body.len().max(self.body_bytes), b'.');
@@ -495,8 +502,16 @@ impl Sender {
             .client
             .submit_telemetry(&self.device, &record, sink, seq as u64)
         {
-            Ok(()) => {}
-            Err(SubmitError::CutOff) => self.acks.on_ack(seq as u64, TelemetryAck::Unknown),
+            Ok(()) => true,
+            Err(SubmitError::CutOff) => {
+                self.acks.on_ack(seq as u64, TelemetryAck::Unknown);
+                true
+            }
+            // Definite: if it is stored all the same, it was never sent, and the judge says so.
+            Err(SubmitError::StorageFull) => {
+                self.log.sent.pop();
+                false
+            }
             Err(error) => panic!("{}: {error}", self.device),
         }
     }
