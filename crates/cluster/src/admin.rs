@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::directory::{
-    Directory, DirectoryCommand, GroupEntry, NodeState, ReplicaEntry, Role, placement,
+    Directory, DirectoryCommand, GroupEntry, NodeState, Origin, ReplicaEntry, Role, placement,
 };
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
 use dunlin_model::port::QueryError;
@@ -399,14 +399,26 @@ fn group_line(group: GroupId, directory: &Directory, answers: &BTreeMap<NodeId, 
         .filter(|(_, status)| status.leads)
         .max_by_key(|(_, status)| status.term);
     let entry = directory.groups.get(&group);
-    let runs = |(id, replica): (&ReplicaId, &ReplicaEntry)| {
-        let status = answers.get(&replica.node)?.groups.get(&group.0)?;
-        (status.replica == id.0).then_some(())
+    let runs = |id: ReplicaId, replica: &ReplicaEntry| {
+        let status = answers
+            .get(&replica.node)
+            .and_then(|status| status.groups.get(&group.0));
+        status.is_some_and(|status| status.replica == id.0)
     };
-    let replicas = entry.iter().flat_map(|entry| &entry.replicas);
-    let answered = replicas.filter_map(runs).count() as u32;
     // Of a replica and the one that takes its place, one is enough.
-    let staying = entry.map_or(0, |entry| entry.staying().count());
+    let is_covered = |(id, replica): &(ReplicaId, &ReplicaEntry)| {
+        let replaced = match replica.origin {
+            Origin::Added {
+                replaces: Some(replaced),
+            } => Some(replaced),
+            _ => None,
+        };
+        let former = replaced.and_then(|id| Some((id, entry?.replicas.get(&id)?)));
+        runs(*id, replica) || former.is_some_and(|(id, replica)| runs(id, replica))
+    };
+    let staying = || entry.iter().flat_map(|entry| entry.staying());
+    let answered = staying().filter(is_covered).count() as u32;
+    let staying = staying().count();
     let wanted = match group {
         GroupId::DIRECTORY => staying,
         _ => staying.max(directory.replication_factor as usize),
