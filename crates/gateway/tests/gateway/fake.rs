@@ -44,7 +44,6 @@ struct State {
     storage_full: bool,
     cut_off: bool,
     silent: bool,
-    discard: bool,
     commands: Vec<Command>,
 }
 
@@ -158,11 +157,6 @@ impl FakeCluster {
 
     pub(crate) fn set_cut_off(&self, cut_off: bool) {
         self.lock().cut_off = cut_off;
-    }
-
-    /// Records are acknowledged and thrown away, for measurements of the doors alone.
-    pub(crate) fn set_discard(&self, discard: bool) {
-        self.lock().discard = discard;
     }
 
     /// Commands get no answer (unknown).
@@ -436,17 +430,6 @@ impl ShardClient for FakeCluster {
         sink: &Arc<dyn AckSink>,
         token: u64,
     ) -> Result<(), SubmitError> {
-        if self.lock().discard {
-            sink.on_ack(
-                token,
-                TelemetryAck::Stored(Receipt {
-                    shard: ShardId(0),
-                    offset: token,
-                    term: 7,
-                }),
-            );
-            return Ok(());
-        }
         let record = Bytes::from(BytesMut::from(record));
         {
             let mut state = self.lock();
