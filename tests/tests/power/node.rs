@@ -414,11 +414,12 @@ impl Machine {
         let running = self.running.take().expect("it runs");
         let mut has_power = running.plug.write().unwrap_or_else(PoisonError::into_inner);
         *has_power = false;
-        self.lies.store(false, Ordering::Relaxed);
         self.disk = self.disk.power_cut(match cut {
             Cut::KeepSome(seed) => PowerCut::KeepSome { seed },
             Cut::LoseAll | Cut::KeepState => PowerCut::LoseAll,
         });
+        // Not before: the node still runs, and one honest sync would save what the lies have left.
+        self.lies.store(false, Ordering::Relaxed);
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, state) in &*states {
             let of_state = match cut {
