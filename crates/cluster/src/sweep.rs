@@ -23,7 +23,18 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_millis(2_000);
 pub(crate) async fn remove_leftovers(shared: &Arc<Shared>) {
     let Some(parts) = &shared.shard else { return };
     let directory = shared.view.get();
-    for id in leftovers(shared, parts, &directory) {
+    let stores = parts.stores.clone();
+    // Both stores look into folders, which must not hold up those who share this thread.
+    let stored = tokio::task::spawn_blocking(move || stores.replicas()).await;
+    let stored = match stored {
+        Ok(Ok(stored)) => stored,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot list the replicas in the stores");
+            return;
+        }
+        Err(_) => return,
+    };
+    for id in leftovers(shared, parts, &directory, stored) {
         // What this node believed when it was last up may be older than the replica.
         if !shared.view.is_current(shared.clock.monotonic_ms()) {
             return;
@@ -36,13 +47,15 @@ pub(crate) async fn remove_leftovers(shared: &Arc<Shared>) {
     }
 }
 
-fn leftovers(shared: &Shared, parts: &ShardParts, directory: &Directory) -> BTreeSet<GroupReplica> {
+fn leftovers(
+    shared: &Shared,
+    parts: &ShardParts,
+    directory: &Directory,
+    stored: Vec<GroupReplica>,
+) -> BTreeSet<GroupReplica> {
     let mut here: BTreeSet<GroupReplica> = parts.journal.replicas().into_iter().collect();
     here.extend(shared.groups().iter().map(|group| group.id()));
-    match parts.stores.replicas() {
-        Ok(stored) => here.extend(stored),
-        Err(error) => tracing::error!(%error, "cannot list the replicas in the stores"),
-    }
+    here.extend(stored);
     let is_listed = |id: &GroupReplica| {
         directory
             .groups
