@@ -6,7 +6,6 @@
 //! a failed journal ends the process is decided in `node`; here the test ends the node in its place.
 
 mod field;
-mod host;
 mod node;
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! Pure: it names the streams whose lease has run out and remembers what was proposed about them.
 //! That a gateway is gone becomes true only through the log; see [`crate::shard::actor`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use dunlin_model::id::StreamId;
 
@@ -31,14 +31,14 @@ pub(crate) enum Lapsed {
 #[derive(Debug)]
 pub(crate) struct Leases {
     lease_ms: u64,
-    leases: HashMap<StreamId, Lease>,
+    leases: BTreeMap<StreamId, Lease>,
 }
 
 impl Leases {
     pub(crate) fn new(lease_ms: u64) -> Self {
         Self {
             lease_ms,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! people's code and may come straight back with the next frame, so they are never called under the
 //! lock. Nothing here decides what is proposed; that is [`crate::shard::actor`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_model::id::StreamId;
@@ -45,7 +45,7 @@ pub(crate) struct Owed {
 }
 
 struct Inner {
-    seats: HashMap<StreamId, Seat>,
+    seats: BTreeMap<StreamId, Seat>,
     leases: Leases,
     open: bool,
 }
@@ -64,7 +64,7 @@ impl Seats {
         }
         Self {
             inner: Mutex::new(Inner {
-                seats: HashMap::new(),
+                seats: BTreeMap::new(),
                 leases,
                 open: true,
             }),

@@ -14,6 +14,7 @@ use dunlin_model::port::{
     BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer, TraceSpan,
 };
 use dunlin_model::trace::TraceContext;
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -209,11 +210,13 @@ impl ActorHost {
             .await
             .map_err(|error| ReadError::Store(error.to_string()))?;
         let replication = room.replication.clone();
-        let view = room
-            .runtime
-            .spawn_blocking(move || replication.read(&query))
-            .await
-            .map_err(broken)?;
+        // On a runtime of one thread, as in a simulation, there is nobody else to do it.
+        let view = if room.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            replication.read(&query)
+        } else {
+            let read = room.runtime.spawn_blocking(move || replication.read(&query));
+            read.await.map_err(broken)?
+        };
         drop(turn);
         view
     }

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::ChangeError;
+use crate::entropy;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::recover;
@@ -256,7 +257,7 @@ async fn issue_token(shared: &Shared, minutes: u32) -> Result<JoinToken, QueryEr
         let reason = format!("a join token is good for 1 to {TOKEN_MINUTES_MAX} minutes");
         return Err(QueryError::Refused(reason));
     }
-    let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let secret = format!("{:032x}{:032x}", entropy::draw::<u128>(), entropy::draw::<u128>());
     let now_ms = shared.clock.wall_ms();
     let expires_ms = now_ms + u64::from(minutes) * 60_000;
     let put = DirectoryCommand::JoinTokenPut {

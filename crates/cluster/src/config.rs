@@ -1,9 +1,12 @@
 //! What a cluster node is told, and the inequalities that its times must keep.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::directory::Role;
+
+use crate::transport::Datagrams;
 
 /// Times of consensus and failure detection, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub struct ClusterConfig {
     pub journal_segments_max: usize,
     /// Who this node is.
     pub identity: NodeIdentity,
+    /// What carries datagrams to peers in the place of a UDP socket at `listen`; a simulation's.
+    pub datagrams: Option<Arc<dyn Datagrams>>,
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ impl Detector {
         }
     }
 
-    /// A sign of life at `now_ms` (monotonic).
-    pub(crate) fn heard(&self, node: NodeId, now_ms: u64) {
-        self.heard.lock().expect("no panic holds it").insert(node, now_ms);
+    /// A sign of life at `now_ms` (monotonic). Returns how long there had been none; 0 at the first.
+    pub(crate) fn heard(&self, node: NodeId, now_ms: u64) -> u64 {
+        let before = self.heard.lock().expect("no panic holds it").insert(node, now_ms);
+        before.map_or(0, |before| now_ms.saturating_sub(before))
     }
 
     /// When `node` was last heard (monotonic milliseconds), if ever.
@@ -58,8 +59,9 @@ mod tests {
         let detector = Detector::new(100);
         let node = NodeId(1);
         assert!(!detector.suspects(node, 1_000) && !detector.is_alive(node, 1_000));
-        detector.heard(node, 1_000);
+        assert_eq!(detector.heard(node, 1_000), 0);
         assert!(!detector.suspects(node, 1_100) && detector.is_alive(node, 1_100));
         assert!(detector.suspects(node, 1_101) && !detector.is_alive(node, 1_101));
+        assert_eq!(detector.heard(node, 4_000), 3_000);
     }
 }

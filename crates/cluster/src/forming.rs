@@ -16,6 +16,7 @@ use dunlin_model::directory::{Directory, DirectoryCommand, NodeEntry, NodeState,
 use dunlin_model::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::entropy;
 use crate::messages::{Hello, Request, Response};
 use crate::node::Shared;
 use crate::promise::{Given, Promise};
@@ -412,7 +413,7 @@ fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory 
         .collect();
     let shape = (shared.config.shard_count, replication_factor);
     Directory::lay_out(
-        format!("{:032x}", rand::random::<u128>()),
+        format!("{:032x}", entropy::draw::<u128>()),
         nodes,
         shape,
         draw_policies(),
@@ -440,7 +441,7 @@ mod base64_keys {
     use dunlin_model::identity::SymmetricKeys;
 
     pub(super) fn draw_policies() -> BTreeMap<String, Policy> {
-        let draw = || STANDARD.encode(rand::random::<[u8; 32]>());
+        let draw = || STANDARD.encode(crate::entropy::draw::<[u8; 32]>());
         DEFAULT_POLICIES
             .iter()
             .map(|(name, rights)| {

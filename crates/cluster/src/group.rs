@@ -11,6 +11,7 @@ use std::time::Duration;
 use dunlin_model::command::{Query, ReadFrom, View};
 use dunlin_model::directory::{DirectoryCommand, DirectoryRefusal};
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
+use dunlin_model::point::Point;
 use dunlin_model::port::{
     AppliedSink, BoxFuture, EventLog, EventPage, Leadership, ProposeError, ReadError, Replication, ShardStore,
 };
@@ -323,6 +324,7 @@ impl Group {
 
     /// Campaigns, if the others let go of their leader: asks first, so a live leader is not disturbed.
     pub(crate) async fn campaign(&self) {
+        Point::SuspectedLeader.reach();
         let _ = self.raft.trigger().elect(true).await;
     }
 
@@ -337,7 +339,11 @@ impl Group {
                 .and_then(|replication| replication.get(&to.0).copied().flatten());
             matched.map(|id| id.index) == metrics.last_log_index
         };
-        caught_up && self.raft.trigger().transfer_leader(to.0).await.is_ok()
+        let is_asked = caught_up && self.raft.trigger().transfer_leader(to.0).await.is_ok();
+        if is_asked {
+            Point::HandedOver.reach();
+        }
+        is_asked
     }
 
     pub(crate) async fn change_directory(
@@ -357,6 +363,16 @@ impl Group {
             parts: vec![Part::Seal],
         };
         tokio::spawn(self.propose_body(body::batch(&seal)));
+    }
+
+    /// The same, if anything is open.
+    pub(crate) fn seal_open(&self) {
+        let Some(events) = self.events() else { return };
+        let (first, next) = events.range();
+        let sealed = events.sealed_segments();
+        if sealed.last().map_or(first, |segment| segment.next_offset) < next {
+            self.seal();
+        }
     }
 
     /// Stops taking part. Entries that are under way may or may not be committed by the others.
@@ -400,6 +416,7 @@ impl Group {
                         let (streams, time_ms) = machine.leadership();
                         (streams, time_ms, machine.applied().map_or(0, |at| at.index))
                     };
+                    Point::LeaderChanged.reach();
                     tracing::info!(replica = %self.id, term, "leads");
                     sink.on_leader(
                         shard,

@@ -6,11 +6,13 @@
 //! stands on a disk, on the wire, or in this crate's public face.
 
 pub mod admin;
+mod blocking;
 mod changes;
 mod codec;
 pub mod config;
 mod detector;
 mod directory;
+pub mod entropy;
 mod forming;
 mod group;
 mod maintenance;

@@ -10,8 +10,11 @@ use std::time::Duration;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
+use dunlin_model::mutant::{self, Mutant};
+use dunlin_model::point::Point;
 use dunlin_model::port::{EventLog, StoreError};
 
+use crate::blocking::blocking;
 use crate::forming;
 use crate::group::Group;
 use crate::messages::{Request, Response};
@@ -37,6 +40,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 const ASK_AROUND_MAX: Duration = Duration::from_millis(1_000);
 /// Between two looks for segments that have become old.
 const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a leader may take to hear that it should cut a group's events.
+const SEAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a purge waits for the snapshot that it needs, which is a note and no copy. After that it
 /// reaches as far as the one before.
 const SNAPSHOT_WAIT_MAX: Duration = Duration::from_millis(1_000);
@@ -202,31 +207,43 @@ async fn checkpoint(shared: Arc<Shared>) {
                 true if pins.contains(&group.id()) => 0,
                 true => ENTRIES_KEPT_MIN,
             };
-            if let Err(error) = checkpoint_group(&group, keep, pressed).await {
+            if let Err(error) = checkpoint_group(&shared, &group, keep, pressed).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }
     }
 }
 
-async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Result<(), StoreError> {
+async fn checkpoint_group(
+    shared: &Arc<Shared>,
+    group: &Arc<Group>,
+    keep: u64,
+    pressed: bool,
+) -> Result<(), StoreError> {
     let applied = group.machine().machine().lock().await.applied();
     let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
-    let synced = tokio::task::spawn_blocking(move || {
+    let synced = blocking(move || {
         let events_upto = events
             .map(|events| events.checkpoint(applied.index))
             .transpose()?;
         store.checkpoint()?;
+        if mutant::is_on(Mutant::PurgeTooFar) {
+            return Ok(applied.index);
+        }
         Ok::<_, StoreError>(events_upto.unwrap_or(applied.index).min(applied.index))
     });
     let durable = synced
         .await
         .map_err(|error| StoreError::io("sync stores", error))??;
     group.machine().machine().lock().await.forget_verdicts(durable)?;
-    if pressed && durable < applied.index && group.sight().leads {
+    if pressed && durable < applied.index {
         // A few events in an open block pin the whole log above them: cut the block, everywhere.
-        group.seal();
+        match group.sight().leads {
+            true => group.seal_open(),
+            // The leader's own journal may be far from full.
+            false => ask_to_seal(shared.clone(), group),
+        }
     }
     let upto = durable.min(group.sight().last.saturating_sub(keep));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {
@@ -244,6 +261,24 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
     Ok(())
 }
 
+/// Asks the leader of a group to cut its events. An answer that does not come is asked for in the next round.
+fn ask_to_seal(shared: Arc<Shared>, group: &Arc<Group>) {
+    let (id, leader) = (group.id().group, group.leader_node());
+    let is_asked = !mutant::is_on(Mutant::WaitForItself);
+    let Some(leader) = leader.filter(|leader| *leader != shared.node && is_asked) else {
+        return;
+    };
+    Point::SealAsked.reach();
+    tokio::spawn(async move {
+        let asked = shared
+            .peers
+            .call(leader, Lane::Control, Request::Seal(id), SEAL_TIMEOUT);
+        if let Err(error) = asked.await {
+            tracing::debug!(group = %id, %leader, %error, "a leader was not asked to cut its events");
+        }
+    });
+}
+
 /// Has the open segments of the groups that this node leads sealed when they have become old: what is
 /// sealed is checked, mended and handed on as it is.
 async fn seal_old(shared: Arc<Shared>) {
@@ -257,7 +292,7 @@ async fn seal_old(shared: Arc<Shared>) {
             let Some(events) = group.events().cloned() else {
                 continue;
             };
-            let is_old = tokio::task::spawn_blocking(move || has_old_event(&*events, old_ms)).await;
+            let is_old = blocking(move || has_old_event(&*events, old_ms)).await;
             if is_old.unwrap_or(false) {
                 group.seal();
             }

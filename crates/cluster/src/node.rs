@@ -293,7 +293,7 @@ impl Cluster {
     pub async fn start(config: ClusterConfig, parts: Parts) -> Result<Cluster, StartError> {
         config.timing.validate()?;
         let node = parts.data.node_id();
-        let peers = Peers::bind(node, config.listen, &config.identity)?;
+        let peers = Peers::bind(node, (config.listen, config.datagrams.clone()), &config.identity)?;
         let address = config
             .advertise
             .clone()

@@ -12,8 +12,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::limits::READ_BYTES_MAX;
+use dunlin_model::point::Point;
 use dunlin_model::port::{EventLog, SealedSegment, StoreError};
 
+use crate::blocking::blocking;
 use crate::group::Group;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
@@ -41,6 +43,7 @@ pub(crate) async fn mend(shared: Arc<Shared>) {
             for first_offset in events.damaged_segments() {
                 match mend_one(&shared, &group, events, first_offset).await {
                     Mended::From(peer) => {
+                        Point::SegmentMended.reach();
                         tracing::info!(replica = %group.id(), segment = first_offset, %peer, "mended an event segment");
                     }
                     Mended::NotYet => {}
@@ -140,7 +143,7 @@ async fn fetch(shared: &Shared, peer: NodeId, group: GroupId, wanted: &SealedSeg
 
 async fn install(events: &Arc<dyn EventLog>, whole: Bytes, expected: SealedSegment) -> Result<(), String> {
     let events = events.clone();
-    let installed = tokio::task::spawn_blocking(move || events.install_segment(&whole, &expected)).await;
+    let installed = blocking(move || events.install_segment(&whole, &expected)).await;
     match installed {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -167,7 +170,7 @@ pub(crate) async fn part(
         return not_here;
     };
     let read = move || events.read_segment(first_offset, position, READ_BYTES_MAX);
-    match tokio::task::spawn_blocking(read).await {
+    match blocking(read).await {
         Ok(Ok(part)) => (Response::SegmentPart, part),
         _ => not_here,
     }
@@ -185,7 +188,7 @@ pub(crate) async fn scrub(shared: Arc<Shared>) {
                 let (read, first_offset) = (events.clone(), segment.first_offset);
                 let verify = move || read.verify_segment(first_offset);
                 // Damage is said and remembered where it is found; mending is another loop's part.
-                if let Ok(Err(error @ StoreError::Io { .. })) = tokio::task::spawn_blocking(verify).await {
+                if let Ok(Err(error @ StoreError::Io { .. })) = blocking(verify).await {
                     tracing::debug!(replica = %group.id(), %error, "a segment is not there any more");
                 }
                 tokio::time::sleep(Duration::from_millis(segment.bytes * 1_000 / SCRUB_BYTES_PER_S)).await;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
+use dunlin_model::point::Point;
 use dunlin_model::port::{BoxFuture, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError};
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
@@ -13,6 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use openraft::raft::AppendEntriesRequest;
 use tokio::sync::mpsc;
 
+use crate::blocking::blocking;
 use crate::codec;
 use crate::messages::{
     AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
@@ -32,6 +34,10 @@ use crate::{recover, repair};
 const TO_GATEWAY_MAX: usize = 4_096;
 /// Append requests of one stream that wait for openraft.
 const APPENDS_QUEUED_MAX: usize = 64;
+/// Silence of a peer after which connections to it that are still open are not trusted. QUIC gives one up when
+/// three of its probe time-outs have passed, and a node that was stopped for seconds takes them for round-trip
+/// time: it could wait for half a minute on a connection whose other end has been started anew since.
+const LONG_SILENCE_MS: u64 = 2_000;
 /// Pause before a frame is offered again to a shard that is full. Meanwhile the stream is not read.
 const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
@@ -92,7 +98,11 @@ impl Handler for Server {
     }
 
     fn handle_ping(&self, from: NodeId) {
-        self.0.detector.heard(from, self.0.clock.monotonic_ms());
+        let silent_ms = self.0.detector.heard(from, self.0.clock.monotonic_ms());
+        if silent_ms >= LONG_SILENCE_MS {
+            Point::LinksDropped.reach();
+            self.0.peers.drop_links(from);
+        }
     }
 }
 
@@ -185,6 +195,13 @@ impl Server {
                 }
             }
             Request::Status => Response::Status(Box::new(self.0.status())),
+            Request::Seal(group) => match self.0.group(group) {
+                Some(group) if group.sight().leads => {
+                    group.seal_open();
+                    Response::Sealed
+                }
+                _ => Response::NotHere { hint: None },
+            },
         };
         tracing::trace!(%from, "answered a call");
         (response, nothing)
@@ -289,12 +306,12 @@ impl Server {
         };
         // Entries that the journal may have no room for wait here, where votes and heartbeats pass them by: an
         // append that the journal refuses ends the replica. A leader that has given the stream up wants none.
-        let room = group.room().clone();
+        let (room, id) = (group.room().clone(), group.id());
         let requests = futures_util::stream::unfold(receiver, move |mut queue| {
             let room = room.clone();
             async move {
                 let request: AppendEntriesRequest<TypeConfig> = queue.recv().await?;
-                let may_pass = request.entries.is_empty() || room.wait(|| !queue.is_closed()).await;
+                let may_pass = request.entries.is_empty() || room.wait_as(id, || !queue.is_closed()).await;
                 may_pass.then_some((request, queue))
             }
         });
@@ -329,6 +346,7 @@ impl Server {
         let spooled = match receive_snapshot(spools, &mut reader).await {
             Ok(spooled) => spooled,
             Err(error) => {
+                Point::SnapshotBroken.reach();
                 tracing::warn!(replica = %group.id(), %error, "did not take a snapshot in");
                 return;
             }
@@ -440,12 +458,10 @@ async fn receive_snapshot(spools: &Spools, reader: &mut FrameReader) -> Result<S
     let lost = |error: crate::transport::StreamError| StoreError::io("receive snapshot", error);
     while let Some(frame) = reader.next().await.map_err(lost)? {
         // It writes to the disk, which must not hold up those who share this thread.
-        let taken = tokio::task::spawn_blocking(move || receiving.take(&frame).map(|()| receiving));
+        let taken = blocking(move || receiving.take(&frame).map(|()| receiving));
         receiving = taken.await.map_err(broken)??;
     }
-    tokio::task::spawn_blocking(move || receiving.finish())
-        .await
-        .map_err(broken)?
+    blocking(move || receiving.finish()).await.map_err(broken)?
 }
 
 fn read_append(frame: Bytes) -> Option<AppendEntriesRequest<TypeConfig>> {

@@ -12,6 +12,7 @@ use dunlin_model::directory::Directory;
 use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
 use dunlin_model::port::Replication;
 
+use crate::blocking::blocking;
 use crate::messages::{Request, Response};
 use crate::node::{ShardParts, Shared};
 use crate::transport::Lane;
@@ -25,7 +26,7 @@ pub(crate) async fn remove_leftovers(shared: &Arc<Shared>) {
     let directory = shared.view.get();
     let stores = parts.stores.clone();
     // Both stores look into folders, which must not hold up those who share this thread.
-    let stored = tokio::task::spawn_blocking(move || stores.replicas()).await;
+    let stored = blocking(move || stores.replicas()).await;
     let stored = match stored {
         Ok(Ok(stored)) => stored,
         Ok(Err(error)) => {
@@ -103,7 +104,7 @@ async fn remove(shared: &Arc<Shared>, parts: &ShardParts, id: GroupReplica) {
         Err(_) => return,
     }
     let stores = parts.stores.clone();
-    match tokio::task::spawn_blocking(move || stores.remove(id)).await {
+    match blocking(move || stores.remove(id)).await {
         Ok(Ok(())) => {
             shared.note_trouble(id, None);
             tracing::info!(replica = %id, "removed a replica that is no member any more");

@@ -12,6 +12,8 @@ pub mod directory;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod mutant;
+pub mod point;
 pub mod port;
 pub mod shard;
 pub mod stream;

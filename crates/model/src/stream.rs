@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use crate::command::{Command, Outcome, Receipt, TelemetryAck};
 use crate::id::{ShardId, StreamId};
 use crate::limits::{BATCH_BYTES_TARGET, FRAME_COMMANDS_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
+use crate::mutant::{self, Mutant};
+use crate::point::Point;
 use crate::port::{Frame, FrameApplied, FrameOutcome, FrameResult};
 use crate::trace::TraceContext;
 
@@ -105,6 +107,12 @@ impl<R, C> StreamSender<R, C> {
     /// Nobody takes frames for now.
     pub fn handle_disconnected(&mut self) {
         self.connected = false;
+        if self.sent > 0 {
+            Point::FramesResent.reach();
+            if mutant::is_on(Mutant::DropRetried) {
+                self.unanswered.drain(..self.sent);
+            }
+        }
         self.sent = 0;
     }
 
@@ -167,6 +175,7 @@ impl<R, C> StreamSender<R, C> {
 
     /// Answers everything with "unknown": the gateway gives the stream up.
     pub fn fail_all(&mut self, mut answer: impl FnMut(Answer<R, C>)) {
+        Point::StreamGivenUp.reach();
         self.close_frame();
         self.connected = false;
         self.sent = 0;
@@ -233,7 +242,7 @@ fn settle<R, C>(
             offset += 1;
             TelemetryAck::Stored(Receipt {
                 shard,
-                offset: offset - 1,
+                offset: offset - u64::from(!mutant::is_on(Mutant::ReceiptOffByOne)),
                 term: applied.term,
             })
         };
@@ -246,7 +255,15 @@ fn settle<R, C>(
 
 fn fail<R, C>(sent: Sent<R, C>, answer: &mut impl FnMut(Answer<R, C>)) {
     for ticket in sent.records {
-        answer(Answer::Record(ticket, TelemetryAck::Unknown));
+        let ack = match mutant::is_on(Mutant::UnknownIsStored) {
+            true => TelemetryAck::Stored(Receipt {
+                shard: ShardId(0),
+                offset: 0,
+                term: 0,
+            }),
+            false => TelemetryAck::Unknown,
+        };
+        answer(Answer::Record(ticket, ack));
     }
     for ticket in sent.commands {
         answer(Answer::Command(ticket, None));

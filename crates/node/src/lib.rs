@@ -9,6 +9,7 @@ mod certificates;
 mod clock;
 pub mod config;
 mod doors;
+mod hosted;
 pub mod joining;
 pub mod local;
 pub mod logging;
@@ -22,4 +23,5 @@ mod traces;
 mod wiring;
 
 pub use config::{ConfigError, NodeConfig};
+pub use hosted::HostedShards;
 pub use wiring::{RunningNode, StartError};

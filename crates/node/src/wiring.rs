@@ -11,16 +11,13 @@ use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
 use dunlin_cluster::config::NodeIdentity;
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardHost, ShardParts, Stores};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Stores};
 use dunlin_gateway::Gateway;
 use dunlin_gateway::auth::ConnectionString;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Role;
-use dunlin_model::id::{GroupReplica, ShardId, StreamId};
-use dunlin_model::port::{
-    AppliedEntry, AppliedSink, AuditSink, BoxFuture, Clock, EventLog, EventPage, Frame, FrameSink,
-    Leadership, ReadError, Replication, ServeError, ShardServer, ShardStore, StoreError, Tracer,
-};
+use dunlin_model::id::GroupReplica;
+use dunlin_model::port::{AuditSink, Clock, EventLog, ShardStore, StoreError, Tracer};
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::{Disk, RealDisk};
 use dunlin_storage::journal::{Journal, JournalConfig};
@@ -32,6 +29,7 @@ use crate::address;
 use crate::clock::SystemClock;
 use crate::config::NodeConfig;
 use crate::doors;
+use crate::hosted::HostedShards;
 use crate::joining;
 use crate::observe::Observed;
 use crate::outside::Outside;
@@ -114,73 +112,6 @@ impl Stores for NodeStores {
 
     fn disk(&self) -> Arc<dyn Disk> {
         self.disk.clone()
-    }
-}
-
-/// The actors' host, as the cluster wants to see it.
-struct Host(Arc<ActorHost>);
-
-impl ShardHost for Host {
-    fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>) {
-        if let Err(error) = self.0.add_shard(shard, replication) {
-            tracing::error!(%shard, %error, "cannot host a shard");
-        }
-    }
-
-    fn remove_shard(&self, shard: ShardId) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.remove_shard(shard))
-    }
-}
-
-impl AppliedSink for Host {
-    fn on_applied(&self, shard: ShardId, entry: AppliedEntry) {
-        self.0.on_applied(shard, entry);
-    }
-    fn on_leader(&self, shard: ShardId, leadership: Leadership) {
-        self.0.on_leader(shard, leadership);
-    }
-    fn on_storage_full(&self, shard: ShardId, is_full: bool) {
-        self.0.on_storage_full(shard, is_full);
-    }
-
-    fn on_follower(&self, shard: ShardId, leader: Option<dunlin_model::id::NodeId>) {
-        self.0.on_follower(shard, leader);
-    }
-}
-
-impl ShardServer for Host {
-    fn open_stream(
-        &self,
-        shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(dunlin_model::id::DeviceId, u64)>,
-        sink: Arc<dyn FrameSink>,
-    ) -> BoxFuture<'_, Result<(), ServeError>> {
-        self.0.open_stream(shard, stream, resume, sessions, sink)
-    }
-    fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {
-        self.0.submit(shard, frame)
-    }
-    fn keep_alive(&self, shard: ShardId, stream: StreamId) {
-        self.0.keep_alive(shard, stream);
-    }
-    fn query(
-        &self,
-        shard: ShardId,
-        query: dunlin_model::command::Query,
-        consistency: dunlin_model::command::Consistency,
-    ) -> BoxFuture<'_, Result<dunlin_model::command::View, ReadError>> {
-        self.0.query(shard, query, consistency)
-    }
-    fn read_events(
-        &self,
-        shard: ShardId,
-        from: dunlin_model::command::ReadFrom,
-        bytes_max: usize,
-        wait_ms: u64,
-    ) -> BoxFuture<'_, Result<EventPage, ReadError>> {
-        self.0.read_events(shard, from, bytes_max, wait_ms)
     }
 }
 
@@ -404,7 +335,7 @@ fn open_replicas(
     let shard = ShardParts {
         journal,
         stores: Arc::new(NodeStores { disk, state }),
-        host: Arc::new(Host(host.clone())),
+        host: Arc::new(HostedShards(host.clone())),
     };
     Ok((shard, host))
 }
@@ -428,5 +359,6 @@ fn cluster_config(config: &NodeConfig, identity: NodeIdentity) -> ClusterConfig 
         segment_age: Duration::from_secs(config.segment_age_s),
         journal_segments_max: config.journal_segments,
         identity,
+        datagrams: None,
     }
 }

@@ -117,6 +117,12 @@ struct NodeFile {
 impl DataDir {
     /// Opens the directory, or makes it with a node id of its own, and locks it.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        Self::open_as(path, || NodeId(rand::random()))
+    }
+
+    /// As [`open`](Self::open); the node of an empty directory is what `draw` says, which must never say the
+    /// same twice within one cluster.
+    pub fn open_as(path: &Path, draw: impl FnOnce() -> NodeId) -> Result<DataDir, DataDirError> {
         make_folder(path)?;
         let lock = take_lock(path)?;
         let file = match read_format(path)? {
@@ -136,7 +142,7 @@ impl DataDir {
                     format!("there is no format {found}"),
                 ));
             }
-            None => make_fresh(path)?,
+            None => make_fresh(path, draw())?,
         };
         let node = NodeId::parse(&file.node)
             .ok_or_else(|| corrupt(path.join(NODE_FILE), format!("{:?} is no node id", file.node)))?;
@@ -335,7 +341,7 @@ fn write_node(folder: &Path, node: NodeId, cluster: Option<&str>) -> Result<(), 
 }
 
 /// Makes an empty directory a data directory.
-fn make_fresh(path: &Path) -> Result<NodeFile, DataDirError> {
+fn make_fresh(path: &Path, node: NodeId) -> Result<NodeFile, DataDirError> {
     let allowed = [LOCK_FILE, NODE_FILE, LOST_AND_FOUND];
     if let Some(found) = names(path)?
         .into_iter()
@@ -348,7 +354,7 @@ fn make_fresh(path: &Path) -> Result<NodeFile, DataDirError> {
     }
     // The format file comes last: where it is, the node id is too, so a node id that is missing then
     // was lost and is never drawn anew. Without the format file nothing has used the id yet.
-    write_node(path, NodeId(rand::random()), None)?;
+    write_node(path, node, None)?;
     write_file(path, FORMAT_FILE, format!("{FORMAT_VERSION}\n").as_bytes())?;
     read_node(path)?.ok_or_else(|| corrupt(path.join(NODE_FILE), "it is missing"))
 }

@@ -16,6 +16,7 @@ use dunlin_model::id::{DeviceId, GroupId, GroupReplica, ShardId};
 use dunlin_model::port::{
     Clock, Downlink, DownlinkSink, EventLog, ShardClient, ShardStore, StoreError, WriteBatch,
 };
+use dunlin_node::HostedShards;
 use dunlin_node::pki::Authority;
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::faulty::{FaultyDisk, Operation, PowerCut};
@@ -24,8 +25,6 @@ use dunlin_storage::journal::{Journal, JournalConfig};
 use dunlin_storage::segment::SegmentLog;
 use dunlin_storage::state::{MemStore, StateCut};
 use tokio::runtime::Runtime;
-
-use super::host::Host;
 
 pub(super) const SHARDS: u32 = 4;
 /// Small, so that a few megabytes press the journal to let go of its oldest entries.
@@ -345,6 +344,7 @@ impl Machine {
             identity: authority
                 .node_identity(self.data.node_id(), Duration::from_secs(3_600))
                 .expect("a node's certificate"),
+            datagrams: None,
         };
         let journal_config = JournalConfig {
             segment_bytes: SEGMENT_BYTES,
@@ -386,7 +386,7 @@ impl Machine {
                         states,
                         plug: of_stores,
                     }),
-                    host: Arc::new(Host(host)),
+                    host: Arc::new(HostedShards(host)),
                 }),
                 clock,
                 gateway_runtime: handle,

@@ -4,7 +4,7 @@
 //! goes to quarantine with its evidence while its siblings notice nothing. How long and how often is
 //! decided in [`crate::backoff`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub(crate) struct BucketWork {
     room: Arc<ShardRoom>,
     tenure: Arc<Tenure>,
     backlog: Arc<Backlog>,
-    devices: HashMap<DeviceId, Entry>,
+    devices: BTreeMap<DeviceId, Entry>,
     actors: HashMap<ActorId, DeviceId>,
     /// Quarantined devices, oldest first.
     quarantine: VecDeque<DeviceId>,
@@ -78,7 +78,7 @@ impl Actor for Bucket {
             room,
             tenure,
             backlog,
-            devices: HashMap::new(),
+            devices: BTreeMap::new(),
             actors: HashMap::new(),
             quarantine: VecDeque::new(),
         })

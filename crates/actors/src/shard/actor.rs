@@ -5,7 +5,7 @@
 //! handles a message: what takes time runs in tasks that send their result back. What a batch does
 //! is decided in `dunlin_model::shard::state`; who sits where in [`crate::seats`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub(crate) struct ShardWork {
     pump: Pump,
     buckets: Buckets,
     /// Bounded by the turns of [`Tenure::opens`].
-    opening: HashMap<StreamId, Vec<OpenWaiter>>,
+    opening: BTreeMap<StreamId, Vec<OpenWaiter>>,
     /// Proposals under way; dropped with the actor.
     proposals: JoinSet<()>,
     lease_check_armed: bool,
@@ -94,7 +94,7 @@ impl Actor for ShardActor {
             buckets: Buckets::new(room.clone(), tenure.clone()),
             room,
             tenure,
-            opening: HashMap::new(),
+            opening: BTreeMap::new(),
             proposals: JoinSet::new(),
             lease_check_armed: false,
             retry_armed: false,

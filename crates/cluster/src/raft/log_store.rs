@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_model::id::LogPosition;
+use dunlin_model::mutant::{self, Mutant};
+use dunlin_model::point::Point;
 use dunlin_storage::journal::{JournalError, LogEntry, ReplicaLog};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -45,7 +47,10 @@ impl LogStore {
         let overloaded = Arc::new(AtomicBool::new(false));
         let (refused, callback) = (overloaded.clone(), callback.clone());
         let done = move |result: Result<(), JournalError>| match result {
-            Err(JournalError::Overloaded { .. }) => refused.store(true, Ordering::Relaxed),
+            Err(JournalError::Overloaded { .. }) => {
+                Point::JournalOverloaded.reach();
+                refused.store(true, Ordering::Relaxed);
+            }
             result => {
                 if let Some(callback) = callback.lock().expect("no panic holds it").take() {
                     callback.io_completed(result.map_err(io::Error::other));
@@ -100,6 +105,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        if mutant::is_on(Mutant::ForgetVote) {
+            return Ok(None);
+        }
         let Some(bytes) = self.log.state().vote else {
             return Ok(None);
         };
@@ -130,6 +138,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::encode(&convert::vote_out(vote));
+        if mutant::is_on(Mutant::VoteBeforeSync) {
+            self.log.save_vote(bytes, Box::new(|_| {}));
+            return Ok(());
+        }
         completed(|done| self.log.save_vote(bytes, done)).await
     }
 
@@ -160,6 +172,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             })
             .collect();
         let callback = Arc::new(Mutex::new(Some(callback)));
+        if mutant::is_on(Mutant::ConfirmBeforeSync)
+            && let Some(callback) = callback.lock().expect("no panic holds it").take()
+        {
+            callback.io_completed(Ok(()));
+        }
         // openraft takes any refusal for the end of the replica. A queue that is too long is none: it
         // is refused on this thread, before the entries are taken in, and offered again.
         while self.is_overloaded(entries.clone(), &callback) {
@@ -169,6 +186,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        if mutant::is_on(Mutant::SkipTruncate) {
+            return Ok(());
+        }
+        Point::LogTruncated.reach();
         let last = convert::position_of(last.as_ref());
         completed(|done| self.log.truncate_after(last, done)).await
     }

@@ -11,6 +11,7 @@ pub(crate) mod convert;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod runtime;
 pub(crate) mod seed;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
@@ -59,6 +60,7 @@ openraft::declare_raft_types!(
         R = Reply,
         NodeId = u64,
         Node = Place,
+        AsyncRuntime = runtime::Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
+use dunlin_model::point::Point;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt};
@@ -24,6 +25,7 @@ use openraft::raft::{
 
 use super::snapshot::{self, SnapshotData};
 use super::{Place, TypeConfig, Vote, convert};
+use crate::blocking::blocking;
 use crate::codec;
 use crate::messages::{AppendReply, Request, Response, SnapshotHead, StreamHead, VoteAnswer};
 use crate::transport::{CallError, FrameReader, FrameWriter, Lane, Peers};
@@ -348,7 +350,7 @@ async fn send_snapshot(
     let (mut writer, mut reader) = peers.open(node, &head).await.map_err(rpc_error)?;
     loop {
         // It reads the disk, which must not hold up those who share this thread.
-        let read = tokio::task::spawn_blocking(move || view.next_frame().map(|frame| (view, frame)));
+        let read = blocking(move || view.next_frame().map(|frame| (view, frame)));
         let (rest, frame) = read
             .await
             .map_err(|error| network_error(&error.to_string()))?
@@ -365,6 +367,7 @@ async fn send_snapshot(
         .map_err(|_| stalled())?;
     match answer {
         Ok(Some(frame)) => {
+            Point::SnapshotSent.reach();
             let vote = codec::decode(&frame).map_err(|error| network_error(&error.to_string()))?;
             Ok(SnapshotResponse::new(convert::vote_in(vote)))
         }

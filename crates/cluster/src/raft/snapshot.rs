@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::id::LogPosition;
 use dunlin_model::limits::{ENTRY_BYTES_MAX, READ_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
+use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::port::{EventLog, EventRun, SealedSegment, StoreError};
 use dunlin_model::shard::verdict;
 use dunlin_model::wire::{Reader, WireError, put_bytes};
@@ -62,8 +63,8 @@ pub(crate) enum SnapshotData {
 impl SnapshotData {
     pub(super) fn view(machine: &Machine) -> Self {
         SnapshotData::View(Box::new(SnapshotView {
-            events: machine.events().map(EventsView::new),
-            pairs: Some(machine.store().snapshot()),
+            events: machine.events().map(EventsView::new).map(whole),
+            pairs: Some(pairs_of(machine)),
             hash: FrameHash::default(),
             begun: false,
             ended: false,
@@ -77,6 +78,22 @@ impl SnapshotData {
             SnapshotData::View(mut view) => install(machine, &mut || view.next_frame()),
         }
     }
+}
+
+fn pairs_of(machine: &Machine) -> Pairs {
+    let mut pairs = machine.store().snapshot();
+    if mutant::is_on(Mutant::SnapshotWithoutLast) {
+        pairs.next();
+    }
+    pairs
+}
+
+fn whole(mut events: EventsView) -> EventsView {
+    if mutant::is_on(Mutant::SnapshotWithoutEvents) {
+        events.end = events.next;
+        events.sealed.clear();
+    }
+    events
 }
 
 /// SHA-256 over frames, each with its length before it.

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use dunlin_model::id::{GroupReplica, LogPosition};
 use dunlin_model::limits::READ_BYTES_MAX;
+use dunlin_model::mutant::{self, Mutant};
+use dunlin_model::point::Point;
 use dunlin_model::port::{StoreError, WriteBatch};
 use dunlin_storage::journal::ReplicaLog;
 use futures_util::{Stream, TryStreamExt};
@@ -19,6 +21,7 @@ use tokio::sync::Mutex;
 use super::machine::Machine;
 use super::snapshot::SnapshotData;
 use super::{LogId, Reply, StoredMembership, TypeConfig, body, convert};
+use crate::blocking::blocking;
 use crate::codec;
 use crate::messages::WireMembership;
 
@@ -71,6 +74,9 @@ impl StateMachine {
         at: Option<LogPosition>,
         wire: &WireMembership,
     ) -> Result<(), StoreError> {
+        if mutant::is_on(Mutant::ForgetMembership) {
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
         batch.put(MEMBERSHIP_KEY, codec::encode(&(at, wire)));
         machine.store().write(batch)
@@ -82,6 +88,9 @@ impl StateMachine {
     /// was fenced.
     pub(crate) async fn refill(&self) -> Result<(), io::Error> {
         let mut machine = self.machine.lock().await;
+        if mutant::is_on(Mutant::SkipRefill) {
+            return Ok(());
+        }
         let purged = self.log.state().purged.map(|at| at.index);
         let (Some(fed), Some(applied)) = (machine.fed_upto(purged), machine.applied()) else {
             return Ok(());
@@ -90,6 +99,9 @@ impl StateMachine {
         // node died. Its events came with it, whole, and what the log has is not what it applied.
         if self.log.position_at(applied.index) != Some(applied) {
             return Ok(());
+        }
+        if fed < applied.index {
+            Point::EventsRefilled.reach();
         }
         self.feed(&mut machine, fed + 1, applied.index, |payload| {
             // The state has all of them; only those with data concern the event log.
@@ -211,14 +223,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         // It may take minutes, on a thread of its own; whoever wants the machine meanwhile waits.
         let machine = self.machine.clone().lock_owned().await;
-        let installed =
-            tokio::task::spawn_blocking(move || snapshot.install(&machine).map(|()| machine)).await;
+        let installed = blocking(move || snapshot.install(&machine).map(|()| machine)).await;
         let mut machine = installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let wire = convert::membership_out(meta.last_membership.membership());
         let at = convert::position_of(meta.last_membership.log_id().as_ref());
         Self::save_membership(&machine, at, &wire).map_err(io::Error::other)?;
         machine.reload().map_err(io::Error::other)?;
         machine.store().checkpoint().map_err(io::Error::other)?;
+        Point::SnapshotInstalled.reach();
         tracing::info!(replica = %self.id, at = ?meta.last_log_id, "installed a snapshot");
         Ok(())
     }

@@ -20,6 +20,7 @@ use dunlin_model::trace::TraceContext;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Budget, LOOK_AGAIN, Router};
+use crate::entropy;
 
 /// Commands that may wait for their outcome in one lane.
 const COMMANDS_WAITING_MAX: usize = 64 * 1024;
@@ -79,7 +80,7 @@ impl Lane {
     pub(super) fn start(shard: ShardId, router: &Arc<Router>) -> Arc<Self> {
         let stream = StreamId {
             gateway: router.shared.node,
-            incarnation: rand::random(),
+            incarnation: entropy::draw(),
         };
         let state = State {
             sender: StreamSender::new(shard, stream),
@@ -399,7 +400,7 @@ impl Lane {
     /// Answers everything with "unknown" and begins a new stream.
     fn give_up(&self, state: &mut State) {
         let fresh = StreamId {
-            incarnation: rand::random(),
+            incarnation: entropy::draw(),
             ..state.sender.stream()
         };
         let mut old = std::mem::replace(&mut state.sender, StreamSender::new(self.shard, fresh));

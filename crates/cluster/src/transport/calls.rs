@@ -3,7 +3,7 @@
 //! A stream per call would cost twenty microseconds each; here a heartbeat is one small frame, and
 //! what is queued at the same time leaves as one packet.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) enum CallError {
     Timeout,
 }
 
-type Pending = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<(Response, Bytes)>>>>>;
+type Pending = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<(Response, Bytes)>>>>>;
 
 /// The asking end of a call stream.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Calls {
     /// Takes the stream over; it ends when this and all clones are dropped, or with its connection.
     pub(super) fn start(mut writer: FrameWriter, mut reader: FrameReader, tag: Arc<ClusterTag>) -> Self {
         let (requests, mut queue) = mpsc::channel::<(u64, Request)>(CALLS_QUEUED_MAX);
-        let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));
         tokio::spawn(async move {
             while let Some((id, request)) = queue.recv().await {
                 put_request(&mut writer, id, tag.get(), &request);

@@ -7,12 +7,14 @@
 mod calls;
 mod frames;
 mod peers;
+mod socket;
 mod tag;
 mod tls;
 
 pub(crate) use calls::CallError;
 pub(crate) use frames::{FrameReader, FrameWriter, StreamError};
 pub(crate) use peers::{Lane, Peers};
+pub use socket::Datagrams;
 pub(crate) use tag::ClusterTag;
 pub use tls::TlsError;
 

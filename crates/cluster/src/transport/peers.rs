@@ -1,7 +1,8 @@
 //! The peers of this node: where they are, and a connection to each when one is needed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use dunlin_model::wire::Reader;
 
 use super::calls::{self, CallError, Calls};
 use super::frames::{FrameReader, FrameWriter};
+use super::socket::{Datagrams, Socket};
 use super::tls::{self, SERVER_NAME, TlsError};
 use super::{ClusterTag, Handler, StreamError};
-use crate::codec;
 use crate::config::NodeIdentity;
 use crate::messages::{Request, Response, StreamHead};
+use crate::{codec, entropy};
 
 /// Nodes whose addresses are remembered.
 const PEERS_MAX: usize = 1_024;
@@ -85,35 +87,33 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Binds `listen`. Nothing is accepted before [`serve`](Self::serve).
+    /// Binds `listen`, or takes `datagrams` in its place. Nothing is accepted before [`serve`](Self::serve).
     pub(crate) fn bind(
         node: NodeId,
-        listen: SocketAddr,
+        (listen, datagrams): (SocketAddr, Option<Arc<dyn Datagrams>>),
         identity: &NodeIdentity,
     ) -> Result<Arc<Self>, TlsError> {
         let setup = |error: &dyn ToString| TlsError::Setup(format!("bind {listen}: {}", error.to_string()));
         let configs = tls::configs(identity)?;
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.cluster_secret);
         let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(key));
+        endpoint_config.rng_seed(entropy::seed_if_seeded());
         endpoint_config
             .max_udp_payload_size(65_527)
             .map_err(|e| setup(&e))?;
-        let domain = if listen.is_ipv4() {
-            socket2::Domain::IPV4
-        } else {
-            socket2::Domain::IPV6
-        };
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(|e| setup(&e))?;
-        // The machine may grant less; that costs speed, not safety.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-        socket.bind(&listen.into()).map_err(|e| setup(&e))?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(endpoint_config, Some(configs.server), socket.into(), runtime)
-            .map_err(|e| setup(&e))?;
+        let server = Some(configs.server);
+        let endpoint = match datagrams {
+            Some(datagrams) => {
+                let socket = Arc::new(Socket(datagrams));
+                quinn::Endpoint::new_with_abstract_socket(endpoint_config, server, socket, runtime)
+            }
+            None => kernel_socket(listen)
+                .and_then(|socket| quinn::Endpoint::new(endpoint_config, server, socket, runtime)),
+        };
         Ok(Arc::new(Self {
             node,
-            endpoint,
+            endpoint: endpoint.map_err(|e| setup(&e))?,
             client: ArcSwap::from_pointee(configs.client),
             addresses: Mutex::default(),
             tag: Arc::default(),
@@ -180,6 +180,21 @@ impl Peers {
                     .lock()
                     .expect("no panic holds it")
                     .retain(|(peer, _), _| *peer != node);
+            }
+        }
+    }
+
+    /// Ends the connections that were made to `node`; whoever needs one makes it anew.
+    pub(crate) fn drop_links(&self, node: NodeId) {
+        let links = self.links.lock().expect("no panic holds it");
+        for lane in [Lane::Control, Lane::Bulk] {
+            // Where somebody dials just now there is nothing old.
+            if let Some(mut link) = links
+                .get(&(node, lane))
+                .and_then(|slot| slot.link.try_lock().ok())
+                && let Some(link) = link.take()
+            {
+                link.connection.close(0u32.into(), b"silent");
             }
         }
     }
@@ -297,10 +312,11 @@ impl Peers {
         if let Some(error) = slot.failure_since(seen) {
             return Err(error);
         }
-        let fresh = self
-            .dial(node)
-            .await
-            .inspect_err(|error| slot.note_failure(error))?;
+        tracing::debug!(from = %self.node, to = %node, ?lane, "dials");
+        let dialled = self.dial(node).await;
+        let failed = dialled.as_ref().err();
+        tracing::debug!(from = %self.node, to = %node, ?lane, failed = ?failed, "dialled");
+        let fresh = dialled.inspect_err(|error| slot.note_failure(error))?;
         *link = Some(fresh.clone());
         Ok(fresh)
     }
@@ -351,6 +367,16 @@ impl Peers {
             calls: Calls::start(writer, reader, self.tag.clone()),
         })
     }
+}
+
+fn kernel_socket(listen: SocketAddr) -> io::Result<UdpSocket> {
+    let domain = socket2::Domain::for_address(listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+    // The machine may grant less; that costs speed, not safety.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
 }
 
 async fn open_on(
@@ -477,7 +503,7 @@ mod tests {
     async fn a_renewed_certificate_is_shown_by_new_links_and_old_ones_go_on() {
         let authority = Authority::new();
         let any = "127.0.0.1:0".parse().unwrap();
-        let peers = |node| Peers::bind(NodeId(node), any, &authority.identity(NodeId(node))).unwrap();
+        let peers = |node| Peers::bind(NodeId(node), (any, None), &authority.identity(NodeId(node))).unwrap();
         let (a, b) = (peers(1), peers(2));
         let old = meet(&a, &b).await;
         a.renew(&authority.identity(NodeId(1))).unwrap();
@@ -498,7 +524,7 @@ mod tests {
         let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let peers = Peers::bind(
             NodeId(1),
-            "127.0.0.1:0".parse().unwrap(),
+            ("127.0.0.1:0".parse().unwrap(), None),
             &Authority::new().identity(NodeId(1)),
         )
         .unwrap();

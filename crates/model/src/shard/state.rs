@@ -17,6 +17,8 @@ use super::{Batch, Notice, Part, keys, registry, stored};
 use crate::command::{Command, Outcome};
 use crate::id::{LogPosition, StreamId};
 use crate::limits::{STREAM_FRAMES_IN_FLIGHT_MAX, STREAMS_PER_SHARD_MAX};
+use crate::mutant::{self, Mutant};
+use crate::point::Point;
 use crate::port::{
     EventRun, Frame, FrameApplied, FrameOutcome, FrameResult, ShardStore, StoreError, WriteBatch,
 };
@@ -68,10 +70,16 @@ pub(super) struct Entry<'a> {
 impl ShardState {
     /// Reads what must be in memory from `store`.
     pub fn open(store: Arc<dyn ShardStore>) -> Result<Self, StoreError> {
-        let meta = match store.get(keys::META)? {
+        let mut meta = match store.get(keys::META)? {
             Some(bytes) => Meta::decode(bytes)?,
             None => Meta::new(),
         };
+        if mutant::is_on(Mutant::ApplyTwice) {
+            meta.applied = meta.applied.map(|at| LogPosition {
+                index: at.index - 1,
+                ..at
+            });
+        }
         let mut streams = BTreeMap::new();
         let (from, to) = keys::outcomes_range();
         let rows = STREAMS_PER_SHARD_MAX * (STREAM_FRAMES_IN_FLIGHT_MAX as usize + 1);
@@ -143,13 +151,21 @@ impl ShardState {
         };
         // A stamp that does not rise can only come from a leader whose clock and log disagree.
         entry.meta.time_ms = batch.time_ms.max(self.meta.time_ms + 1);
+        if entry.meta.time_ms != batch.time_ms && batch.time_ms != 0 {
+            Point::StampRaised.reach();
+        }
+        if mutant::is_on(Mutant::ClockInApply) {
+            // Where this replica stands in memory: as good a thing of its own as a clock.
+            entry.meta.time_ms += (std::ptr::from_ref(&*store) as *const () as u64 >> 4) % 7;
+        }
         entry.meta.applied = Some(position);
         let mut applied = Applied::default();
         for part in &batch.parts {
             entry.apply_part(position, part, &mut applied)?;
         }
         let stamped = entry.meta.time_ms == batch.time_ms;
-        if !stamped || !entry.verdicts.iter().all(FrameVerdict::is_regular) {
+        let is_noted = !stamped || !entry.verdicts.iter().all(FrameVerdict::is_regular);
+        if is_noted && !mutant::is_on(Mutant::ForgetNote) {
             let note = verdict::encode(entry.meta.time_ms, &entry.verdicts);
             entry.overlay.put(verdict::key(position.index), note);
         }
@@ -251,7 +267,10 @@ impl Entry<'_> {
             Part::Internal(command) => {
                 self.apply_command(command)?;
             }
-            Part::Seal => applied.seal = true,
+            Part::Seal => {
+                Point::Sealed.reach();
+                applied.seal = true;
+            }
             Part::Trim(offset) => applied.trim = Some(*offset),
         }
         Ok(())
@@ -259,28 +278,47 @@ impl Entry<'_> {
 
     fn apply_frame(&mut self, position: LogPosition, frame: &Frame) -> Result<FrameResult, StoreError> {
         let taken = self.streams.get(&frame.stream).copied();
-        let fresh = taken.is_some_and(|last| frame.sequence == last + 1);
+        let fresh = taken.is_some_and(|last| {
+            frame.sequence == last + 1
+                || (frame.sequence <= last && mutant::is_on(Mutant::ForgetOutcome))
+                || (frame.sequence > last && mutant::is_on(Mutant::AcceptGap))
+        });
         if !fresh {
             self.verdicts.push(FrameVerdict::Skipped);
         }
         let place = (frame.sequence % STREAM_FRAMES_IN_FLIGHT_MAX) as u8;
         let key = keys::outcome(frame.stream, place);
         match taken {
-            None => return Ok(FrameResult::StreamUnknown),
-            Some(last) if frame.sequence > last + 1 => return Ok(FrameResult::Gap { expected: last + 1 }),
-            Some(last) if frame.sequence <= last => {
+            Some(_) if fresh => {}
+            None => {
+                Point::StreamUnknown.reach();
+                return Ok(FrameResult::StreamUnknown);
+            }
+            Some(last) if frame.sequence > last => {
+                Point::FrameGap.reach();
+                return Ok(FrameResult::Gap { expected: last + 1 });
+            }
+            Some(_) => {
                 let kept = self.overlay.get(&key)?.map(decode_outcome).transpose()?;
                 return Ok(match kept {
-                    Some((sequence, result)) if sequence == frame.sequence => result,
-                    _ => FrameResult::Forgotten,
+                    Some((sequence, result)) if sequence == frame.sequence => {
+                        Point::FrameRepeated.reach();
+                        result
+                    }
+                    _ => {
+                        Point::FrameForgotten.reach();
+                        FrameResult::Forgotten
+                    }
                 });
             }
-            Some(_) => {}
         }
         let first_offset = self.meta.next_offset + u64::from(self.stored_count);
         let fenced = self.check_fences(frame)?;
         self.stored.push(without(&frame.records, &fenced));
         self.stored_count += frame.record_count - fenced.len() as u32;
+        if !fenced.is_empty() && self.stored_count > 0 && mutant::is_on(Mutant::ReuseOffset) {
+            self.stored_count -= 1;
+        }
         let mut outcomes = Vec::with_capacity(frame.commands.len());
         for command in &frame.commands {
             outcomes.push(self.apply_command(command)?);
@@ -312,7 +350,8 @@ impl Entry<'_> {
             } else {
                 fence.epoch
             };
-            if wanted == 0 || wanted != record.fence {
+            if (wanted == 0 || wanted != record.fence) && !mutant::is_on(Mutant::StaleOwner) {
+                Point::RecordFenced.reach();
                 fenced.push(place);
             }
             rest = &rest[record.total_bytes..];
@@ -323,7 +362,9 @@ impl Entry<'_> {
 
     fn apply_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
         let outcome = registry::apply(self, command)?;
-        self.fences.forget(command.device().as_str().as_bytes());
+        if !mutant::is_on(Mutant::StaleFence) {
+            self.fences.forget(command.device().as_str().as_bytes());
+        }
         Ok(outcome)
     }
 

@@ -66,6 +66,9 @@ struct State {
     counts: HashMap<Operation, u64>,
     stalled: HashMap<Operation, u64>,
     capacity_bytes: Option<u64>,
+    /// Syncs that still succeed before the power goes.
+    dark_after: Option<u64>,
+    is_dark: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,8 @@ impl FaultyDisk {
         }
         state.faults.clear();
         state.stalled.clear();
+        state.dark_after = None;
+        state.is_dark = false;
         state.life += 1;
         let life = state.life;
         drop(state);
@@ -157,9 +162,24 @@ impl FaultyDisk {
         self.state().faults.insert(operation, Fault { after, sticky });
     }
 
+    /// Makes the power go in the middle of a sync, after `after` more have succeeded: from then on everything
+    /// fails, and what was written and not synced is there for [`power_cut`](Self::power_cut) to keep or lose.
+    pub fn go_dark_in_sync(&self, after: u64) {
+        self.state().dark_after = Some(after);
+    }
+
+    /// Paths of all files, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let state = self.state();
+        let files = state.names.iter().filter(|(_, node)| **node != Node::Folder);
+        files.map(|(path, _)| path.clone()).collect()
+    }
+
     /// Forgets all faults that were asked for.
     pub fn heal(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.dark_after = None;
     }
 
     /// Limits the bytes of all files together; `None` lifts the limit.
@@ -218,7 +238,7 @@ impl FaultyDisk {
 
     fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
-        if state.life == self.life {
+        if state.life == self.life && !state.is_dark {
             Ok(state)
         } else {
             Err(io::Error::other("power was cut"))
@@ -240,6 +260,16 @@ impl FaultyDisk {
             }
             drop(state);
             state = self.alive()?;
+        }
+        if operation == Operation::Sync {
+            match state.dark_after {
+                Some(0) => {
+                    state.is_dark = true;
+                    return Err(io::Error::other("power was cut"));
+                }
+                Some(after) => state.dark_after = Some(after - 1),
+                None => {}
+            }
         }
         let hit = match state.faults.get_mut(&operation) {
             Some(fault) if fault.after == 0 => Some(fault.sticky),
@@ -619,6 +649,39 @@ mod tests {
         file.sync_data().unwrap();
         disk.sync_dir("").unwrap();
         file.write_at(unsynced, synced.len() as u64).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_goes_dark_in_a_sync_has_written_and_not_synced() {
+        let disk = FaultyDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir("").unwrap();
+        file.write_at(b"one", 0).unwrap();
+        disk.go_dark_in_sync(1);
+        file.sync_data().unwrap();
+        file.write_at(b"two", 0).unwrap();
+        assert!(file.sync_data().is_err());
+        assert!(file.write_at(b"three", 0).is_err(), "it stays dark");
+        assert!(disk.create("b").is_err());
+        let kept: std::collections::BTreeSet<Vec<u8>> = (0..20)
+            .map(|seed| {
+                let disk = FaultyDisk::new();
+                let file = disk.create("a").unwrap();
+                disk.sync_dir("").unwrap();
+                file.write_at(b"one", 0).unwrap();
+                file.sync_data().unwrap();
+                disk.go_dark_in_sync(0);
+                file.write_at(b"two", 0).unwrap();
+                assert!(file.sync_data().is_err());
+                let after = disk.power_cut(PowerCut::KeepSome { seed });
+                assert!(after.create("b").is_ok(), "the power is back");
+                after.bytes_of("a").unwrap()
+            })
+            .collect();
+        assert!(
+            kept.contains(&b"one"[..]) && kept.contains(&b"two"[..]),
+            "{kept:?}"
+        );
     }
 
     #[test]

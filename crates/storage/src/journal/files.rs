@@ -13,6 +13,8 @@ use rand::RngExt;
 use super::SEGMENTS_MIN;
 use super::format::SegmentHeader;
 use crate::disk::{Disk, DiskFile, is_full};
+use dunlin_model::mutant::{self, Mutant};
+use dunlin_model::point::Point;
 
 /// The folder of the journal on its disk.
 pub(super) const FOLDER: &str = "journal";
@@ -196,7 +198,9 @@ impl Files {
         file.sync_data()?;
         let path = segment_path(number);
         self.disk.rename(&spare, &path)?;
-        self.disk.sync_dir(FOLDER)?;
+        if !mutant::is_on(Mutant::ForgetDirectorySync) {
+            self.disk.sync_dir(FOLDER)?;
+        }
         self.in_use.insert(number, path);
         self.refused = false;
         Ok(Segment {
@@ -221,6 +225,7 @@ impl Files {
             self.next_spare += 1;
             self.disk.rename(&path, &spare)?;
             self.spares.push(spare);
+            Point::SegmentRecycled.reach();
         }
         if count > 0 {
             self.disk.sync_dir(FOLDER)?;

@@ -1,9 +1,10 @@
-//! The thread that writes: takes the whole queue, one write, one sync, all callbacks in order.
+//! What writes: takes the whole queue, one write, one sync, all callbacks in order.
 //!
 //! It decides what goes into a flush, when to move to the next segment and when there is no room.
 //! Appends are taken only while a spare segment stands in reserve, or while this very flush frees
 //! one; the reserve is for votes and for the marks whose rewriting frees segments. It calls back
-//! without holding a lock, and ends at the first error of the disk.
+//! without holding a lock, and ends at the first error of the disk. It never waits for work: that is
+//! for whoever runs it, the journal's thread ([`run`]) or a [`Driver`](super::Driver).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -17,6 +18,7 @@ use super::format::{
 };
 use super::log_state::{Core, Op, What};
 use super::{JournalError, Shared};
+use dunlin_model::mutant::{self, Mutant};
 
 /// A flush takes ops until it passes this many bytes; the rest of the queue waits for the next.
 const FLUSH_BYTES_MAX: u64 = 8 << 20;
@@ -24,7 +26,18 @@ const FLUSH_BYTES_MAX: u64 = 8 << 20;
 /// Under load, a step of making the next spare is done once in this many flushes.
 const FLUSHES_PER_SPARE_STEP: u64 = 8;
 
-/// What the thread owns.
+/// What one turn of the flusher came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was written or answered; there may be more.
+    Worked,
+    /// There is nothing to do before somebody calls.
+    Idle,
+    /// The journal was stopped, or has failed: there is no further turn.
+    Ended,
+}
+
+/// What the flusher owns.
 pub(super) struct Flusher {
     pub(super) files: Files,
     pub(super) current: Segment,
@@ -36,6 +49,8 @@ pub(super) struct Flusher {
     pub(super) end: (u64, u64),
     pub(super) backlog: VecDeque<Op>,
     pub(super) buffer: Vec<u8>,
+    /// Whether nothing can be written until a purge has made room.
+    pub(super) waits_for_room: bool,
 }
 
 /// What the next flush may do, decided under the lock.
@@ -46,12 +61,13 @@ struct Plan {
     marks_bytes_max: usize,
 }
 
+/// Turns until the end, and waits in between.
 pub(super) fn run(shared: Arc<Shared>, mut flusher: Flusher) {
     loop {
         match flusher.turn(&shared) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return flusher.fail(&shared, error),
+            Turn::Worked => {}
+            Turn::Idle => shared.wait_for_call(),
+            Turn::Ended => return,
         }
     }
 }
@@ -64,10 +80,20 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
 }
 
 impl Flusher {
-    /// Waits for work and does one flush of it. `false` at the end.
-    fn turn(&mut self, shared: &Shared) -> Result<bool, JournalError> {
+    /// Does one flush of what waits. An error of the disk ends the journal.
+    pub(super) fn turn(&mut self, shared: &Shared) -> Turn {
+        self.try_turn(shared).unwrap_or_else(|error| {
+            self.fail(shared, error);
+            Turn::Ended
+        })
+    }
+
+    fn try_turn(&mut self, shared: &Shared) -> Result<Turn, JournalError> {
         let stopping = self.gather(shared)?;
-        if stopping && self.backlog.is_empty() {
+        if self.backlog.is_empty() {
+            if !stopping {
+                return Ok(Turn::Idle);
+            }
             self.backlog.push_back(Op {
                 id: NO_REPLICA,
                 incarnation: 0,
@@ -79,38 +105,34 @@ impl Flusher {
             while !self.backlog.is_empty() {
                 self.flush(shared)?;
             }
-            return Ok(false);
+            return Ok(Turn::Ended);
         }
         self.flush(shared)?;
+        if std::mem::take(&mut self.waits_for_room) {
+            return Ok(Turn::Idle);
+        }
         if self.sequence.is_multiple_of(FLUSHES_PER_SPARE_STEP) && self.files.wants_spare() {
             self.files
                 .prepare_step()
                 .map_err(failed("make journal segment"))?;
         }
-        Ok(true)
+        Ok(Turn::Worked)
     }
 
     /// Moves the queue to the backlog; makes spares while there is nothing to move. Returns whether
     /// the journal is stopping.
     fn gather(&mut self, shared: &Shared) -> Result<bool, JournalError> {
-        let mut core = shared.lock();
         loop {
+            let mut core = shared.lock();
             self.backlog.append(&mut core.queue);
-            if !self.backlog.is_empty() || core.stopping {
-                return Ok(core.stopping);
+            let stopping = core.stopping;
+            drop(core);
+            if !self.backlog.is_empty() || stopping || !self.files.wants_spare() {
+                return Ok(stopping);
             }
-            if self.files.wants_spare() {
-                drop(core);
-                self.files
-                    .prepare_step()
-                    .map_err(failed("make journal segment"))?;
-                core = shared.lock();
-            } else {
-                core = shared
-                    .wake
-                    .wait(core)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-            }
+            self.files
+                .prepare_step()
+                .map_err(failed("make journal segment"))?;
         }
     }
 
@@ -250,7 +272,8 @@ impl Flusher {
         for done in waiting {
             done(Err(error.clone()));
         }
-        self.wait_for_room(shared);
+        // Only a call can make room: a purge.
+        self.waits_for_room = true;
     }
 
     fn refuse_votes(&mut self, shared: &Shared) {
@@ -281,14 +304,6 @@ impl Flusher {
         }
     }
 
-    /// Waits until somebody calls; only then can a purge have made room.
-    fn wait_for_room(&self, shared: &Shared) {
-        let core = shared.lock();
-        if core.queue.is_empty() && !core.stopping {
-            drop(shared.wake.wait(core));
-        }
-    }
-
     /// One write, one sync, all callbacks.
     fn commit(&mut self, shared: &Shared, plan: &Plan, batch: Batch) -> Result<(), JournalError> {
         let number = self.current.header.number;
@@ -302,7 +317,10 @@ impl Flusher {
                 .file
                 .write_at(&self.buffer, start)
                 .map_err(failed("write journal"))
-                .and_then(|()| self.current.file.sync_data().map_err(failed("sync journal")));
+                .and_then(|()| match mutant::is_on(Mutant::AckBeforeSync) {
+                    true => Ok(()),
+                    false => self.current.file.sync_data().map_err(failed("sync journal")),
+                });
             if let Err(error) = written {
                 // They are answered by `fail`, with all others.
                 for op in batch.ops.into_iter().rev() {

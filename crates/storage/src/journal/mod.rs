@@ -32,6 +32,7 @@ use bytes::Bytes;
 use dunlin_model::id::{GroupReplica, LogPosition};
 
 pub use error::JournalError;
+pub use flusher::Turn;
 pub use replica::ReplicaLog;
 
 use crate::disk::Disk;
@@ -131,10 +132,35 @@ pub struct Journal {
 
 type FailureHook = Box<dyn Fn(&JournalError) + Send + Sync>;
 
+/// What tells whoever turns a driven journal that there is something to do. Must not block.
+pub type Bell = Box<dyn Fn() + Send + Sync>;
+
+/// Turns a journal that was opened with [`Journal::open_driven`]. Dropping it before it has ended is like
+/// the end of the process: what waits is never written and never answered.
+pub struct Driver {
+    shared: Arc<Shared>,
+    flusher: flusher::Flusher,
+    ended: bool,
+}
+
+impl Driver {
+    /// Writes one flush of what waits, if anything does, and calls back.
+    pub fn turn(&mut self) -> Turn {
+        if self.ended {
+            return Turn::Ended;
+        }
+        let turn = self.flusher.turn(&self.shared);
+        self.ended = turn == Turn::Ended;
+        turn
+    }
+}
+
 /// What handles, callers and the flusher share.
 struct Shared {
     core: Mutex<Core>,
     wake: Condvar,
+    /// Beside the condition, for a driven journal.
+    bell: Option<Bell>,
     failure_hooks: Mutex<Vec<FailureHook>>,
 }
 
@@ -146,9 +172,68 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Tells the flusher that there is something to do.
+    fn call(&self) {
+        self.wake.notify_all();
+        if let Some(bell) = &self.bell {
+            bell();
+        }
+    }
+
+    /// Returns when there is something in the queue, or the journal is stopping.
+    fn wait_for_call(&self) {
+        let core = self.lock();
+        if core.queue.is_empty() && !core.stopping {
+            drop(self.wake.wait(core));
+        }
+    }
+}
+
 impl Journal {
     /// Opens the journal on `disk`, or makes it. Replays what is there; see [`LogState::damaged`].
     pub fn open(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<Journal, JournalError> {
+        let (shared, flusher) = Self::recover(disk, config, None)?;
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || flusher::run(for_thread, flusher))
+            .map_err(|error| JournalError::Open {
+                action: "start journal thread",
+                reason: error.to_string(),
+            })?;
+        Ok(Journal {
+            shared,
+            flusher: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// As [`open`](Self::open), without a thread: nothing is written but in the turns of the [`Driver`],
+    /// which the bell asks for. For a simulation, where time and order are somebody's to decide;
+    /// [`stop`](Self::stop) then returns at once, and the driver's turns do the rest.
+    pub fn open_driven(
+        disk: Arc<dyn Disk>,
+        config: JournalConfig,
+        bell: Bell,
+    ) -> Result<(Journal, Driver), JournalError> {
+        let (shared, flusher) = Self::recover(disk, config, Some(bell))?;
+        let journal = Journal {
+            shared: Arc::clone(&shared),
+            flusher: Mutex::new(None),
+        };
+        let driver = Driver {
+            shared,
+            flusher,
+            ended: false,
+        };
+        Ok((journal, driver))
+    }
+
+    fn recover(
+        disk: Arc<dyn Disk>,
+        config: JournalConfig,
+        bell: Option<Bell>,
+    ) -> Result<(Arc<Shared>, flusher::Flusher), JournalError> {
         assert!(
             config.segment_bytes >= SEGMENT_BYTES_MIN,
             "segments are too short"
@@ -162,20 +247,10 @@ impl Journal {
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             wake: Condvar::new(),
+            bell,
             failure_hooks: Mutex::new(Vec::new()),
         });
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || flusher::run(for_thread, flusher))
-            .map_err(|error| JournalError::Open {
-                action: "start journal thread",
-                reason: error.to_string(),
-            })?;
-        Ok(Journal {
-            shared,
-            flusher: Mutex::new(Some(thread)),
-        })
+        Ok((shared, flusher))
     }
 
     /// The replicas that have something in the journal.
@@ -237,7 +312,7 @@ impl Journal {
     /// refused with [`JournalError::Stopped`]. A second stop does nothing.
     pub fn stop(&self) {
         self.shared.lock().stopping = true;
-        self.shared.wake.notify_all();
+        self.shared.call();
         let thread = self
             .flusher
             .lock()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_model::id::{GroupReplica, LogPosition};
+use dunlin_model::point::Point;
 
 use super::files::{FOLDER, Files, Segment, segment_path};
 use super::flusher::Flusher;
@@ -108,6 +109,9 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
     let mut core = Core::new(config, end.replicas, segments, end.oldest.min(number), number);
     core.stats.torn_bytes = end.torn_bytes;
     core.stats.clean_start = end.clean_stop;
+    if end.clean_stop {
+        Point::CleanStart.reach();
+    }
     core.stats.segments_in_use = files.in_use();
     let flusher = Flusher {
         files,
@@ -117,6 +121,7 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
         end: end.end,
         backlog: VecDeque::new(),
         buffer: Vec::new(),
+        waits_for_room: false,
     };
     Ok((core, flusher))
 }
@@ -432,6 +437,7 @@ impl Replay {
                     .last()
                     .is_some_and(|record| record.head.kind == Kind::CleanStop);
             if end.torn_bytes > 0 {
+                Point::TornTailCut.reach();
                 tracing::warn!(bytes = end.torn_bytes, segment = last.segment, "cut a torn flush");
             }
             let valid_end = last.valid_end;

@@ -248,7 +248,7 @@ impl ReplicaLog {
     fn submit(&self, call: impl FnOnce(&mut Core) -> Result<(), (JournalError, Completion)>) {
         let outcome = call(&mut self.shared.lock());
         match outcome {
-            Ok(()) => self.shared.wake.notify_all(),
+            Ok(()) => self.shared.call(),
             Err((error, done)) => done(Err(error)),
         }
     }

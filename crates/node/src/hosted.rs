@@ -1,5 +1,5 @@
-//! The shards' actors, as the cluster wants to see them: the same few lines as in `node`, which keeps
-//! its own to itself.
+//! The shards' actors, as the cluster wants to see them: the one adapter between two crates that do not
+//! know each other.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use dunlin_model::port::{
     ServeError, ShardServer,
 };
 
-pub(super) struct Host(pub(super) Arc<ActorHost>);
+/// [`ActorHost`] behind the traits that the cluster feeds and its peers reach.
+pub struct HostedShards(pub Arc<ActorHost>);
 
-impl ShardHost for Host {
+impl ShardHost for HostedShards {
     fn add_shard(&self, shard: ShardId, replication: Arc<dyn Replication>) {
-        self.0
-            .add_shard(shard, replication)
-            .expect("a shard can be hosted");
+        if let Err(error) = self.0.add_shard(shard, replication) {
+            tracing::error!(%shard, %error, "cannot host a shard");
+        }
     }
 
     fn remove_shard(&self, shard: ShardId) -> BoxFuture<'_, ()> {
@@ -26,7 +27,7 @@ impl ShardHost for Host {
     }
 }
 
-impl AppliedSink for Host {
+impl AppliedSink for HostedShards {
     fn on_applied(&self, shard: ShardId, entry: AppliedEntry) {
         self.0.on_applied(shard, entry);
     }
@@ -44,7 +45,7 @@ impl AppliedSink for Host {
     }
 }
 
-impl ShardServer for Host {
+impl ShardServer for HostedShards {
     fn open_stream(
         &self,
         shard: ShardId,
