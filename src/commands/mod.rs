@@ -1,6 +1,7 @@
 //! The commands, one file each, and how each of them ends.
 
 mod cert;
+mod chaos;
 mod cluster;
 mod completions;
 mod demo;
@@ -42,6 +43,8 @@ enum Command {
     Up(up::Up),
     /// Kill a node under load and prove that nothing acked was lost
     Demo(demo::Demo),
+    /// Try to break the hub, and get a verdict
+    Chaos(chaos::Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
     /// Print events as they commit
@@ -81,6 +84,7 @@ impl Cli {
             Command::Serve(command) => command.run(),
             Command::Up(command) => command.run(),
             Command::Demo(command) => command.run(),
+            Command::Chaos(command) => command.run(),
             Command::Device(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),

@@ -11,7 +11,10 @@ pub mod demo;
 pub mod fleet;
 pub mod hub;
 pub mod invariants;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod oracle;
 pub mod payload;
 pub mod readback;
+pub mod sim;
 pub mod verdict;

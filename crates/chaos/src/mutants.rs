@@ -1,0 +1,51 @@
+//! Seeded bugs against the checkers: a bug that no run notices is a missing test.
+//!
+//! Each mutant of [`dunlin_model::mutant`] is given seeds of the simulation until one fails. Only in a build
+//! with the feature `mutants`.
+
+use std::ops::Range;
+
+use dunlin_model::mutant::{self, Mutant};
+
+use crate::sim::{Plan, SimError, Simulator};
+
+/// How a hunt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caught {
+    /// A run failed.
+    By {
+        /// Its seed.
+        seed: u64,
+        /// The first thing that was wrong; begins with the invariant's id.
+        violation: String,
+    },
+    /// None did.
+    Not {
+        /// How many were tried.
+        seeds: u64,
+    },
+}
+
+/// The mutants with these names; all of them if none is given.
+pub fn chosen(names: &[String]) -> Result<Vec<Mutant>, String> {
+    if names.is_empty() {
+        return Ok(Mutant::ALL.to_vec());
+    }
+    let find = |name: &String| Mutant::parse(name).ok_or_else(|| format!("there is no mutant {name}"));
+    names.iter().map(find).collect()
+}
+
+/// Runs seeds with the bug in place until one fails. No bug is in place afterwards.
+pub fn hunt(simulator: &Simulator, mutant: Mutant, seeds: Range<u64>) -> Result<Caught, SimError> {
+    let mut tried = 0;
+    for seed in seeds {
+        mutant::choose(Some(mutant));
+        let outcome = simulator.run(&Plan::draw(seed));
+        mutant::choose(None);
+        tried += 1;
+        if let Some(violation) = outcome?.violations.into_iter().next() {
+            return Ok(Caught::By { seed, violation });
+        }
+    }
+    Ok(Caught::Not { seeds: tried })
+}

@@ -1,0 +1,380 @@
+//! What a run must have kept: the promises of [`crate::invariants`] over what the hub has when all is well
+//! again, and what only a simulation can see: every receipt names the message's place, and all replicas are
+//! alike, events and state, byte for byte (I12).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use dunlin_model::command::ReadFrom;
+use dunlin_model::id::{GroupId, GroupReplica, ShardId};
+use dunlin_model::limits::READ_BYTES_MAX;
+use dunlin_model::port::{EventRun, ShardClient, ShardStore as _};
+use dunlin_model::shard::verdict;
+use dunlin_model::telemetry;
+
+use super::world::World;
+use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order};
+use crate::oracle::{History, Kill, Stored, digest};
+use crate::payload::claimed_seq;
+
+/// Time for all devices to have everything acked when all is well again (I15), in milliseconds.
+const LIVENESS_MS: u64 = 20_000;
+/// Time for all replicas to have applied the same, in milliseconds.
+const EQUAL_MS: u64 = 10_000;
+/// Time for reading everything.
+const READ_MS: u64 = 20_000;
+/// Pause before a page is asked for again.
+const PAGE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Looks at a world whose faults are over. Returns what is wrong, invariant by invariant.
+pub(super) fn judge(world: &mut World) -> Vec<String> {
+    let mut found = Vec::new();
+    if !world.until(LIVENESS_MS, |world| world.devices.iter().all(is_served)) {
+        found.push(format!(
+            "I15: {} s after the faults, {}",
+            LIVENESS_MS / 1000,
+            unserved(world)
+        ));
+        return found;
+    }
+    if !world.until(EQUAL_MS, |world| have_applied_the_same(world)) {
+        found.push(format!(
+            "I15: replicas do not meet: {}",
+            nodes(world).collect::<Vec<_>>().join("; ")
+        ));
+        return found;
+    }
+    let history = history(world);
+    let Some(runs) = read_all(world) else {
+        found.push("I15: what is stored cannot be read".into());
+        return found;
+    };
+    let stored = as_stored(&runs, &history);
+    for (name, findings) in [
+        ("I1", no_loss::check(&history, &stored)),
+        ("I2", no_phantom::check(&history, &stored)),
+        ("I3", order::check(&history, &stored)),
+        ("I4", duplicates::check(&history, &stored).unexplained),
+        ("I5", offsets::check(&stored)),
+    ] {
+        tell(&mut found, name, &findings);
+    }
+    check_owners(&runs, &mut found);
+    check_receipts(world, &history, &stored, &mut found);
+    // Once more, since the leader may have had its events cut meanwhile.
+    if world.until(EQUAL_MS, |world| have_applied_the_same(world)) {
+        check_replicas(world, &mut found);
+    } else {
+        found.push(format!(
+            "I15: replicas do not meet: {}",
+            nodes(world).collect::<Vec<_>>().join("; ")
+        ));
+    }
+    found
+}
+
+fn tell(found: &mut Vec<String>, name: &str, findings: &Findings) {
+    if !findings.is_empty() {
+        let examples: Vec<String> = findings
+            .examples
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect();
+        found.push(format!(
+            "{name}: {} times: {}",
+            findings.count,
+            examples.join("; ")
+        ));
+    }
+}
+
+fn is_served(device: &super::fleet::Device) -> bool {
+    let told = device.told();
+    told.is_connected && told.pending.is_empty()
+}
+
+fn unserved(world: &World) -> String {
+    let lines = world
+        .devices
+        .iter()
+        .filter(|device| !is_served(device))
+        .map(|device| {
+            let told = device.told();
+            format!(
+                "{} at node {} is {} with {} unanswered",
+                device.id,
+                device.place + 1,
+                if told.is_connected {
+                    "connected"
+                } else {
+                    "not connected"
+                },
+                told.pending.len()
+            )
+        });
+    lines.chain(nodes(world)).collect::<Vec<_>>().join("; ")
+}
+
+/// How each node is, for whoever looks for the reason.
+fn nodes(world: &World) -> impl Iterator<Item = String> + '_ {
+    world.machines.iter().map(|machine| {
+        let Some(life) = &machine.life else {
+            return format!("node {} does not run", machine.place + 1);
+        };
+        let status = life.cluster.status();
+        let groups = status.groups.iter().map(|(group, at)| {
+            format!(
+                "{group}{} term {} applied {} of {}",
+                if at.leads { "*" } else { "" },
+                at.term,
+                at.applied,
+                at.last
+            )
+        });
+        format!(
+            "node {}: {}; damaged {:?}, journal holds {} segments for {:?}",
+            machine.place + 1,
+            groups.collect::<Vec<_>>().join(", "),
+            status.damaged,
+            life.journal.segments_needed(),
+            life.journal.pinning()
+        )
+    })
+}
+
+/// The last entry that each replica has applied, by group.
+fn applied(world: &World) -> BTreeMap<u32, Vec<u64>> {
+    let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for life in world.machines.iter().filter_map(|machine| machine.life.as_ref()) {
+        for (group, status) in life.cluster.status().groups {
+            found.entry(group).or_default().push(status.applied);
+        }
+    }
+    found
+}
+
+/// Whether every replica that the directory names runs, and has applied what the others of its group have.
+fn have_applied_the_same(world: &World) -> bool {
+    let Some(life) = &world.machines[0].life else {
+        return false;
+    };
+    let found = applied(world);
+    life.client.directory().groups.iter().all(|(group, entry)| {
+        let of = found.get(&group.0).map_or(&[][..], Vec::as_slice);
+        of.len() == entry.replicas.len() && of.iter().all(|applied| *applied == of[0])
+    })
+}
+
+/// What the devices did, with every loss of a connection excused: each has its reason in the plan.
+fn history(world: &World) -> History {
+    let devices: Vec<_> = world
+        .devices
+        .iter()
+        .map(|device| device.told().history.clone())
+        .collect();
+    let lost = devices.iter().flat_map(|device| &device.connections);
+    let kills = lost.filter_map(|connection| {
+        let lost_us = connection.lost_us?;
+        Some(Kill {
+            node: connection.node,
+            asked_us: lost_us,
+            gone_us: lost_us,
+        })
+    });
+    History {
+        kills: kills.collect(),
+        devices,
+    }
+}
+
+type Runs = Vec<(ShardId, Vec<EventRun>)>;
+
+/// Everything that the hub has, asked of the first node.
+fn read_all(world: &mut World) -> Option<Runs> {
+    let client = world.machines[0].life.as_ref()?.client.clone();
+    let shards = world.plan.shards;
+    world.ask(0, READ_MS, async move {
+        let mut found = Vec::new();
+        for shard in (0..shards).map(ShardId) {
+            found.push((shard, read_shard(&client, shard).await));
+        }
+        found
+    })
+}
+
+fn as_stored(runs: &Runs, history: &History) -> Vec<Stored> {
+    let names: BTreeMap<&str, u32> = (0..)
+        .zip(&history.devices)
+        .map(|(index, device)| (device.device.as_str(), index))
+        .collect();
+    let mut stored = Vec::new();
+    for (shard, runs) in runs {
+        take(&mut stored, *shard, runs, &names);
+    }
+    stored
+}
+
+async fn read_shard(client: &Arc<dyn ShardClient>, shard: ShardId) -> Vec<EventRun> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    loop {
+        let from = ReadFrom::Offset(next);
+        let Ok(page) = client.read_events(shard, from, READ_BYTES_MAX, 0).await else {
+            tokio::time::sleep(PAGE_PAUSE).await;
+            continue;
+        };
+        if page.runs.is_empty() {
+            return found;
+        }
+        next = page
+            .runs
+            .iter()
+            .map(EventRun::next_offset)
+            .max()
+            .unwrap_or(next)
+            .max(next + 1);
+        found.extend(page.runs);
+    }
+}
+
+fn take(stored: &mut Vec<Stored>, shard: ShardId, runs: &[EventRun], names: &BTreeMap<&str, u32>) {
+    let mut next = 0;
+    for run in runs {
+        for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
+            if offset < next {
+                continue;
+            }
+            // What cannot be read was never sent so.
+            let record = record.ok();
+            let payload = record.as_ref().map_or(&b""[..], |record| &record.payload[..]);
+            stored.push(Stored {
+                shard: shard.0,
+                offset,
+                device: record
+                    .as_ref()
+                    .and_then(|record| names.get(record.device_str()).copied()),
+                seq: claimed_seq(payload),
+                digest: digest(payload),
+            });
+        }
+        next = run.next_offset().max(next);
+    }
+}
+
+/// I11: a device's records stand under session epochs that never go back.
+fn check_owners(runs: &Runs, found: &mut Vec<String>) {
+    let mut latest: BTreeMap<String, u64> = BTreeMap::new();
+    for run in runs.iter().flat_map(|(_, runs)| runs) {
+        for record in telemetry::records(run.records.clone()).flatten() {
+            let device = record.device_str().to_owned();
+            let before = latest.entry(device.clone()).or_default();
+            if record.fence < *before {
+                found.push(format!(
+                    "I11: {device} wrote under session {} after {before}",
+                    record.fence
+                ));
+                return;
+            }
+            *before = record.fence;
+        }
+    }
+}
+
+/// Whatever a receipt says about a message's place is true.
+fn check_receipts(world: &World, history: &History, stored: &[Stored], found: &mut Vec<String>) {
+    let at: BTreeMap<(u32, u64), &Stored> = stored
+        .iter()
+        .map(|stored| ((stored.shard, stored.offset), stored))
+        .collect();
+    for (index, device) in world.devices.iter().enumerate() {
+        for (seq, receipt) in &device.told().receipts {
+            let there = at.get(&(receipt.shard.0, receipt.offset));
+            let is_there = there
+                .and_then(|there| history.message_of(there))
+                .is_some_and(|message| message == (index, *seq as usize));
+            if !is_there {
+                found.push(format!(
+                    "I5: message {seq} of {} is not at {receipt}, as its receipt says",
+                    device.id
+                ));
+            }
+        }
+    }
+}
+
+/// Replicas that have applied the same entry have the same events and the same state.
+fn check_replicas(world: &World, found: &mut Vec<String>) {
+    let mut events: BTreeMap<GroupId, (usize, Vec<Bytes>)> = BTreeMap::new();
+    let mut states: BTreeMap<GroupId, (usize, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
+    for machine in &world.machines {
+        let Some(life) = &machine.life else { continue };
+        let running: Vec<GroupReplica> = {
+            let groups = life.cluster.status().groups;
+            let id = |(group, status): (u32, dunlin_cluster::admin::GroupStatus)| GroupReplica {
+                group: GroupId(group),
+                replica: dunlin_model::id::ReplicaId(status.replica),
+            };
+            groups.into_iter().map(id).collect()
+        };
+        let logs = life.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in running {
+            if let Some(log) = logs.get(&id) {
+                let mut of_log = Vec::new();
+                let (mut next, end) = log.range();
+                while next < end {
+                    match log.read(next, READ_BYTES_MAX) {
+                        Ok(runs) => {
+                            for run in runs {
+                                next = run.next_offset().max(next + 1);
+                                of_log.extend(
+                                    telemetry::records(run.records)
+                                        .flatten()
+                                        .map(|record| record.payload),
+                                );
+                            }
+                        }
+                        Err(error) => {
+                            found.push(format!("I12: {id:?} of node {}: {error}", machine.place + 1));
+                            break;
+                        }
+                    }
+                }
+                let (place, first) = events
+                    .entry(id.group)
+                    .or_insert_with(|| (machine.place, of_log.clone()));
+                if *first != of_log {
+                    found.push(format!(
+                        "I12: events of group {} differ: node {} has {}, node {} has {}",
+                        id.group.0,
+                        *place + 1,
+                        first.len(),
+                        machine.place + 1,
+                        of_log.len()
+                    ));
+                }
+            }
+            if let Some(state) = all.get(&id) {
+                // Notes are a replica's own.
+                let pairs: Vec<(Bytes, Bytes)> = state
+                    .snapshot()
+                    .flatten()
+                    .filter(|(key, _)| !verdict::is_local(key))
+                    .collect();
+                let (place, first) = states
+                    .entry(id.group)
+                    .or_insert_with(|| (machine.place, pairs.clone()));
+                if *first != pairs {
+                    let differing = first.iter().zip(&pairs).find(|(one, other)| one != other);
+                    found.push(format!(
+                        "I12: state of group {} differs between node {} and node {}: {differing:?}",
+                        id.group.0,
+                        *place + 1,
+                        machine.place + 1
+                    ));
+                }
+            }
+        }
+    }
+}

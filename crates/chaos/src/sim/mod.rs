@@ -1,0 +1,205 @@
+//! Deterministic simulation: the production code of nodes, consensus, storage, actors and transport in one
+//! thread, on simulated time, network and disk. One seed and one commit repeat a run event for event.
+//!
+//! A run has four phases: the cluster forms; faults happen ([`Plan`]); everything heals and must serve again
+//! (liveness); what is stored is compared with what the devices were told. Simulated are time ([`machine`]), the
+//! UDP below quinn ([`net`]), the disk below journal and event segments ([`disk`]), and SIGKILL. Not part of
+//! it: the doors (devices stand below them), fjall (a store in memory stands for it), the few small files of
+//! the data directory, which are written for real.
+
+mod disk;
+mod fleet;
+mod judge;
+mod machine;
+mod net;
+mod panics;
+mod plan;
+mod shrink;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod world;
+
+use std::path::Path;
+use std::time::Duration;
+
+use dunlin_cluster::config::NodeIdentity;
+use dunlin_node::pki::Authority;
+use serde::Serialize;
+use tempfile::TempDir;
+
+pub use disk::Pace;
+pub use net::{Counts, Link};
+pub use plan::{Action, Kind, Plan, Step};
+pub use shrink::shrink;
+
+use trace::Trace;
+use world::World;
+
+/// Time for a new cluster to be whole, in milliseconds of the simulation.
+const FORM_MS: u64 = 60_000;
+/// Nodes that a run may have.
+const NODES_MAX: usize = 5;
+/// How long the nodes' certificates are good for: longer than any campaign.
+const IDENTITY_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Why a run has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// A folder, a certificate, a runtime.
+    #[error("set up the simulation: {0}")]
+    Setup(String),
+    /// A node does not start.
+    #[error("node {node} does not start: {reason}")]
+    Start {
+        /// Which, from 1.
+        node: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Equal for two runs that did the same, event for event.
+    pub trace: u64,
+    /// Milliseconds that passed in the simulation.
+    pub simulated_ms: u64,
+    /// Messages that devices sent.
+    pub sent: u64,
+    /// Those that were acked.
+    pub acked: u64,
+    /// What became of the datagrams.
+    pub datagrams: Counts,
+    /// What is wrong; nothing, usually.
+    pub violations: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether nothing is wrong.
+    pub fn is_pass(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Runs plans, one after the other, on this thread.
+pub struct Simulator {
+    identities: Vec<NodeIdentity>,
+    folder: TempDir,
+}
+
+impl Simulator {
+    /// Makes what all runs share: the nodes' certificates, and a folder for their small files.
+    pub fn new() -> Result<Simulator, SimError> {
+        let setup = |error: &dyn ToString| SimError::Setup(error.to_string());
+        // In memory if possible: those files are synced, and nothing about them is simulated.
+        let memory = Path::new("/dev/shm");
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("dunlin-sim-");
+        let folder = match memory.is_dir() {
+            true => builder.tempdir_in(memory),
+            false => builder.tempdir(),
+        };
+        let folder = folder.map_err(|error| setup(&error))?;
+        let authority = Authority::open(&folder.path().join("pki")).map_err(|error| setup(&error))?;
+        let identities = (0..NODES_MAX)
+            .map(|place| authority.node_identity(machine::node_id(place), IDENTITY_TTL))
+            .collect::<Result<_, _>>()
+            .map_err(|error| setup(&error))?;
+        Ok(Simulator { identities, folder })
+    }
+
+    /// Runs a plan.
+    pub fn run(&self, plan: &Plan) -> Result<Outcome, SimError> {
+        self.run_with(plan, Trace::default())
+    }
+
+    /// Runs a plan and keeps every event of it as a line.
+    pub fn run_telling(&self, plan: &Plan) -> Result<(Outcome, Vec<String>), SimError> {
+        let trace = Trace::telling();
+        let outcome = self.run_with(plan, trace.clone())?;
+        Ok((outcome, trace.lines()))
+    }
+
+    fn run_with(&self, plan: &Plan, trace: Trace) -> Result<Outcome, SimError> {
+        dunlin_cluster::entropy::seed_thread(Some(plan.seed));
+        let folder = tempfile::tempdir_in(self.folder.path())
+            .map_err(|error| SimError::Setup(format!("make a folder: {error}")))?;
+        let mut world = World::new(plan, &self.identities, folder.path(), trace)?;
+        let panics = panics::Watch::begin();
+        let mut violations = play(&mut world);
+        world.end();
+        violations.extend(
+            panics
+                .end()
+                .into_iter()
+                .map(|panic| format!("I18: a panic: {panic}")),
+        );
+        dunlin_cluster::entropy::seed_thread(None);
+        let messages = |is_counted: fn(bool) -> bool| {
+            let of = |device: &fleet::Device| {
+                let told = device.told();
+                told.history
+                    .messages
+                    .iter()
+                    .filter(|message| is_counted(message.is_acked))
+                    .count() as u64
+            };
+            world.devices.iter().map(of).sum()
+        };
+        Ok(Outcome {
+            seed: plan.seed,
+            trace: world.trace.hash(),
+            simulated_ms: world.now_us / 1000,
+            sent: messages(|_| true),
+            acked: messages(|is_acked| is_acked),
+            datagrams: world.site.net.counts(),
+            violations,
+        })
+    }
+}
+
+/// All phases of a run; what is wrong.
+fn play(world: &mut World) -> Vec<String> {
+    for place in 0..world.machines.len() {
+        world.start(place);
+    }
+    let served = world.until(FORM_MS, |world| {
+        world
+            .devices
+            .iter()
+            .all(|device| device.told().receipts.len() > 2)
+    });
+    if !served {
+        return vec![
+            world
+                .broken
+                .take()
+                .unwrap_or_else(|| "I15: a new cluster does not serve".into()),
+        ];
+    }
+    let begun_us = world.now_us;
+    let steps = world.plan.steps.clone();
+    for step in &steps {
+        while world.now_us < begun_us + step.at_ms * 1000 {
+            world.tick();
+            if let Some(reason) = world.broken.take() {
+                return vec![reason];
+            }
+        }
+        world.act(&step.action);
+    }
+    world.heal();
+    world
+        .shared
+        .is_stopped
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let found = judge::judge(world);
+    match world.broken.take() {
+        Some(reason) => vec![reason],
+        None => found,
+    }
+}
