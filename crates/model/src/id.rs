@@ -104,8 +104,10 @@ pub struct ShardId(pub u32);
 
 impl ShardId {
     /// The Raft group of this shard. Group 0 is the directory, so shard `n` is group `n + 1`.
+    ///
+    /// A number that no shard has, as a peer may send it, is a group that nobody has; never the directory.
     pub fn group(self) -> GroupId {
-        GroupId(self.0 + 1)
+        GroupId(self.0.saturating_add(1))
     }
 }
 

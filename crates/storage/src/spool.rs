@@ -44,6 +44,14 @@ pub fn remove_leftovers(disk: &dyn Disk) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Place and length are part of it: zeros would pass for empty records otherwise, and a record in another's
+/// place for that one.
+fn checksum(at: u64, record: &[u8]) -> u32 {
+    let sum = crc32c::crc32c(&at.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &(record.len() as u32).to_le_bytes());
+    crc32c::crc32c_append(sum, record)
+}
+
 struct SpoolFile {
     disk: Arc<dyn Disk>,
     name: String,
@@ -87,8 +95,8 @@ impl SpoolWriter {
         }
         let mut head = [0; HEAD_BYTES];
         head[..4].copy_from_slice(&(record.len() as u32).to_le_bytes());
-        head[4..].copy_from_slice(&crc32c::crc32c(record).to_le_bytes());
         let spool = &mut self.0;
+        head[4..].copy_from_slice(&checksum(spool.bytes, record).to_le_bytes());
         let mut write = |bytes: &[u8]| {
             spool.file.write_at(bytes, spool.bytes)?;
             spool.bytes += bytes.len() as u64;
@@ -136,7 +144,7 @@ impl Spool {
         let mut record = vec![0; length];
         read_exact_at(&*self.spool.file, &mut record, self.at + HEAD_BYTES as u64)
             .map_err(|error| refused("read spool", error))?;
-        if crc32c::crc32c(&record) != sum {
+        if checksum(self.at, &record) != sum {
             return Err(corrupt("a record does not match its checksum"));
         }
         self.at += (HEAD_BYTES + length) as u64;
@@ -184,6 +192,17 @@ mod tests {
             disk.flip_bit(&name, bit);
         }
         assert_eq!(spool.next_record().unwrap().unwrap(), "a record");
+    }
+
+    #[test]
+    fn a_zeroed_page_is_no_empty_record() {
+        let disk = FaultyDisk::new();
+        let mut writer = SpoolWriter::create(Arc::new(disk.clone())).unwrap();
+        writer.put(b"a record").unwrap();
+        let name = format!("{FOLDER}/{}", disk.list(FOLDER).unwrap()[0]);
+        let file = disk.open(&name).unwrap();
+        file.write_at(&[0; HEAD_BYTES + 8], 0).unwrap();
+        assert!(writer.finish().next_record().is_err());
     }
 
     #[test]

@@ -110,9 +110,10 @@ pub struct EventRun {
 }
 
 impl EventRun {
-    /// The offset after the last event of this run.
+    /// The offset after the last event of this run. A run that ends beyond all offsets, which only a broken
+    /// peer or disk tells of, ends at the last.
     pub fn next_offset(&self) -> u64 {
-        self.first_offset + u64::from(self.count)
+        self.first_offset.saturating_add(u64::from(self.count))
     }
 }
 

@@ -120,7 +120,8 @@ impl Chain {
         let (mut seq, mut prev) = (self.seq, self.prev.clone());
         let mut text = Vec::new();
         for line in lines {
-            seq += 1;
+            let next = seq.checked_add(1);
+            seq = next.ok_or_else(|| io::Error::other("the last record has the last number there is"))?;
             let line = Line { seq, prev, ..line };
             let bytes = serde_json::to_vec(&line).map_err(io::Error::other)?;
             prev = hash(&bytes);
@@ -208,7 +209,7 @@ pub fn verify(path: &Path) -> Result<u64, Broken> {
             let text = text.map_err(|error| Broken::File(path.clone(), error))?;
             let line: Line = serde_json::from_slice(&text).map_err(|_| Broken::Line(path.clone(), number))?;
             let follows = match &before {
-                Some((seq, prev)) => line.seq == seq + 1 && line.prev == *prev,
+                Some((seq, prev)) => seq.checked_add(1) == Some(line.seq) && line.prev == *prev,
                 None => line.seq > 1 || line.prev == NOTHING_BEFORE,
             };
             if !follows {

@@ -24,6 +24,10 @@ pub const FLUSH_BODY_BYTES: usize = 8 * 5 + 4;
 /// Bytes per replica named in a flush header.
 pub const FLUSH_REPLICA_BYTES: usize = 12;
 
+/// Indexes and sequence numbers beyond this are damage, however well they are summed: counting one by one,
+/// no writer gets there, and whoever reads one may still count on from it.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 /// More replicas than this are not named in a flush header; it then stands for all of them.
 pub const FLUSH_REPLICAS_MAX: usize = 1024;
 
@@ -210,6 +214,9 @@ pub fn decode_record(bytes: &[u8], seed: u32, offset: u64) -> Option<(RecordHead
         leader: u64_at(record, 29),
         index: u64_at(record, 37),
     };
+    if position.index > NUMBER_MAX {
+        return None;
+    }
     Some((RecordHead { kind, id, position }, RECORD_HEADER_BYTES..end))
 }
 
@@ -327,6 +334,20 @@ mod tests {
         signature: 99,
         segment_bytes: 1 << 16,
     };
+
+    #[test]
+    fn an_index_that_nobody_reaches_is_damage_however_well_it_is_summed() {
+        for (index, reads) in [(NUMBER_MAX, true), (NUMBER_MAX + 1, false), (u64::MAX, false)] {
+            let head = RecordHead {
+                kind: Kind::Purge,
+                id: NO_REPLICA,
+                position: LogPosition { index, ..NO_POSITION },
+            };
+            let mut record = Vec::new();
+            encode_record(&mut record, 1, 0, &head, b"");
+            assert_eq!(decode_record(&record, 1, 0).is_some(), reads, "{index}");
+        }
+    }
 
     #[test]
     fn a_record_is_read_back_only_at_its_place_in_its_segment() {

@@ -16,7 +16,8 @@ use dunlin_model::point::Point;
 use super::files::{FOLDER, Files, Segment, segment_path};
 use super::flusher::Flusher;
 use super::format::{
-    BLOCK_BYTES, FlushHeader, HeaderFault, Kind, RecordHead, SegmentHeader, align_up, decode_record,
+    BLOCK_BYTES, FlushHeader, HeaderFault, Kind, NUMBER_MAX, RecordHead, SegmentHeader, align_up,
+    decode_record,
 };
 use super::log_state::{Core, Replica};
 use super::{JournalConfig, JournalError};
@@ -263,6 +264,11 @@ fn scan_flush(bytes: &[u8], segment: &Segment, start: u64) -> Option<Flush> {
         return None;
     }
     let header = FlushHeader::decode(&bytes[start as usize..][body.clone()])?;
+    let is_possible =
+        header.sequence <= NUMBER_MAX && header.oldest_segment <= number && header.previous_segment <= number;
+    if !is_possible {
+        return None;
+    }
     let claimed = usize::try_from(start.checked_add(header.flush_bytes)?).ok()?;
     let limit = claimed.min(bytes.len());
     let mut valid_end = start + body.end as u64;

@@ -63,7 +63,12 @@ pub struct BlockMeta {
 impl BlockMeta {
     /// Where the next block starts.
     pub fn end(&self) -> u64 {
-        self.at + BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
+        self.at + self.bytes()
+    }
+
+    /// Length of the block in its file.
+    fn bytes(&self) -> u64 {
+        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
     }
 
     fn range(&self) -> [u64; 6] {
@@ -242,7 +247,33 @@ pub fn decode_block(bytes: &[u8], expected: &BlockMeta) -> Result<Vec<EventRun>,
         });
         at = start + length;
     }
-    Ok(runs)
+    if holds_what_it_says(&meta, &runs) {
+        Ok(runs)
+    } else {
+        Err("runs are not those that the block says")
+    }
+}
+
+/// Whether `runs` follow each other from the first to the last that the header tells of. A block that passes
+/// its checksum may still be a peer's.
+fn holds_what_it_says(meta: &BlockMeta, runs: &[EventRun]) -> bool {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+        return false;
+    };
+    let told = [
+        first.first_offset,
+        last.next_offset(),
+        first.index,
+        last.index,
+        first.time_ms,
+        last.time_ms,
+    ];
+    let follow = runs.windows(2).all(|pair| {
+        pair[1].first_offset == pair[0].next_offset()
+            && pair[1].index > pair[0].index
+            && pair[1].time_ms >= pair[0].time_ms
+    });
+    told == meta.range() && follow && runs.iter().all(|run| run.count > 0)
 }
 
 /// The footer of a segment whose blocks are `blocks`, with `content_sum` over their bytes.
@@ -302,9 +333,21 @@ pub fn decode_footer(footer: &[u8]) -> Option<Footer> {
     }
     let parse =
         |part: &[u8]| BlockMeta::from_parts(u64_at(part, 8), u32_at(part, 0), u32_at(part, 4), &part[16..]);
-    Some(Footer {
-        blocks: listed.chunks_exact(FOOTER_BLOCK_BYTES).map(parse).collect(),
+    let blocks: Vec<BlockMeta> = listed.chunks_exact(FOOTER_BLOCK_BYTES).map(parse).collect();
+    follow_each_other(&blocks).then(|| Footer {
+        blocks,
         content_sum: u32_at(footer, footer.len() - TRAILER_BYTES),
+    })
+}
+
+/// Whether blocks lie one after the other from the start of a file, and hold offsets without a hole. A footer
+/// that passes its checksum may still be a peer's.
+fn follow_each_other(blocks: &[BlockMeta]) -> bool {
+    let (mut at, mut offset) = (0, blocks.first().map_or(0, |block| block.first_offset));
+    blocks.iter().all(|block| {
+        let follows = (block.at, block.first_offset) == (at, offset) && block.next_offset > offset;
+        (at, offset) = (block.at.saturating_add(block.bytes()), block.next_offset);
+        follows && at < u64::MAX
     })
 }
 
@@ -314,4 +357,60 @@ fn u32_at(bytes: &[u8], start: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], start: usize) -> u64 {
     u64::from_le_bytes(bytes[start..start + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(index: u64, first_offset: u64, count: u32) -> EventRun {
+        EventRun {
+            index,
+            term: 1,
+            time_ms: 5,
+            first_offset,
+            count,
+            records: Bytes::from_static(b"abc"),
+        }
+    }
+
+    #[test]
+    fn a_block_whose_runs_are_others_than_it_says_is_refused() {
+        for runs in [
+            [run(1, 0, 1), run(2, 5, 1)],
+            [run(2, 0, 1), run(1, 1, 1)],
+            [run(1, 0, 0), run(2, 0, 1)],
+        ] {
+            let (meta, block) = encode_block(&runs, 0);
+            assert!(check_block(&block, 0).is_ok(), "its checksum is right");
+            assert!(decode_block(&block, &meta).is_err(), "{runs:?}");
+        }
+        let (meta, block) = encode_block(&[run(1, 0, 1), run(2, 1, 1)], 0);
+        assert_eq!(decode_block(&block, &meta).map(|runs| runs.len()), Ok(2));
+    }
+
+    #[test]
+    fn a_footer_whose_blocks_do_not_follow_is_refused() {
+        let block = |at, first_offset, next_offset| BlockMeta {
+            at,
+            stored_bytes: 10,
+            raw_bytes: 20,
+            first_offset,
+            next_offset,
+            first_index: 1,
+            last_index: 1,
+            first_time_ms: 1,
+            last_time_ms: 1,
+        };
+        let second_at = block(0, 0, 2).end();
+        let good = [block(0, 0, 2), block(second_at, 2, 3)];
+        assert!(decode_footer(&encode_footer(&good, 0)).is_some());
+        for blocks in [
+            [block(0, 0, 2), block(u64::MAX, 2, 3)],
+            [block(0, 0, 2), block(second_at, 3, 4)],
+            [block(0, 0, 0), block(second_at, 0, 1)],
+        ] {
+            assert!(decode_footer(&encode_footer(&blocks, 0)).is_none(), "{blocks:?}");
+        }
+    }
 }

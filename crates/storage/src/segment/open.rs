@@ -208,7 +208,7 @@ fn scan_blocks(whole: &[u8], first_offset: u64) -> Vec<BlockMeta> {
         let at = blocks.last().map_or(0, BlockMeta::end);
         let follows = blocks.last().map_or(first_offset, |block| block.next_offset);
         match format::check_block(&whole[at as usize..], at) {
-            Ok(block) if block.first_offset == follows => blocks.push(block),
+            Ok(block) if block.first_offset == follows && block.next_offset > follows => blocks.push(block),
             _ => return blocks,
         }
     }

@@ -58,6 +58,7 @@ impl StagedEvents for Staged<'_> {
         {
             let inner = self.new.lock();
             let follows = run.count > 0
+                && run.first_offset.checked_add(u64::from(run.count)).is_some()
                 && run.first_offset == inner.next_offset
                 && run.index > inner.applied_index()
                 && run.time_ms >= inner.last_time_ms;

@@ -448,3 +448,15 @@ fn a_block_depends_on_its_runs_alone_and_not_on_the_blocks_before_it() {
         );
     }
 }
+
+#[test]
+fn a_run_that_ends_beyond_all_offsets_is_refused_by_a_staged_log() {
+    let log = open(&FaultyDisk::new(), 1);
+    let mut staged = log.stage(u64::MAX, 0).unwrap();
+    let last = EventRun {
+        first_offset: u64::MAX,
+        count: 1,
+        ..run(1)
+    };
+    assert!(matches!(staged.append(last), Err(StoreError::Corrupt { .. })));
+}
