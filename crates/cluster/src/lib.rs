@@ -14,6 +14,8 @@ mod detector;
 mod directory;
 pub mod entropy;
 mod forming;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod group;
 mod maintenance;
 mod messages;

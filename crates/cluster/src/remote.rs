@@ -136,7 +136,7 @@ fn put_outgoing(writer: &mut FrameWriter, message: Outgoing) {
 }
 
 /// A frame as it travels: what stands before its records, and the records, which go out as they are.
-fn frame_parts(frame: Frame) -> (Bytes, Bytes) {
+pub(crate) fn frame_parts(frame: Frame) -> (Bytes, Bytes) {
     let records = frame.records.clone();
     let bare = Frame {
         records: Bytes::new(),
@@ -166,12 +166,12 @@ pub(crate) fn read_frame(kind: u8, reader: &mut Reader) -> Result<Frame, codec::
     Ok(Frame { trace, ..frame })
 }
 
-enum FromShard {
+pub(crate) enum FromShard {
     Outcome(u64, dunlin_model::port::FrameResult),
     Notice(ShardNotice),
 }
 
-fn read_notice(frame: Bytes) -> Option<FromShard> {
+pub(crate) fn read_notice(frame: Bytes) -> Option<FromShard> {
     let mut reader = Reader::new(frame);
     match reader.u8("kind").ok()? {
         TO_GATEWAY_OUTCOME => stored::decode(&mut reader)
@@ -320,7 +320,7 @@ pub(crate) fn split_page(page: EventPage) -> (EventsHead, Bytes) {
     (head, records.freeze())
 }
 
-fn join_page(head: EventsHead, mut records: Bytes) -> Result<EventPage, ReadError> {
+pub(crate) fn join_page(head: EventsHead, mut records: Bytes) -> Result<EventPage, ReadError> {
     let mut runs = Vec::with_capacity(head.runs.len());
     for run in head.runs {
         if records.len() < run.bytes as usize {

@@ -464,7 +464,7 @@ async fn receive_snapshot(spools: &Spools, reader: &mut FrameReader) -> Result<S
     blocking(move || receiving.finish()).await.map_err(broken)?
 }
 
-fn read_append(frame: Bytes) -> Option<AppendEntriesRequest<TypeConfig>> {
+pub(crate) fn read_append(frame: Bytes) -> Option<AppendEntriesRequest<TypeConfig>> {
     let mut reader = Reader::new(frame);
     let head = codec::decode(&reader.bytes("append head").ok()?).ok()?;
     convert::append_in(head, reader.rest()).ok()

@@ -10,6 +10,8 @@
 pub mod auth;
 pub mod bag;
 pub mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod limits;
 mod listen;

@@ -9,6 +9,8 @@ pub mod audit;
 pub mod command;
 pub mod device;
 pub mod directory;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod id;
 pub mod identity;
 pub mod limits;

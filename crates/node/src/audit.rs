@@ -33,6 +33,12 @@ const RECORDS_PER_WRITE_MAX: usize = 256;
 /// Time after which refusals that were only counted are recorded as a number.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
+/// Opens the audit at `path` as a start does, and appends one record.
+#[cfg(test)]
+pub(crate) fn chain_appended(path: &Path, record: &AuditRecord, node: &str) -> std::io::Result<()> {
+    Chain::open(path)?.append(vec![line_of(record, node, 0)])
+}
+
 struct Waiting {
     line: chain::Line,
     kept: Option<oneshot::Sender<()>>,

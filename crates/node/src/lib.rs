@@ -10,6 +10,8 @@ mod clock;
 pub mod config;
 mod doors;
 mod hosted;
+#[cfg(test)]
+mod fuzzing;
 pub mod joining;
 pub mod local;
 pub mod logging;

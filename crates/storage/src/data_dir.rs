@@ -107,7 +107,7 @@ pub struct DataDir {
 /// What `node.json` says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NodeFile {
+pub(crate) struct NodeFile {
     /// Sixteen hexadecimal digits, because many readers of JSON round large numbers.
     node: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -309,12 +309,14 @@ fn read_format(folder: &Path) -> Result<Option<u32>, DataDirError> {
     let Some(bytes) = read_file(&path)? else {
         return Ok(None);
     };
-    let version = std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    version
+    parse_format(&bytes)
         .map(Some)
         .ok_or_else(|| corrupt(path, "it holds no number"))
+}
+
+/// The number in a format file.
+pub(crate) fn parse_format(bytes: &[u8]) -> Option<u32> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
 fn read_node(folder: &Path) -> Result<Option<NodeFile>, DataDirError> {
@@ -322,9 +324,14 @@ fn read_node(folder: &Path) -> Result<Option<NodeFile>, DataDirError> {
     let Some(bytes) = read_file(&path)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes)
+    parse_node(&bytes)
         .map(Some)
         .map_err(|error| corrupt(path, error.to_string()))
+}
+
+/// What a node file says.
+pub(crate) fn parse_node(bytes: &[u8]) -> Result<NodeFile, serde_json::Error> {
+    serde_json::from_slice(bytes)
 }
 
 fn write_node(folder: &Path, node: NodeId, cluster: Option<&str>) -> Result<(), DataDirError> {

@@ -9,6 +9,8 @@
 
 pub mod data_dir;
 pub mod disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod journal;
 pub mod segment;
 pub mod spool;

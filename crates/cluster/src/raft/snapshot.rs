@@ -61,7 +61,7 @@ pub(crate) enum SnapshotData {
 }
 
 impl SnapshotData {
-    pub(super) fn view(machine: &Machine) -> Self {
+    pub(crate) fn view(machine: &Machine) -> Self {
         SnapshotData::View(Box::new(SnapshotView {
             events: machine.events().map(EventsView::new).map(whole),
             pairs: Some(pairs_of(machine)),
@@ -71,7 +71,7 @@ impl SnapshotData {
         }))
     }
 
-    pub(super) fn install(self, machine: &Machine) -> Result<(), StoreError> {
+    pub(crate) fn install(self, machine: &Machine) -> Result<(), StoreError> {
         match self {
             SnapshotData::Spooled(mut spooled) => install(machine, &mut || spooled.spool.next_record()),
             // Another replica on this node.

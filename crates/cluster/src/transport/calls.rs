@@ -125,7 +125,7 @@ fn put_request(writer: &mut FrameWriter, id: u64, tag: u64, request: &Request) {
     writer.put([head.freeze(), codec::encode(request)]);
 }
 
-fn read_response(frame: Bytes) -> Result<(u64, Response, Bytes), codec::CodecError> {
+pub(crate) fn read_response(frame: Bytes) -> Result<(u64, Response, Bytes), codec::CodecError> {
     let mut reader = Reader::new(frame);
     let id = reader.u64("call id")?;
     let response = codec::decode(&reader.bytes("response")?)?;
@@ -175,15 +175,19 @@ async fn next_request(reader: &mut FrameReader) -> Option<(u64, u64, Request)> {
             return None;
         }
     };
-    let mut fields = Reader::new(frame);
-    let (id, tag) = (fields.u64("call id").ok()?, fields.u64("cluster tag").ok()?);
-    match codec::decode(&fields.rest()) {
-        Ok(request) => Some((id, tag, request)),
+    match read_request(frame) {
+        Ok(request) => Some(request),
         Err(error) => {
             tracing::warn!(%error, "a peer sent a call that cannot be read");
             None
         }
     }
+}
+
+pub(crate) fn read_request(frame: Bytes) -> Result<(u64, u64, Request), codec::CodecError> {
+    let mut fields = Reader::new(frame);
+    let (id, tag) = (fields.u64("call id")?, fields.u64("cluster tag")?);
+    Ok((id, tag, codec::decode(&fields.rest())?))
 }
 
 fn put_response(writer: &mut FrameWriter, (id, response, tail): (u64, Response, Bytes)) {

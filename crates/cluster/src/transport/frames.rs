@@ -120,18 +120,23 @@ impl FrameReader {
 
     /// A frame that has arrived whole, without waiting.
     pub(crate) fn take_frame(&mut self) -> Result<Option<Bytes>, StreamError> {
-        if self.buffer.len() < 4 {
-            return Ok(None);
-        }
-        let length = (&self.buffer[..4]).get_u32_le() as usize;
-        if length > WIRE_FRAME_BYTES_MAX {
-            return Err(StreamError::TooLarge(length));
-        }
-        if self.buffer.len() < 4 + length {
-            self.buffer.reserve(4 + length - self.buffer.len());
-            return Ok(None);
-        }
-        self.buffer.advance(4);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        take_frame(&mut self.buffer)
     }
+}
+
+/// The frame at the front of `buffer`, once it is whole.
+pub(crate) fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, StreamError> {
+    if buffer.len() < 4 {
+        return Ok(None);
+    }
+    let length = (&buffer[..4]).get_u32_le() as usize;
+    if length > WIRE_FRAME_BYTES_MAX {
+        return Err(StreamError::TooLarge(length));
+    }
+    if buffer.len() < 4 + length {
+        buffer.reserve(4 + length - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(4);
+    Ok(Some(buffer.split_to(length).freeze()))
 }

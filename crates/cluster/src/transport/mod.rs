@@ -4,12 +4,12 @@
 //! that a full pipe never delays a heartbeat. A peer is dialled by node id and must show a
 //! certificate for that id. What the frames mean is decided elsewhere ([`Handler`]).
 
-mod calls;
-mod frames;
-mod peers;
+pub(crate) mod calls;
+pub(crate) mod frames;
+pub(crate) mod peers;
 mod socket;
 mod tag;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) use calls::CallError;
 pub(crate) use frames::{FrameReader, FrameWriter, StreamError};

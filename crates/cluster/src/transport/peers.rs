@@ -414,7 +414,7 @@ async fn serve_connection(connection: quinn::Connection, handler: Arc<dyn Handle
     }
 }
 
-fn read_head(frame: Bytes) -> Result<(u64, StreamHead), codec::CodecError> {
+pub(crate) fn read_head(frame: Bytes) -> Result<(u64, StreamHead), codec::CodecError> {
     let mut fields = Reader::new(frame);
     let tag = fields.u64("cluster tag")?;
     Ok((tag, codec::decode(&fields.rest())?))

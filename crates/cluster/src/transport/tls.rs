@@ -114,7 +114,7 @@ fn transport() -> quinn::TransportConfig {
     transport
 }
 
-fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match found {
         Ok(list) if !list.is_empty() => Ok(list),
@@ -138,7 +138,7 @@ pub(super) fn peer_node(connection: &quinn::Connection) -> Option<NodeId> {
     node_in_certificate(identity.first()?)
 }
 
-fn node_in_certificate(der: &[u8]) -> Option<NodeId> {
+pub(crate) fn node_in_certificate(der: &[u8]) -> Option<NodeId> {
     use x509_parser::extensions::GeneralName;
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let names = certificate.subject_alternative_name().ok()??;

@@ -93,7 +93,7 @@ impl<'a> SasToken<'a> {
     }
 
     /// Whether `key` made the signature, in constant time.
-    pub(super) fn is_signed_with(&self, key: &[u8]) -> bool {
+    pub(crate) fn is_signed_with(&self, key: &[u8]) -> bool {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let signed = format!("{}\n{}", self.raw_resource, self.raw_expiry);
         hmac::verify(&key, signed.as_bytes(), &self.signature).is_ok()

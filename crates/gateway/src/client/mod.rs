@@ -470,7 +470,7 @@ fn protocol(error: impl std::fmt::Display) -> ClientError {
 }
 
 /// The event of a packet, and the packet id to acknowledge.
-fn event_v3(packet: v3::Packet) -> Option<(Event, Option<u16>)> {
+pub(crate) fn event_v3(packet: v3::Packet) -> Option<(Event, Option<u16>)> {
     Some(match packet {
         v3::Packet::PublishAck { packet_id } => (
             Event::Puback {
@@ -499,7 +499,7 @@ fn event_v3(packet: v3::Packet) -> Option<(Event, Option<u16>)> {
     })
 }
 
-fn event_v5(packet: v5::Packet) -> Option<(Event, Option<u16>)> {
+pub(crate) fn event_v5(packet: v5::Packet) -> Option<(Event, Option<u16>)> {
     Some(match packet {
         v5::Packet::PublishAck(ack) if u8::from(ack.reason_code) >= 0x80 => {
             let (id, reason) = (ack.packet_id.get(), ack.reason_code.into());

@@ -80,7 +80,7 @@ impl ConnectOptions {
         }
     }
 
-    pub(super) fn connect_v3(&self) -> v3::Connect {
+    pub(crate) fn connect_v3(&self) -> v3::Connect {
         v3::Connect {
             protocol: Protocol::default(),
             clean_session: self.clean,
@@ -98,7 +98,7 @@ impl ConnectOptions {
         }
     }
 
-    pub(super) fn connect_v5(&self) -> v5::Connect {
+    pub(crate) fn connect_v5(&self) -> v5::Connect {
         let receipt = (RECEIPT_PROPERTY.into(), "1".into());
         v5::Connect {
             clean_start: self.clean,

@@ -56,7 +56,7 @@ struct DeviceJson {
 
 #[derive(Debug, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct AuthenticationJson {
+pub(crate) struct AuthenticationJson {
     symmetric_key: Option<KeysJson>,
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -64,7 +64,7 @@ struct AuthenticationJson {
 
 #[derive(Debug, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct KeysJson {
+pub(crate) struct KeysJson {
     primary_key: Option<String>,
     secondary_key: Option<String>,
 }
@@ -78,7 +78,7 @@ struct CapabilitiesJson {
 /// What services write. Unknown fields are left alone: SDKs send back whole devices.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct DeviceInput {
+pub(crate) struct DeviceInput {
     device_id: Option<String>,
     #[serde(default)]
     status: Option<DeviceStatus>,
@@ -155,7 +155,7 @@ pub(crate) struct ListQuery {
     top: Option<usize>,
 }
 
-fn parse_continuation(value: &HeaderValue) -> Option<(u32, Bytes)> {
+pub(crate) fn parse_continuation(value: &HeaderValue) -> Option<(u32, Bytes)> {
     let (shard, after) = value.to_str().ok()?.split_once(':')?;
     Some((shard.parse().ok()?, BASE64.decode(after).ok()?.into()))
 }
@@ -341,7 +341,7 @@ fn parse_id(id: &str) -> Result<DeviceId, ApiError> {
 }
 
 /// `If-Match`, quoted or not. `*` asks for any version of what exists; `absent` is meant without the header.
-fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condition, ApiError> {
+pub(crate) fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condition, ApiError> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(absent);
     };
@@ -362,7 +362,7 @@ fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condition, ApiErr
 }
 
 /// The ETag of a version: Base64 of its decimal digits, as IoT Hub has it.
-fn etag(version: u64) -> String {
+pub(crate) fn etag(version: u64) -> String {
     BASE64.encode(version.to_string())
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct ReadQuery {
 }
 
 impl ReadQuery {
-    fn from(&self, default: ReadFrom) -> Result<ReadFrom, ApiError> {
+    pub(crate) fn from(&self, default: ReadFrom) -> Result<ReadFrom, ApiError> {
         if let Some(time_ms) = self.time {
             return Ok(ReadFrom::TimeMs(time_ms));
         }
@@ -187,7 +187,7 @@ async fn resolve(shared: &Shared, shard: ShardId, from: ReadFrom) -> Result<u64,
 
 /// An offset, with the log epoch that it belongs to: `offset@epoch`, or `offset` for today's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub(crate) struct Place {
     offset: u64,
     epoch: Option<u64>,
 }
@@ -200,7 +200,7 @@ impl Place {
         }
     }
 
-    fn parse(text: &str) -> Option<Place> {
+    pub(crate) fn parse(text: &str) -> Option<Place> {
         let (offset, epoch) = match text.split_once('@') {
             Some((offset, epoch)) => (offset, Some(epoch.parse().ok()?)),
             None => (text, None),
@@ -230,7 +230,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-fn parse_cursor(text: &str) -> Option<Vec<(ShardId, Place)>> {
+pub(crate) fn parse_cursor(text: &str) -> Option<Vec<(ShardId, Place)>> {
     text.split(',')
         .filter(|part| !part.is_empty())
         .map(|part| {

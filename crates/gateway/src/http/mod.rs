@@ -8,10 +8,10 @@
 mod audited;
 mod authorize;
 mod cluster;
-mod devices;
+pub(crate) mod devices;
 pub mod error;
-mod events;
-mod telemetry;
+pub(crate) mod events;
+pub(crate) mod telemetry;
 pub mod time;
 mod upgrade;
 

@@ -94,7 +94,7 @@ fn respond(shared: &Shared, receipt: Receipt) -> Response {
 }
 
 /// The property bag that the headers make.
-fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
     let mut bag = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();

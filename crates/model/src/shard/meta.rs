@@ -35,7 +35,7 @@ impl Meta {
         }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(72);
         out.put_u8(VERSION);
         out.put_u8(u8::from(self.applied.is_some()));
@@ -59,7 +59,7 @@ impl Meta {
         out.freeze()
     }
 
-    pub(super) fn decode(bytes: Bytes) -> Result<Self, StoreError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, StoreError> {
         Self::read(bytes).map_err(|error| StoreError::Corrupt {
             what: "shard meta".into(),
             reason: error.to_string(),

@@ -31,7 +31,7 @@ pub fn is_local(key: &[u8]) -> bool {
 
 /// What happened to one frame of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FrameVerdict {
+pub(crate) enum FrameVerdict {
     /// Nothing of it was stored: a repetition, a gap, an unknown stream.
     Skipped,
     /// All but these places were stored.
@@ -45,7 +45,7 @@ impl FrameVerdict {
 }
 
 /// A note: the stamp that counted, and what happened to each frame.
-pub(super) fn encode(time_ms: u64, verdicts: &[FrameVerdict]) -> Bytes {
+pub(crate) fn encode(time_ms: u64, verdicts: &[FrameVerdict]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u64_le(time_ms);
     for verdict in verdicts {
@@ -61,7 +61,7 @@ pub(super) fn encode(time_ms: u64, verdicts: &[FrameVerdict]) -> Bytes {
     out.freeze()
 }
 
-pub(super) fn decode(bytes: Bytes) -> Result<(u64, Vec<FrameVerdict>), StoreError> {
+pub(crate) fn decode(bytes: Bytes) -> Result<(u64, Vec<FrameVerdict>), StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt {
         what: "note on rejected records".into(),
         reason,

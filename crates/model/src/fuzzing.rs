@@ -1,0 +1,162 @@
+//! The decoders of this crate as fuzz targets: bytes in, a panic when a decoder breaks its word.
+//!
+//! Built for `fuzz/` and for tests only. Each target comes with the seeds that it begins with, made by the
+//! encoders themselves.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::command::{Outcome, Refusal};
+use crate::id::{DeviceId, NodeId};
+use crate::identity::DeviceRecord;
+use crate::port::{FrameApplied, FrameResult};
+use crate::shard::meta::Meta;
+use crate::shard::{stored, verdict};
+use crate::telemetry::{self, AuthMethod, Source};
+use crate::trace::TraceContext;
+use crate::wire::Reader;
+
+/// Telemetry records, one after the other: the two readers agree, and what is read is written back the same.
+pub fn telemetry_record(data: &[u8]) {
+    let mut rest = data;
+    for record in telemetry::records(Bytes::copy_from_slice(data)) {
+        let peeked = telemetry::peek(rest);
+        let (Ok(record), Ok(peek)) = (&record, &peeked) else {
+            assert_eq!(
+                record.is_ok(),
+                peeked.is_ok(),
+                "both readers refuse the same records"
+            );
+            return;
+        };
+        assert_eq!((&record.device[..], record.fence), (peek.device, peek.fence));
+        let by_generation = record.source == Source::Http;
+        assert_eq!(by_generation, peek.by_generation);
+        if let Ok(device) = DeviceId::parse(record.device_str())
+            && record.bag.len() <= crate::limits::PROPERTY_BAG_BYTES_MAX
+        {
+            let mut out = BytesMut::new();
+            let parts = (&record.bag[..], &record.payload[..]);
+            telemetry::encode(&mut out, record.source, record.auth, record.fence, &device, parts);
+            assert_eq!(&out[..], &rest[..peek.total_bytes]);
+        }
+        rest = &rest[peek.total_bytes..];
+    }
+    assert!(rest.is_empty(), "what is left over was refused");
+}
+
+/// Seeds of [`telemetry_record`].
+pub fn telemetry_record_seeds() -> Vec<Vec<u8>> {
+    let device = DeviceId::parse("dev-1").expect("a device id");
+    let mut out = BytesMut::new();
+    for (source, bag, payload) in [
+        (Source::Mqtt, &b"a=b&%24.ct=x"[..], &b"21.5"[..]),
+        (Source::Http, b"", b""),
+        (Source::Will, b"iothub-MessageType=Will", b"gone"),
+    ] {
+        telemetry::encode(
+            &mut out,
+            source,
+            AuthMethod::DeviceKey,
+            7,
+            &device,
+            (bag, payload),
+        );
+    }
+    vec![out[..40].to_vec(), out.to_vec()]
+}
+
+/// What a shard keeps and sends by hand: outcomes, its meta, notes on rejected records, trace contexts, and
+/// device records. The first byte says which.
+pub fn shard_state(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    let bytes = Bytes::copy_from_slice(rest);
+    match kind % 5 {
+        0 => {
+            if let Ok((sequence, result)) = stored::decode(&mut Reader::new(bytes)) {
+                let again = stored::decode(&mut Reader::new(stored::to_bytes(sequence, &result)));
+                assert_eq!(again, Ok((sequence, result)));
+            }
+        }
+        1 => {
+            if let Ok(meta) = Meta::decode(bytes) {
+                assert_eq!(Meta::decode(meta.encode()).ok(), Some(meta));
+            }
+        }
+        2 => {
+            if let Ok((time_ms, verdicts)) = verdict::decode(bytes.clone()) {
+                assert_eq!(verdict::encode(time_ms, &verdicts).len(), bytes.len());
+            }
+        }
+        3 => {
+            if let Ok(context) = TraceContext::read(&mut Reader::new(bytes.clone())) {
+                let mut out = BytesMut::new();
+                context.put(&mut out);
+                assert_eq!(&out[..], &bytes[..TraceContext::WIRE_BYTES]);
+            }
+        }
+        _ => {
+            let _ = serde_json::from_slice::<DeviceRecord>(&bytes);
+            let text = String::from_utf8_lossy(&bytes);
+            if let Some(node) = NodeId::parse(&text) {
+                assert_eq!(NodeId::parse(&node.to_string()), Some(node));
+            }
+        }
+    }
+}
+
+/// Seeds of [`shard_state`].
+pub fn shard_state_seeds() -> Vec<Vec<u8>> {
+    let tagged = |tag: u8, bytes: &[u8]| [&[tag], bytes].concat();
+    let applied = FrameResult::Applied(FrameApplied {
+        term: 3,
+        first_offset: 900,
+        record_count: 5,
+        fenced: vec![0, 4],
+        outcomes: vec![Outcome::Refused(Refusal::Fenced), Outcome::Done],
+    });
+    let context = TraceContext {
+        trace_id: [0xab; 16],
+        span_id: [0xcd; 8],
+        flags: 1,
+    };
+    let mut trace = BytesMut::new();
+    context.put(&mut trace);
+    let verdicts = [
+        verdict::FrameVerdict::Skipped,
+        verdict::FrameVerdict::Stored { fenced: vec![1, 2] },
+    ];
+    vec![
+        tagged(0, &stored::to_bytes(77, &applied)),
+        tagged(0, &stored::to_bytes(1, &FrameResult::Gap { expected: 9 })),
+        tagged(1, &Meta::new().encode()),
+        tagged(2, &verdict::encode(5, &verdicts)),
+        tagged(3, &trace),
+        tagged(4, NodeId(0x0123_4567_89ab_cdef).to_string().as_bytes()),
+    ]
+}
+
+#[cfg(test)]
+#[path = "../../../fuzz/mutate.rs"]
+mod mutate;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn telemetry_records_keep_their_word_under_mutation() {
+        mutate::exercise(
+            "telemetry_record",
+            telemetry_record,
+            telemetry_record_seeds(),
+            20_000,
+        );
+    }
+
+    #[test]
+    fn shard_state_keeps_its_word_under_mutation() {
+        mutate::exercise("shard_state", shard_state, shard_state_seeds(), 20_000);
+    }
+}
