@@ -12,6 +12,7 @@ pub mod bag;
 pub mod client;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handshakes;
 pub mod http;
 pub mod limits;
 mod listen;

@@ -68,8 +68,11 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Connections of all listeners together, unless configured.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 100_000;
-/// TLS handshakes that run at one time on a listener; more wait in the kernel's backlog.
-pub const HANDSHAKES_MAX: usize = 512;
+/// TLS handshakes under way on a listener; one more makes the oldest give way.
+pub const HANDSHAKES_MAX: usize = 2_048;
+/// TLS handshakes of a listener that the processor works on between two turns of everything else; others
+/// wait for theirs.
+pub const HANDSHAKES_AT_A_TIME: usize = 8;
 
 /// Bytes of an HTTP request body.
 pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;

@@ -14,14 +14,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::limits::{
-    HANDSHAKES_MAX, HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT,
-};
+use crate::handshakes::Handshakes;
+use crate::limits::{HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT};
 use crate::metrics::{Gauge, count};
 use crate::mqtt::connection;
 use crate::shared::Shared;
@@ -38,7 +35,7 @@ pub(crate) fn spawn_mqtts(shared: &Arc<Shared>, listener: TcpListener, config: A
 
 /// MQTT without TLS.
 pub(crate) fn spawn_mqtt_plain(shared: &Arc<Shared>, listener: TcpListener) {
-    spawn_accept(shared, listener, None, |shared, stream, peer, _| async move {
+    spawn_accept(shared, listener, |shared, stream, peer| async move {
         connection::serve(shared, stream, peer).await;
     });
 }
@@ -98,39 +95,30 @@ where
     F: Fn(Arc<Shared>, TlsStream<TcpStream>, SocketAddr) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send,
 {
-    let acceptor = TlsAcceptor::from(config);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    spawn_accept(
-        shared,
-        listener,
-        Some(handshakes),
-        move |shared, stream, peer, handshake| {
-            let (acceptor, serve) = (acceptor.clone(), serve.clone());
-            async move {
-                let shaken = timeout(TLS_HANDSHAKE_WAIT, acceptor.accept(stream)).await;
-                drop(handshake);
-                match shaken {
-                    Ok(Ok(stream)) => serve(shared, stream, peer).await,
-                    Ok(Err(error)) => {
-                        count(&shared.metrics.handshakes_failed);
-                        tracing::debug!(%peer, %error, "TLS handshake failed");
-                    }
-                    Err(_) => count(&shared.metrics.handshakes_failed),
+    let handshakes = Handshakes::new();
+    spawn_accept(shared, listener, move |shared, stream, peer| {
+        let (config, serve) = (Arc::clone(&config), serve.clone());
+        let handshake = handshakes.begin();
+        async move {
+            let shaken = timeout(TLS_HANDSHAKE_WAIT, handshake.shake(config, stream)).await;
+            drop(handshake);
+            match shaken {
+                Ok(Ok(stream)) => serve(shared, stream, peer).await,
+                Ok(Err(error)) => {
+                    count(&shared.metrics.handshakes_failed);
+                    tracing::debug!(%peer, %error, "TLS handshake failed");
                 }
+                Err(_) => count(&shared.metrics.handshakes_failed),
             }
-        },
-    );
+        }
+    });
 }
 
-/// Accepts until draining begins. `throttle` bounds the connections in their first phase: its permit
-/// is handed over and dropped when that phase is over.
-fn spawn_accept<F, Fut>(
-    shared: &Arc<Shared>,
-    listener: TcpListener,
-    throttle: Option<Arc<Semaphore>>,
-    serve: F,
-) where
-    F: Fn(Arc<Shared>, TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) -> Fut + Send + Sync + 'static,
+/// Accepts until draining begins. It waits for nobody who is already there: else those who say nothing would
+/// keep out those who come after them.
+fn spawn_accept<F, Fut>(shared: &Arc<Shared>, listener: TcpListener, serve: F)
+where
+    F: Fn(Arc<Shared>, TcpStream, SocketAddr) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let shared = Arc::clone(shared);
@@ -139,10 +127,6 @@ fn spawn_accept<F, Fut>(
         let draining = shared.draining.clone();
         let accepting = async {
             loop {
-                let throttled = match &throttle {
-                    Some(throttle) => Arc::clone(throttle).acquire_owned().await.ok(),
-                    None => None,
-                };
                 let (stream, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -158,7 +142,7 @@ fn spawn_accept<F, Fut>(
                 // Acknowledgements are small and awaited: never held back for more bytes.
                 let _ = stream.set_nodelay(true);
                 count(&shared.metrics.connections);
-                let serving = serve(Arc::clone(&shared), stream, peer, throttled);
+                let serving = serve(Arc::clone(&shared), stream, peer);
                 let metrics = Arc::clone(&shared.metrics);
                 shared.tasks.spawn(async move {
                     let _gauge = Gauge::new(&metrics.connections_now);

@@ -183,7 +183,9 @@ pub fn mqtt_session(data: &[u8]) {
                 }
             }
             1 => session.handle_time(now + Duration::from_secs(u64::from(*argument) * 30)),
-            2 if argument.is_multiple_of(8) => session.handle_ack(u64::from(*argument), TelemetryAck::Unknown),
+            2 if argument.is_multiple_of(8) => {
+                session.handle_ack(u64::from(*argument), TelemetryAck::Unknown)
+            }
             2 if argument % 8 == 1 => session.handle_ack(u64::from(*argument), TelemetryAck::Fenced),
             2 => {
                 let token = session.acknowledged_below() + u64::from(argument / 8);
