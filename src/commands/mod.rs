@@ -2,6 +2,7 @@
 
 mod cert;
 mod chaos;
+mod chaos_hostile;
 mod cluster;
 mod completions;
 mod demo;
@@ -45,6 +46,9 @@ enum Command {
     Demo(demo::Demo),
     /// Try to break the hub, and get a verdict
     Chaos(chaos::Chaos),
+    /// Try to break a hub, and get a verdict
+    #[command(subcommand)]
+    Chaos(Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
     /// Print events as they commit
@@ -57,6 +61,12 @@ enum Command {
     Cert(cert::Cert),
     /// Print a script that completes commands in your shell
     Completions(completions::Completions),
+}
+
+#[derive(Subcommand)]
+enum Chaos {
+    /// Clients that misbehave, and what good ones notice of it
+    Hostile(chaos_hostile::Hostile),
 }
 
 /// How a command answers.
@@ -85,6 +95,7 @@ impl Cli {
             Command::Up(command) => command.run(),
             Command::Demo(command) => command.run(),
             Command::Chaos(command) => command.run(),
+            Command::Chaos(Chaos::Hostile(command)) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
@@ -199,6 +210,8 @@ mod tests {
             "dunlin cert renew -o json",
             "dunlin serve --otlp-endpoint http://localhost:4318 --trace-ratio 1",
             "dunlin serve --tls-cert a.pem --tls-key a.key",
+            "dunlin chaos hostile --kind malformed,half-open --count 2000 --target /tmp/x",
+            "dunlin chaos hostile --kind bombs --local 3 --plain --packets 1000 --json",
             "dunlin completions bash",
         ] {
             assert!(parses(line), "{line}");
@@ -220,6 +233,9 @@ mod tests {
             "dunlin monitor --from yesterday",
             "dunlin cluster join",
             "dunlin cluster drain",
+            "dunlin chaos hostile --kind nice --local 1",
+            "dunlin chaos hostile --kind bombs",
+            "dunlin chaos hostile --kind bombs --local 1 --target /tmp/x",
             "dunlin completions cobol",
             "dunlin serve --roles cook",
             "dunlin serve --roles shard, gateway",

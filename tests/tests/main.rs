@@ -5,6 +5,7 @@ mod clients;
 mod cluster;
 mod damage;
 mod full;
+mod hostile;
 mod house;
 mod members;
 mod observe;

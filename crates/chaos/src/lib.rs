@@ -9,6 +9,7 @@
 
 pub mod demo;
 pub mod fleet;
+pub mod hostile;
 pub mod hub;
 pub mod invariants;
 #[cfg(feature = "mutants")]

@@ -420,7 +420,7 @@ fn take_all(live: &crate::fleet::Live, total: &Mutex<Histogram<u64>>) -> Histogr
     total.clone()
 }
 
-async fn wait_for_leaders(hub: &Hub) -> Result<ClusterStatus, DemoError> {
+pub(crate) async fn wait_for_leaders(hub: &Hub) -> Result<ClusterStatus, DemoError> {
     let deadline = Instant::now() + HEALTHY_TIMEOUT;
     loop {
         let status = hub.status().await?;
@@ -437,7 +437,7 @@ async fn wait_for_leaders(hub: &Hub) -> Result<ClusterStatus, DemoError> {
     }
 }
 
-async fn wait_for_fleet(fleet: &Fleet, all: usize) -> Result<(), DemoError> {
+pub(crate) async fn wait_for_fleet(fleet: &Fleet, all: usize) -> Result<(), DemoError> {
     let deadline = Instant::now() + FLEET_TIMEOUT;
     loop {
         let ready = fleet
@@ -527,7 +527,7 @@ fn name_in_shard(prefix: &str, shard: u32, shard_count: u32) -> Result<String, D
         .ok_or_else(|| DemoError::Options(format!("no name for a probe of shard {shard}")))
 }
 
-fn gateways(ready: &Ready, host: &str) -> Result<Vec<Transport>, DemoError> {
+pub(crate) fn gateways(ready: &Ready, host: &str) -> Result<Vec<Transport>, DemoError> {
     let roots = std::fs::read(&ready.ca_file).map_err(|source| DemoError::Io {
         action: "read the trusted certificate",
         source,
