@@ -2,8 +2,9 @@
 //!
 //! [`fleet`] sends and keeps what it was told, [`oracle`] holds that history, [`hub`] and [`readback`]
 //! ask the hub what it has, [`invariants`] compares the two, one file per promise, and [`verdict`]
-//! says what came of it. [`demo`] is the smallest whole run. Nothing here is linked into a node, and
-//! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
+//! says what came of it; [`page`] shows it. [`demo`] is the smallest whole run. Nothing here is linked
+//! into a node, and nothing here looks inside one: it knocks at the doors that everyone has, and kills
+//! processes.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod invariants;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod oracle;
+pub mod page;
 pub mod payload;
 pub mod readback;
 pub mod sim;
