@@ -23,6 +23,7 @@ fn help_names_every_command_and_succeeds() {
         "serve",
         "up",
         "demo",
+        "load",
         "device",
         "monitor",
         "cluster",

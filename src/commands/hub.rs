@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use dunlin_gateway::auth::{self, ConnectionString, ConnectionStringError};
-use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Transport, device_token};
+use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Transport, device_token, sdk_username};
 use dunlin_gateway::mqtt::Version;
 use dunlin_model::id::DeviceId;
 use dunlin_node::ready::{ENDPOINT_FILE, Ready};
@@ -195,6 +195,8 @@ pub(crate) struct Door {
     pub(crate) https: String,
     /// Empty where the node is no gateway and serves operators alone.
     pub(crate) mqtts: String,
+    /// MQTT without TLS, where the node has it.
+    pub(crate) mqtt: Option<String>,
 }
 
 impl Door {
@@ -304,6 +306,7 @@ impl Hub {
             .map(|node| Door {
                 https: dialled(&node.https),
                 mqtts: dialled(&node.mqtts),
+                mqtt: node.mqtt.as_deref().map(dialled),
             })
             .collect();
         let door = doors.iter().find(|door| door.is_gateway());
@@ -338,7 +341,11 @@ impl Hub {
             key: found.shared_access_key,
         };
         let found_in = https.clone();
-        let doors = vec![Door { https, mqtts }];
+        let doors = vec![Door {
+            https,
+            mqtts,
+            mqtt: None,
+        }];
         Self::new(doors, found_in, credential, ca_file, host_name, false)
     }
 
@@ -388,8 +395,13 @@ impl Hub {
     }
 
     /// The nodes that devices and services may come to.
-    fn gateways(&self) -> &[Door] {
+    pub(crate) fn gateways(&self) -> &[Door] {
         &self.doors[..self.gateways]
+    }
+
+    /// How TLS connections to it are made.
+    pub(crate) fn trust(&self) -> &Arc<rustls::ClientConfig> {
+        &self.trust
     }
 
     /// The certificate that is trusted.
@@ -522,7 +534,8 @@ impl Hub {
         })
     }
 
-    fn authorization(&self) -> Result<String, HubError> {
+    /// The header that opens what is asked.
+    pub(crate) fn authorization(&self) -> Result<String, HubError> {
         match &self.credential {
             Credential::Admin(token) => Ok(format!("Bearer {token}")),
             Credential::Policy { host, name, key } => {
@@ -557,6 +570,28 @@ impl Hub {
             })
     }
 
+    /// The hub's name in user names and tokens of devices that come through this door.
+    fn device_host<'a>(&'a self, door: &'a Door) -> &'a str {
+        // A node of a local cluster answers to the name that was dialled; another hub has one name.
+        match self.credential {
+            Credential::Admin(_) => host_of(&door.mqtts),
+            Credential::Policy { .. } => &self.host_name,
+        }
+    }
+
+    /// User name and token with which a device comes through this door.
+    pub(crate) fn introduction(
+        &self,
+        door: &Door,
+        device: &DeviceId,
+        key: &str,
+    ) -> Result<(String, String), HubError> {
+        let host = self.device_host(door);
+        let token = device_token(host, device.as_str(), key, now_s() + DEVICE_TOKEN_S)
+            .map_err(|error| HubError::Answer(error.to_string()))?;
+        Ok((sdk_username(host, device.as_str()), token))
+    }
+
     /// Connects as a device, with MQTT 5; `attempt` chooses the door.
     pub(crate) async fn connect(
         &self,
@@ -569,11 +604,7 @@ impl Hub {
             let none = HubError::NoGateway(self.found_in.clone());
             return Err(ClientError::Options(none.to_string()));
         };
-        // A node of a local cluster answers to the name that was dialled; another hub has one name.
-        let host = match self.credential {
-            Credential::Admin(_) => host_of(&door.mqtts),
-            Credential::Policy { .. } => &self.host_name,
-        };
+        let host = self.device_host(door);
         let token = device_token(host, device.as_str(), key, now_s() + DEVICE_TOKEN_S)
             .map_err(|error| ClientError::Options(error.to_string()))?;
         let transport = Transport::Tls {
@@ -652,12 +683,12 @@ fn dialled(address: &str) -> String {
     }
 }
 
-fn port_of(address: &str) -> Option<u16> {
+pub(crate) fn port_of(address: &str) -> Option<u16> {
     address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// The part before the port.
-fn host_of(address: &str) -> &str {
+pub(crate) fn host_of(address: &str) -> &str {
     match address.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
         _ => address,

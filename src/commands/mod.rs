@@ -10,6 +10,7 @@ mod device;
 mod health;
 mod hub;
 mod join;
+mod load;
 mod monitor;
 mod progress;
 mod recording;
@@ -49,6 +50,8 @@ enum Command {
     /// Try to break a hub, and get a verdict
     #[command(subcommand)]
     Chaos(Chaos),
+    /// Load any MQTT server, or this hub: how fast, how late, and whether it kept everything
+    Load(load::Load),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
     /// Print events as they commit
@@ -96,6 +99,7 @@ impl Cli {
             Command::Demo(command) => command.run(),
             Command::Chaos(command) => command.run(),
             Command::Chaos(Chaos::Hostile(command)) => end(block_on(command.run())),
+            Command::Load(command) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
@@ -213,6 +217,15 @@ mod tests {
             "dunlin chaos hostile --kind malformed,half-open --count 2000 --target /tmp/x",
             "dunlin chaos hostile --kind bombs --local 3 --plain --packets 1000 --json",
             "dunlin completions bash",
+            "dunlin load pub -h a,b -p 1884 -c 10 -i 5 -I 100 -t t/%i -s 64 -q 1 -V 5 -F 8 -u n -P p",
+            "dunlin load pub --rate 1000 --duration 5 --warm-up 0 --verify -o json --data x",
+            "dunlin load pub -h b --tls --insecure -t t --count 10 --closed --hdr f --report r.html",
+            "dunlin load sub -h b -t t/# --ws --duration 0 --keep-session",
+            "dunlin load conn -c 5 --plain",
+            "dunlin load null-sink --port 0 --wal 3 --folder x",
+            "dunlin load merge a.hdr b.json -o json",
+            "dunlin load compare --targets dunlin,m=mqtt://b:1883 -t t/%i --rounds 2",
+            "dunlin load pub --generator 2/3 --start-at 1700000000000 --threads 2",
         ] {
             assert!(parses(line), "{line}");
         }
@@ -240,6 +253,15 @@ mod tests {
             "dunlin serve --roles cook",
             "dunlin serve --roles shard, gateway",
             "dunlin cert init",
+            "dunlin load pub -h b -t %z",
+            "dunlin load pub --rate 10 -I 10",
+            "dunlin load pub --rate 10 --closed",
+            "dunlin load pub -q 3",
+            "dunlin load pub --insecure -h b",
+            "dunlin load pub --generator 4/3",
+            "dunlin load sub -h b",
+            "dunlin load merge",
+            "dunlin load compare -t t",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -89,7 +89,8 @@ pub struct PageEvent {
 pub struct Hub {
     http: reqwest::Client,
     nodes: Vec<String>,
-    token: String,
+    /// The whole header that opens what is asked.
+    authorization: String,
     /// A bit for each node that is known to be down.
     down: AtomicU32,
     /// The node that is asked first.
@@ -102,8 +103,19 @@ impl Hub {
         let setup = |error: &dyn std::fmt::Display| HubError::Setup(error.to_string());
         let roots = std::fs::read(&ready.ca_file).map_err(|error| setup(&error))?;
         let config = dunlin_gateway::tls::client_config(&roots).map_err(|error| setup(&error))?;
+        let nodes = ready.nodes.iter().map(|node| node.https.clone()).collect();
+        Self::of_nodes(nodes, &config, format!("Bearer {}", ready.admin_token))
+    }
+
+    /// For nodes anywhere (`host:port` of HTTPS), with what opens them as an `Authorization` header.
+    pub fn of_nodes(
+        nodes: Vec<String>,
+        config: &rustls::ClientConfig,
+        authorization: String,
+    ) -> Result<Self, HubError> {
+        let setup = |error: &dyn std::fmt::Display| HubError::Setup(error.to_string());
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))
+            .tls_backend_preconfigured(config.clone())
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
@@ -111,8 +123,8 @@ impl Hub {
             .map_err(|error| setup(&error))?;
         Ok(Self {
             http,
-            nodes: ready.nodes.iter().map(|node| node.https.clone()).collect(),
-            token: ready.admin_token.clone(),
+            nodes,
+            authorization,
             down: AtomicU32::new(0),
             first: AtomicUsize::new(0),
         })
@@ -155,7 +167,7 @@ impl Hub {
             let mut request = self
                 .http
                 .request(method.clone(), format!("https://{address}{path}"))
-                .bearer_auth(&self.token);
+                .header(reqwest::header::AUTHORIZATION, &self.authorization);
             if let Some(body) = &body {
                 request = request.json(body);
             }

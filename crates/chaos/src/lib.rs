@@ -15,6 +15,7 @@ pub mod hub;
 pub mod invariants;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod load;
 pub mod oracle;
 pub mod page;
 pub mod payload;

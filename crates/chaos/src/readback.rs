@@ -45,14 +45,27 @@ pub enum ReadError {
 /// Every record of every shard, shards in order, each in the order in which it was read. `devices` are
 /// the known ones, in the order of the history; at most `count_max` records are taken from a shard.
 pub async fn read_all(hub: &Hub, devices: &[String], count_max: u64) -> Result<Vec<Stored>, ReadError> {
+    read_from(hub, devices, &[], count_max).await
+}
+
+/// The same from an offset of each shard on, given as [`Hub::shard_ends`] gives it; a shard that is not
+/// named is read from its beginning.
+pub async fn read_from(
+    hub: &Hub,
+    devices: &[String],
+    begins: &[(u32, u64)],
+    count_max: u64,
+) -> Result<Vec<Stored>, ReadError> {
     let devices: HashMap<&str, u32> = (0..)
         .zip(devices)
         .map(|(index, id)| (id.as_str(), index))
         .collect();
     let ends = hub.shard_ends().await?;
-    let reads = ends
-        .into_iter()
-        .map(|(shard, end)| read_shard(hub, &devices, (shard, end), count_max));
+    let begins: HashMap<u32, u64> = begins.iter().copied().collect();
+    let reads = ends.into_iter().map(|(shard, end)| {
+        let begin = begins.get(&shard).copied().unwrap_or_default();
+        read_shard(hub, &devices, (shard, begin, end), count_max)
+    });
     let shards: Vec<Vec<Stored>> = stream::iter(reads)
         .buffered(SHARDS_AT_A_TIME)
         .try_collect()
@@ -63,15 +76,15 @@ pub async fn read_all(hub: &Hub, devices: &[String], count_max: u64) -> Result<V
 async fn read_shard(
     hub: &Hub,
     devices: &HashMap<&str, u32>,
-    (shard, wanted_end): (u32, u64),
+    (shard, begin, wanted_end): (u32, u64, u64),
     count_max: u64,
 ) -> Result<Vec<Stored>, ReadError> {
     let deadline = Instant::now() + SHARD_TIMEOUT;
-    let (mut found, mut next) = (Vec::new(), 0);
+    let (mut found, mut next) = (Vec::new(), begin);
     loop {
         let page = hub.events(shard, next).await?;
         let end = page.end.max(wanted_end);
-        if end > count_max {
+        if end.saturating_sub(begin) > count_max {
             return Err(ReadError::TooMany(shard));
         }
         let is_empty = page.events.is_empty();

@@ -5,7 +5,7 @@
 //! the hub through its public doors only. What is shown meanwhile is in [`view`].
 
 mod schedule;
-mod view;
+pub(crate) mod view;
 
 use std::collections::BTreeMap;
 use std::future::Future;

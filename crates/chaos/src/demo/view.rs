@@ -34,13 +34,13 @@ pub enum Progress {
 
 /// Shows progress.
 #[derive(Debug, Clone)]
-pub(super) struct View {
+pub(crate) struct View {
     progress: Progress,
     bar: Option<ProgressBar>,
 }
 
 impl View {
-    pub(super) fn new(progress: Progress) -> Self {
+    pub(crate) fn new(progress: Progress) -> Self {
         let on_terminal = progress != Progress::Silent && std::io::stderr().is_terminal();
         let bar = on_terminal.then(|| {
             let bar = ProgressBar::new_spinner();
@@ -53,7 +53,7 @@ impl View {
     }
 
     /// A line that stays.
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.println(text);
             return;
@@ -66,7 +66,8 @@ impl View {
         };
     }
 
-    fn refresh(&self, text: String) {
+    /// The line of the moment.
+    pub(crate) fn refresh(&self, text: String) {
         match &self.bar {
             Some(bar) => {
                 bar.set_message(text);
@@ -77,7 +78,7 @@ impl View {
     }
 
     /// Takes the block away.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -8,7 +8,7 @@ mod options;
 mod transport;
 
 pub use options::{ConnectOptions, Transport, device_token, sdk_username};
-pub use transport::Io;
+pub use transport::{Io, websocket};
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

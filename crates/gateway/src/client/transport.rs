@@ -31,19 +31,26 @@ pub(super) async fn dial(transport: &Transport) -> Result<Box<dyn Io>, ClientErr
             config,
         } => {
             let stream = tls(address, server_name, Arc::clone(config)).await?;
-            let url = format!("wss://{server_name}{WEBSOCKET_PATH}");
-            let mut request = url
-                .into_client_request()
-                .map_err(|error| ClientError::Options(error.to_string()))?;
-            request
-                .headers_mut()
-                .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
-            let (socket, _) = tokio_tungstenite::client_async(request, stream)
-                .await
-                .map_err(|error| ClientError::Protocol(error.to_string()))?;
-            Ok(Box::new(ByteStream::<_, Message>::new(socket)))
+            websocket(stream, &format!("wss://{server_name}{WEBSOCKET_PATH}")).await
         }
     }
+}
+
+/// Makes an open connection a WebSocket that carries MQTT, at any server's `url` (`ws://host/path`).
+pub async fn websocket<S>(stream: S, url: &str) -> Result<Box<dyn Io>, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut request = url
+        .into_client_request()
+        .map_err(|error| ClientError::Options(error.to_string()))?;
+    request
+        .headers_mut()
+        .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
+    let (socket, _) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .map_err(|error| ClientError::Protocol(error.to_string()))?;
+    Ok(Box::new(ByteStream::<_, Message>::new(socket)))
 }
 
 async fn tcp(address: &str) -> Result<TcpStream, ClientError> {

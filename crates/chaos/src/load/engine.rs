@@ -1,0 +1,803 @@
+//! The engine: clients on few threads, taken through connecting, warming up, measuring and draining.
+//!
+//! Each thread has a runtime of its own and its share of the clients; it meets the others only in one
+//! recorder, once per burst of messages. The run's own task asks the recorders once a second and tells
+//! the threads where the run stands. What a client does is in [`super::publisher`] and
+//! [`super::subscriber`]; what came of it is put into words in [`super::report`].
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dunlin_gateway::mqtt::Version;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
+
+use super::connection::{self, Common, Machine, Seat, Stage};
+use super::content::Content;
+use super::dial::{Door, Wrapping};
+use super::publisher::{self, Publisher, Span};
+use super::recorder::{Interval, Recorder, Tally, Window};
+use super::schedule::Schedule;
+use super::subscriber::{Heard, Subscriber};
+use super::template::Template;
+use super::timer::Timer;
+use crate::oracle::DeviceHistory;
+
+/// Connects of one thread at a time.
+const CONNECTS_AT_A_TIME: usize = 64;
+/// Time in which every client has to be connected or to have failed once, beyond its own interval.
+const SETTLE_WAIT: Duration = Duration::from_secs(60);
+/// From the decision to start to the start, so that every thread has heard of it.
+const LEAD: Duration = Duration::from_millis(50);
+/// Between two intervals.
+const TICK: Duration = Duration::from_secs(1);
+/// An interval that is shorter than this and empty is left out.
+const TAIL_NS: u64 = 500_000_000;
+/// Between two looks at what there is no signal for.
+const LOOK: Duration = Duration::from_millis(5);
+/// The pacer gathers what is due within such a time, so that it does not wake for each message.
+const PACE_NS_MIN: u64 = 50_000;
+/// Threads at the most.
+pub const THREADS_MAX: usize = 64;
+/// Clients of one generator at the most; a generator is bound by its ports and files long before.
+pub const CLIENTS_MAX: u64 = 1_000_000;
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its number within the whole run, all generators together.
+    pub index: u64,
+    /// Its client id.
+    pub id: String,
+    /// Its user name.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// Where it publishes or what it subscribes to, its own places filled in.
+    pub topic: Template,
+    /// Which door it comes to, counted on beyond the last.
+    pub door: usize,
+}
+
+/// What the clients do.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Publish.
+    Publish {
+        /// 0, 1 or 2.
+        qos: u8,
+        /// Messages that a client may have unacknowledged; with QoS 0, that it writes at a time.
+        window: u16,
+        /// When; without a schedule, whenever a window has room.
+        schedule: Option<Schedule>,
+        /// Messages of the whole run, if they are bounded.
+        count_max: Option<u64>,
+        /// Clients of the whole run, all generators together.
+        clients: u64,
+        /// What.
+        content: Content,
+    },
+    /// Subscribe, and take what comes.
+    Subscribe {
+        /// 0, 1 or 2.
+        qos: u8,
+    },
+    /// Stay connected.
+    Connect,
+}
+
+/// A client beside the others that takes everything of one writer, for a comparison.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// The client.
+    pub client: Client,
+    /// Whose messages are kept.
+    pub writer: String,
+}
+
+/// A whole run of one generator.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where the server is, one door or several that are used in turn.
+    pub doors: Vec<Door>,
+    /// What is between us and MQTT.
+    pub wrapping: Wrapping,
+    /// Protocol version.
+    pub version: Version,
+    /// Whether a session begins anew with each connection.
+    pub clean: bool,
+    /// Seconds; 0 for none.
+    pub keep_alive_s: u16,
+    /// This generator's clients.
+    pub clients: Vec<Client>,
+    /// What they do.
+    pub action: Action,
+    /// A listener beside them.
+    pub listener: Option<Listener>,
+    /// Whether each message is kept for a comparison.
+    pub keeps_history: bool,
+    /// Between the connects of two clients.
+    pub connect_interval: Duration,
+    /// Load before the measured window.
+    pub warm_up: Duration,
+    /// The measured window; without one the run ends when all messages are sent.
+    pub duration: Option<Duration>,
+    /// How long answers are waited for at the end.
+    pub drain: Duration,
+    /// When the load starts, so that several generators start as one.
+    pub start_at: Option<SystemTime>,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Why a run has no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A host that has no address.
+    #[error("resolve {host}: {source}")]
+    Resolve {
+        /// Which.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody was let in.
+    #[error("no client is connected: {0}")]
+    NoneConnected(String),
+    /// A thread or a timer.
+    #[error("start the load: {0}")]
+    Start(#[from] io::Error),
+    /// A thread ended as none should.
+    #[error("a thread of the load ended early; that is a defect")]
+    Thread,
+    /// Options that make no sense together.
+    #[error("{0}")]
+    Options(String),
+}
+
+/// What is told while a run goes on.
+pub trait Observer {
+    /// All clients are connected, or failed once.
+    fn connected(&mut self, _total: &Interval) {}
+    /// The load starts at this time.
+    fn starting(&mut self, _at: SystemTime) {}
+    /// The measured window begins.
+    fn measuring(&mut self) {}
+    /// The measured window is over; answers are waited for.
+    fn measured(&mut self) {}
+    /// An interval is over.
+    fn interval(&mut self, _row: &Row, _interval: &Interval) {}
+}
+
+/// An observer that looks away.
+#[derive(Debug, Clone, Copy)]
+pub struct Unseen;
+
+impl Observer for Unseen {}
+
+/// One interval in figures.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Row {
+    /// Its beginning, in seconds after the start of the load.
+    pub from_s: f64,
+    /// Its end.
+    pub to_s: f64,
+    /// Acknowledged, and received, messages per second.
+    pub acked_per_s: f64,
+    /// See above.
+    pub received_per_s: f64,
+    /// Latencies in microseconds; 0 without any.
+    pub p50_us: u64,
+    /// See above.
+    pub p99_us: u64,
+    /// See above.
+    pub max_us: u64,
+    /// Connections that were lost in it.
+    pub lost: u64,
+    /// Connections at its end.
+    pub connections: u64,
+}
+
+/// What a run brings back.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything, summed up.
+    pub total: Interval,
+    /// Interval by interval.
+    pub rows: Vec<Row>,
+    /// When the load started.
+    pub started: SystemTime,
+    /// Seconds of the measured window.
+    pub window_s: f64,
+    /// Connections made per second, until every client was connected or had failed once.
+    pub connects_per_s: f64,
+    /// What each client sent and heard, for a comparison.
+    pub devices: Vec<DeviceHistory>,
+    /// What the listener heard, and whether it is all of it.
+    pub(super) heard: (Vec<Heard>, bool),
+}
+
+/// Rows that are kept; a longer run forgets how it began.
+const ROWS_MAX: usize = 100_000;
+
+/// What the run tells its threads.
+type Orders = watch::Receiver<Stage>;
+
+struct Job {
+    plan: Arc<Plan>,
+    publish: Option<Arc<publisher::Publish>>,
+    addresses: Vec<SocketAddr>,
+    clients: Vec<(u64, Client)>,
+    listener: Option<Listener>,
+    epoch: Instant,
+    epoch_us: u64,
+    recorder: Arc<Mutex<Recorder>>,
+    settled: Arc<AtomicUsize>,
+    /// Clients, the listener aside, that have something left to do.
+    active: Arc<AtomicUsize>,
+    orders: Orders,
+}
+
+#[derive(Default)]
+struct Brought {
+    devices: Vec<(u64, DeviceHistory)>,
+    heard: Option<(Vec<Heard>, bool)>,
+}
+
+/// Runs a plan to its end, or until `stop` is ready, and tells `observer` on the way.
+pub async fn run(
+    plan: Plan,
+    observer: &mut dyn Observer,
+    stop: impl Future<Output = ()>,
+) -> Result<Outcome, LoadError> {
+    let mut run = Run::start(plan).await?;
+    tokio::pin!(stop);
+    let mut is_stopped = false;
+    tokio::select! {
+        settled = run.settle() => settled?,
+        () = &mut stop => is_stopped = true,
+    }
+    observer.connected(&run.total);
+    if !is_stopped {
+        let starting = run.begin();
+        observer.starting(run.started());
+        tokio::time::sleep_until(starting).await;
+        tokio::select! {
+            () = run.measure(observer) => {}
+            () = &mut stop => {}
+        }
+    }
+    run.end(observer).await
+}
+
+/// A run, as its own task sees it.
+struct Run {
+    plan: Arc<Plan>,
+    epoch: Instant,
+    recorders: Vec<Arc<Mutex<Recorder>>>,
+    settled: Arc<AtomicUsize>,
+    active: Arc<AtomicUsize>,
+    orders: watch::Sender<Stage>,
+    brought: Vec<oneshot::Receiver<Brought>>,
+    total: Interval,
+    rows: Vec<Row>,
+    window: Window,
+    start_ns: u64,
+    /// When the last interval ended.
+    taken_ns: u64,
+    connects_per_s: f64,
+}
+
+impl Run {
+    async fn start(plan: Plan) -> Result<Self, LoadError> {
+        if plan.clients.is_empty() || plan.doors.is_empty() {
+            return Err(LoadError::Options(
+                "a load needs clients, and somewhere to go".into(),
+            ));
+        }
+        let threads = plan.threads.clamp(1, THREADS_MAX).min(plan.clients.len());
+        let mut addresses = Vec::new();
+        for door in &plan.doors {
+            addresses.push(resolve(door).await?);
+        }
+        let plan = Arc::new(plan);
+        let (epoch, since) = (Instant::now(), SystemTime::now());
+        let epoch_us = since
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+        let publish = publish_of(&plan, epoch_us).map(Arc::new);
+        let (orders, orders_seen) = watch::channel(Stage::default());
+        let (settled, active) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicUsize::new(plan.clients.len())),
+        );
+        let (mut recorders, mut brought) = (Vec::new(), Vec::new());
+        for thread in 0..threads {
+            let recorder = Arc::new(Mutex::new(Recorder::default()));
+            recorders.push(Arc::clone(&recorder));
+            let (brought_to, brought_from) = oneshot::channel();
+            brought.push(brought_from);
+            let clients = (0..).zip(plan.clients.iter().cloned());
+            let job = Job {
+                publish: publish.clone(),
+                addresses: addresses.clone(),
+                clients: clients.skip(thread).step_by(threads).collect(),
+                listener: plan.listener.clone().filter(|_| thread == 0),
+                epoch,
+                epoch_us,
+                recorder,
+                settled: Arc::clone(&settled),
+                active: Arc::clone(&active),
+                orders: orders_seen.clone(),
+                plan: Arc::clone(&plan),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            std::thread::Builder::new()
+                .name(format!("load-{thread}"))
+                .spawn(move || {
+                    let done = LocalSet::new().block_on(&runtime, work(job));
+                    // The receiver is gone only if the whole run was given up.
+                    let _ = brought_to.send(done);
+                })?;
+        }
+        Ok(Self {
+            plan,
+            epoch,
+            recorders,
+            settled,
+            active,
+            orders,
+            brought,
+            total: Interval::default(),
+            rows: Vec::new(),
+            window: Window::default(),
+            start_ns: 0,
+            taken_ns: 0,
+            connects_per_s: 0.0,
+        })
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, ns: u64) -> Instant {
+        self.epoch + Duration::from_nanos(ns)
+    }
+
+    /// Waits until every client is connected, or has failed to.
+    async fn settle(&mut self) -> Result<(), LoadError> {
+        let wanted = self.plan.clients.len() + usize::from(self.plan.listener.is_some());
+        let connecting = self
+            .plan
+            .connect_interval
+            .saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
+        let deadline = self.epoch + connecting + SETTLE_WAIT;
+        while self.settled.load(Ordering::Relaxed) < wanted && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+        self.take();
+        self.connects_per_s = self.total.tally.connected as f64 / self.epoch.elapsed().as_secs_f64();
+        if self.total.tally.connected == 0 {
+            let reasons = self
+                .total
+                .reasons
+                .iter()
+                .map(|(why, count)| format!("{why} ({count} times)"));
+            let why = reasons.collect::<Vec<_>>().join("; ");
+            return Err(LoadError::NoneConnected(if why.is_empty() {
+                "no answer".into()
+            } else {
+                why
+            }));
+        }
+        Ok(())
+    }
+
+    /// Sets the start, tells everybody, and returns it.
+    fn begin(&mut self) -> Instant {
+        let wait = self
+            .plan
+            .start_at
+            .and_then(|at| at.duration_since(SystemTime::now()).ok());
+        let wait = wait.unwrap_or_default().max(LEAD);
+        let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.start_ns = self.now_ns().saturating_add(ns(wait));
+        let from_ns = self.start_ns.saturating_add(ns(self.plan.warm_up));
+        let to_ns = self
+            .plan
+            .duration
+            .map_or(u64::MAX, |duration| from_ns.saturating_add(ns(duration)));
+        self.set_window(Window {
+            from_ns,
+            to_ns,
+            by_due: matches!(
+                self.plan.action,
+                Action::Publish {
+                    schedule: Some(_),
+                    ..
+                }
+            ),
+        });
+        let span = Span {
+            start_ns: self.start_ns,
+            end_ns: to_ns,
+        };
+        self.orders.send_modify(|stage| stage.span = Some(span));
+        self.taken_ns = self.start_ns;
+        self.at(self.start_ns)
+    }
+
+    /// The start of the load by the clock on the wall.
+    fn started(&self) -> SystemTime {
+        let since = self.epoch.elapsed();
+        SystemTime::now() - since + Duration::from_nanos(self.start_ns)
+    }
+
+    fn set_window(&mut self, window: Window) {
+        self.window = window;
+        for recorder in &self.recorders {
+            recorder
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .set_window(window);
+        }
+    }
+
+    /// Goes on until the window is over or nobody has anything left to do.
+    async fn measure(&mut self, observer: &mut dyn Observer) {
+        let mut has_told = false;
+        let mut next = self.at(self.start_ns) + TICK;
+        loop {
+            let now_ns = self.now_ns();
+            if !has_told && now_ns >= self.window.from_ns {
+                observer.measuring();
+                has_told = true;
+            }
+            if now_ns >= self.window.to_ns || self.active.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            if Instant::now() >= next {
+                self.interval(observer);
+                next += TICK;
+            }
+            let mut until = next.min(Instant::now() + LOOK);
+            if !has_told {
+                until = until.min(self.at(self.window.from_ns));
+            }
+            if self.window.to_ns != u64::MAX {
+                until = until.min(self.at(self.window.to_ns));
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Adds what came since the last time.
+    fn take(&mut self) -> Interval {
+        let mut interval = Interval::default();
+        for recorder in &self.recorders {
+            interval.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        self.total.add(&interval);
+        interval
+    }
+
+    fn interval(&mut self, observer: &mut dyn Observer) {
+        let now_ns = self.now_ns();
+        let interval = self.take();
+        // Nothing that came after the last interval is no interval of its own.
+        let is_tail = now_ns.saturating_sub(self.taken_ns) < TAIL_NS;
+        if self.start_ns == 0 || (is_tail && interval.tally == Tally::default()) {
+            return;
+        }
+        let seconds = |ns: u64| ns.saturating_sub(self.start_ns) as f64 / 1e9;
+        let (from_s, to_s) = (seconds(self.taken_ns), seconds(now_ns));
+        self.taken_ns = now_ns;
+        let per_s = |count: u64| count as f64 / (to_s - from_s).max(1e-3);
+        let latency_us = &interval.latency_us;
+        let row = Row {
+            from_s,
+            to_s,
+            acked_per_s: per_s(interval.tally.acked),
+            received_per_s: per_s(interval.tally.received),
+            p50_us: latency_us.value_at_quantile(0.5),
+            p99_us: latency_us.value_at_quantile(0.99),
+            max_us: latency_us.max(),
+            lost: interval.tally.lost,
+            connections: connections(&self.total.tally),
+        };
+        if self.rows.len() == ROWS_MAX {
+            self.rows.remove(0);
+        }
+        self.rows.push(row);
+        observer.interval(&row, &interval);
+    }
+
+    /// Stops sending, waits for answers, and gathers everything.
+    async fn end(mut self, observer: &mut dyn Observer) -> Result<Outcome, LoadError> {
+        let end_ns = self.now_ns().min(self.window.to_ns);
+        if self.window.to_ns > end_ns {
+            self.set_window(Window {
+                to_ns: end_ns,
+                ..self.window
+            });
+        }
+        observer.measured();
+        self.interval(observer);
+        let drain_until = Instant::now() + self.plan.drain;
+        self.orders.send_modify(|stage| {
+            stage.is_draining = true;
+            if let Some(span) = &mut stage.span {
+                span.end_ns = span.end_ns.min(end_ns);
+            }
+        });
+        let mut next = Instant::now() + TICK;
+        while self.active.load(Ordering::Relaxed) > 0 && Instant::now() < drain_until {
+            tokio::time::sleep(LOOK).await;
+            if Instant::now() >= next {
+                self.interval(observer);
+                next += TICK;
+            }
+        }
+        // What was acknowledged is on its way to the listener.
+        while self.plan.listener.is_some() && Instant::now() < drain_until {
+            self.take();
+            if self.total.tally.received >= self.total.tally.acked {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.orders.send_modify(|stage| stage.is_over = true);
+        let mut all = Brought::default();
+        for brought in std::mem::take(&mut self.brought) {
+            let brought = brought.await.map_err(|_| LoadError::Thread)?;
+            all.devices.extend(brought.devices);
+            all.heard = all.heard.or(brought.heard);
+        }
+        self.interval(observer);
+        all.devices.sort_by_key(|(index, _)| *index);
+        let window_ns = end_ns.saturating_sub(self.window.from_ns);
+        let started = self.started();
+        Ok(Outcome {
+            total: self.total,
+            rows: self.rows,
+            started,
+            window_s: window_ns as f64 / 1e9,
+            connects_per_s: self.connects_per_s,
+            devices: all.devices.into_iter().map(|(_, device)| device).collect(),
+            heard: all.heard.unwrap_or_default(),
+        })
+    }
+}
+
+fn connections(tally: &Tally) -> u64 {
+    tally.connected.saturating_sub(tally.lost)
+}
+
+async fn resolve(door: &Door) -> Result<SocketAddr, LoadError> {
+    let failed = |source| LoadError::Resolve {
+        host: door.address(),
+        source,
+    };
+    let mut found = tokio::net::lookup_host(door.address()).await.map_err(failed)?;
+    found
+        .next()
+        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+fn publish_of(plan: &Plan, epoch_us: u64) -> Option<publisher::Publish> {
+    let Action::Publish {
+        qos,
+        window,
+        schedule,
+        content,
+        ..
+    } = &plan.action
+    else {
+        return None;
+    };
+    Some(publisher::Publish {
+        version: plan.version,
+        qos: *qos,
+        window: *window,
+        pace: schedule.map_or(publisher::Pace::Closed(u64::MAX), publisher::Pace::Open),
+        content: content.clone(),
+        epoch_us,
+        keeps_history: plan.keeps_history,
+    })
+}
+
+/// What a thread does, from the first connect to the last answer.
+async fn work(mut job: Job) -> Brought {
+    let common = Rc::new(Common {
+        plan: Arc::clone(&job.plan),
+        addresses: job.addresses.clone(),
+        epoch: job.epoch,
+        stage: Cell::new(Stage::default()),
+        recorder: Arc::clone(&job.recorder),
+        connects: Semaphore::new(CONNECTS_AT_A_TIME),
+        settled: Arc::clone(&job.settled),
+    });
+    let seats = seats(&mut job);
+    let mut tasks = JoinSet::new();
+    for (place, seat) in &seats {
+        let (seat, common, place) = (Rc::clone(seat), Rc::clone(&common), *place);
+        let active = (!seat.is_listener).then(|| Arc::clone(&job.active));
+        tasks.spawn_local(async move {
+            connection::run(seat, common, place).await;
+            if let Some(active) = active {
+                active.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let mut pacing = JoinSet::new();
+    loop {
+        tokio::select! {
+            changed = job.orders.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let stage = *job.orders.borrow_and_update();
+                let is_first = common.stage.replace(stage).span.is_none();
+                for (_, seat) in &seats {
+                    seat.wake.notify_one();
+                }
+                if stage.is_over {
+                    break;
+                }
+                if let (true, Some(span)) = (is_first, stage.span) {
+                    pacing.spawn_local(pace(seats.clone(), Rc::clone(&common), span));
+                }
+            }
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+        }
+    }
+    // Most end by themselves once they are told; the others have had their time.
+    let ending = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LEAD, ending).await;
+    tasks.shutdown().await;
+    pacing.shutdown().await;
+    gather(seats, &common)
+}
+
+fn seats(job: &mut Job) -> Vec<(u64, Rc<Seat>)> {
+    let mut seats = Vec::with_capacity(job.clients.len() + 1);
+    for (place, client) in std::mem::take(&mut job.clients) {
+        let machine = match (&job.plan.action, &job.publish) {
+            (
+                Action::Publish {
+                    count_max, clients, ..
+                },
+                Some(publish),
+            ) => {
+                let publish = match (publish.pace, count_max) {
+                    (publisher::Pace::Closed(_), Some(count_max)) => {
+                        let own = super::schedule::share_of(*count_max, *clients, client.index);
+                        Arc::new(publisher::Publish {
+                            pace: publisher::Pace::Closed(own),
+                            ..(**publish).clone()
+                        })
+                    }
+                    _ => Arc::clone(publish),
+                };
+                let (id, topic) = (client.id.clone(), client.topic.clone());
+                Machine::Publish(Publisher::new(publish, client.index, id, topic))
+            }
+            (Action::Subscribe { qos }, _) => Machine::Subscribe(Subscriber::new(
+                job.plan.version,
+                client.topic.filter(),
+                *qos,
+                job.epoch_us,
+            )),
+            _ => Machine::Idle,
+        };
+        seats.push((place, Rc::new(Seat::new(client, machine, false))));
+    }
+    if let Some(Listener { client, writer }) = job.listener.take() {
+        let subscriber = Subscriber::new(job.plan.version, client.topic.filter(), 1, job.epoch_us);
+        let machine = Machine::Subscribe(subscriber.keeping(&writer));
+        seats.push((0, Rc::new(Seat::new(client, machine, true))));
+    }
+    seats
+}
+
+/// Wakes each client when a message of its own is due.
+async fn pace(seats: Vec<(u64, Rc<Seat>)>, common: Rc<Common>, span: Span) {
+    let Action::Publish {
+        schedule: Some(schedule),
+        ..
+    } = common.plan.action
+    else {
+        return wake_all_at(&seats, &common, span.start_ns).await;
+    };
+    let mut seats: Vec<Rc<Seat>> = seats.into_iter().map(|(_, seat)| seat).collect();
+    seats.retain(|seat| !seat.is_listener);
+    // In this order messages of one round are due one after the other.
+    seats.sort_by_key(|seat| seat.client.index);
+    let mut timer = match Timer::new() {
+        Ok(timer) => timer,
+        Err(error) => {
+            tracing::error!(%error, "no timer, no load");
+            return;
+        }
+    };
+    let (mut round, mut place) = (0, 0);
+    loop {
+        let now_ns = common.now_ns();
+        let next_ns = loop {
+            let due_ns = match schedule.due_ns(seats[place].client.index, round) {
+                Some(due_ns) => due_ns + span.start_ns,
+                None => return,
+            };
+            if due_ns > now_ns {
+                break due_ns;
+            }
+            seats[place].wake.notify_one();
+            place += 1;
+            if place == seats.len() {
+                (round, place) = (round + 1, 0);
+            }
+        };
+        if next_ns >= span.end_ns {
+            return;
+        }
+        let until_ns = next_ns.max(now_ns + PACE_NS_MIN);
+        let wait = Duration::from_nanos(until_ns.saturating_sub(common.now_ns()));
+        if let Err(error) = timer.sleep(wait).await {
+            tracing::error!(%error, "the timer fails, the load ends");
+            return;
+        }
+    }
+}
+
+async fn wake_all_at(seats: &[(u64, Rc<Seat>)], common: &Common, ns: u64) {
+    tokio::time::sleep_until(common.epoch + Duration::from_nanos(ns)).await;
+    // The runtime's timer may be early by a fraction of its step.
+    while common.now_ns() < ns {
+        tokio::task::yield_now().await;
+    }
+    for (_, seat) in seats {
+        seat.wake.notify_one();
+    }
+}
+
+/// Counts what was given up and takes the histories out.
+fn gather(seats: Vec<(u64, Rc<Seat>)>, common: &Common) -> Brought {
+    let mut brought = Brought::default();
+    let (now_ns, span) = (common.now_ns(), common.stage.get().span);
+    for (_, seat) in seats {
+        let machine = seat.machine.replace(Machine::Idle);
+        match machine {
+            Machine::Publish(mut publisher) => {
+                if let Some(span) = span {
+                    publisher.give_up(now_ns, span, &mut common.recorder());
+                }
+                if common.plan.keeps_history {
+                    let (device, messages) = publisher.into_history();
+                    let connections = seat.connections.take();
+                    brought.devices.push((
+                        seat.client.index,
+                        DeviceHistory {
+                            device,
+                            messages,
+                            connections,
+                        },
+                    ));
+                }
+            }
+            Machine::Subscribe(subscriber) if seat.is_listener => {
+                brought.heard = Some(subscriber.into_heard());
+            }
+            Machine::Subscribe(_) | Machine::Idle => {}
+        }
+    }
+    brought
+}
