@@ -97,7 +97,7 @@ async fn read(name: &str, running: &Running) -> Result<Resident, Failure> {
 }
 
 async fn run(options: &Options) -> Result<(), Failure> {
-    let files = kernel::raise_open_files();
+    let files = dunlin_chaos::load::files::raise_open_files();
     let active = options.active.min(files.saturating_sub(FILES_RESERVED) as usize);
     if active < options.active {
         println!("the system allows {files} open files, so {active} devices connect");

@@ -1,37 +1,28 @@
-//! The load: many MQTT connections on one thread, each with a full window of QoS 1 messages.
+//! The load: `dunlin load`'s own engine at full windows, with the kernel's counters read at both ends of
+//! the measured window.
 //!
-//! It shares its machine with what it measures, so a message costs it a copy and a clock reading per
-//! burst, and no codec. It speaks MQTT 3.1.1, the same bytes to every peer. A connection that is lost,
-//! or an answer that is no PUBACK, ends the run: a figure over half a fleet is none.
+//! It speaks MQTT 3.1.1, the same bytes to every peer. A connection that is lost, or a message without
+//! an answer, ends the run: a figure over half a fleet is none.
 
-use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunlin_chaos::fleet::histogram;
+use dunlin_chaos::load::content::{Content, Ring};
+use dunlin_chaos::load::dial::{Door, Wrapping};
+use dunlin_chaos::load::engine::{self, Action, Client, Observer, Plan, Unseen};
+use dunlin_chaos::load::template::Template;
 use dunlin_chaos::verdict::LatencyUs;
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::task::{JoinSet, LocalSet};
-use tokio_rustls::TlsConnector;
+use dunlin_gateway::mqtt::Version;
 
 use crate::support::Failure;
 use crate::support::cluster::Device;
 use crate::support::kernel::{self, Disks, Machine};
 
-/// Messages that a connection has unacknowledged. Packet ids are 1 to this.
-pub(crate) const WINDOW: usize = 32;
+/// Messages that a connection has unacknowledged.
+pub(crate) const WINDOW: u16 = 32;
 /// Bytes of a payload.
 pub(crate) const PAYLOAD_BYTES: usize = 256;
-/// Different payloads that are sent in turn; together more than a compressor looks back.
-const PAYLOADS: usize = 4096;
-/// Connections that are made at a time.
-const CONNECTS_AT_A_TIME: usize = 32;
 /// Time for outstanding acknowledgements after the load has stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -67,86 +58,22 @@ pub(crate) struct Measured {
     pub(crate) others: f64,
 }
 
-/// What all connections of a run share.
-struct Shared {
-    payloads: Vec<u8>,
-    acked: Cell<u64>,
-    stopping: Cell<bool>,
-    latency_us: RefCell<Histogram>,
-}
-
-type Histogram = hdrhistogram::Histogram<u64>;
-
-/// Runs the load on a thread of its own.
-pub(crate) fn run(load: Load) -> Result<Measured, Failure> {
-    let thread = std::thread::Builder::new().name("fleet".into());
-    let running = thread.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        LocalSet::new().block_on(&runtime, drive(load))
-    })?;
-    running.join().map_err(|_| "the fleet panicked")?
-}
-
-async fn drive(load: Load) -> Result<Measured, Failure> {
-    let shared = Rc::new(Shared {
-        payloads: payloads(),
-        acked: Cell::new(0),
-        stopping: Cell::new(false),
-        latency_us: RefCell::new(histogram()),
-    });
-    let mut connections = JoinSet::new();
-    let mut streams = Vec::new();
-    for some in load.senders.chunks(CONNECTS_AT_A_TIME) {
-        let connects = some.iter().map(|sender| connect(sender, load.tls.clone()));
-        streams.extend(futures_util::future::try_join_all(connects).await?);
-    }
-    for (index, (stream, sender)) in streams.into_iter().zip(&load.senders).enumerate() {
-        let connection = Connection::new(index, sender, shared.clone());
-        connections.spawn_local(connection.run(stream));
-    }
-    let measuring = measure(&load, &shared);
-    tokio::pin!(measuring);
-    let measured = tokio::select! {
-        measured = &mut measuring => measured?,
-        Some(ended) = connections.join_next() => {
-            ended??;
-            return Err("a connection ended early".into());
-        }
-    };
-    shared.stopping.set(true);
-    let draining = async {
-        while let Some(ended) = connections.join_next().await {
-            ended??;
-        }
-        Ok::<(), Failure>(())
-    };
-    tokio::time::timeout(DRAIN_TIMEOUT, draining)
-        .await
-        .map_err(|_| "messages were not acknowledged in time")??;
-    Ok(measured)
-}
-
 /// Readings at one moment.
 struct Reading {
     at: Instant,
-    acked: u64,
     server_s: f64,
     client_s: f64,
     disks: Disks,
     machine: Machine,
 }
 
-fn read(load: &Load, shared: &Shared) -> Result<Reading, Failure> {
-    let server_s = load
-        .servers
+fn read(servers: &[u32]) -> Result<Reading, Failure> {
+    let server_s = servers
         .iter()
         .map(|pid| kernel::cpu_s(*pid))
         .sum::<Result<f64, _>>()?;
     Ok(Reading {
         at: Instant::now(),
-        acked: shared.acked.get(),
         server_s,
         client_s: kernel::cpu_s(std::process::id())?,
         disks: Disks::read(),
@@ -154,23 +81,106 @@ fn read(load: &Load, shared: &Shared) -> Result<Reading, Failure> {
     })
 }
 
-async fn measure(load: &Load, shared: &Shared) -> Result<Measured, Failure> {
-    tokio::time::sleep(load.warm_up).await;
-    shared.latency_us.borrow_mut().reset();
-    let before = read(load, shared)?;
-    tokio::time::sleep(load.measured).await;
-    let after = read(load, shared)?;
+/// Reads at both ends of the window.
+struct Readings {
+    servers: Vec<u32>,
+    before: Option<Result<Reading, Failure>>,
+    after: Option<Result<Reading, Failure>>,
+}
+
+impl Observer for Readings {
+    fn measuring(&mut self) {
+        self.before = Some(read(&self.servers));
+    }
+
+    fn measured(&mut self) {
+        self.after = Some(read(&self.servers));
+    }
+}
+
+/// Doors of these addresses; certificates are for `localhost` and 127.0.0.1.
+fn door(address: SocketAddr) -> Door {
+    Door {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }
+}
+
+fn plan(load: &Load) -> Result<Plan, Failure> {
+    let mut doors = Vec::new();
+    let mut clients = Vec::new();
+    for (index, sender) in (0..).zip(&load.senders) {
+        let own = door(sender.address);
+        let place = doors.iter().position(|door| *door == own).unwrap_or_else(|| {
+            doors.push(own);
+            doors.len() - 1
+        });
+        clients.push(Client {
+            index,
+            id: sender.device.id.clone(),
+            username: Some(sender.device.username.clone()),
+            password: Some(sender.device.token.clone()),
+            topic: Template::parse(&format!("devices/{}/messages/events/", sender.device.id))?,
+            door: place,
+        });
+    }
+    Ok(Plan {
+        doors,
+        wrapping: Wrapping {
+            tls: load.tls.clone(),
+            websocket: None,
+        },
+        version: Version::V3,
+        clean: true,
+        keep_alive_s: 0,
+        action: Action::Publish {
+            qos: 1,
+            window: WINDOW,
+            schedule: None,
+            count_max: None,
+            clients: clients.len() as u64,
+            content: Content::Ring(Arc::new(Ring::new(PAYLOAD_BYTES))),
+        },
+        clients,
+        listener: None,
+        keeps_history: false,
+        connect_interval: Duration::ZERO,
+        warm_up: load.warm_up,
+        duration: Some(load.measured),
+        drain: DRAIN_TIMEOUT,
+        start_at: None,
+        threads: 1,
+    })
+}
+
+/// Runs the load.
+pub(crate) async fn run(load: Load) -> Result<Measured, Failure> {
+    let plan = plan(&load)?;
+    let mut readings = Readings {
+        servers: load.servers,
+        before: None,
+        after: None,
+    };
+    let outcome = engine::run(plan, &mut readings, std::future::pending()).await?;
+    let tally = &outcome.total.tally;
+    if tally.lost + tally.connects_failed + tally.unacked + tally.refused > 0 {
+        return Err(format!("the fleet was not whole: {tally:?}, {:?}", outcome.total.reasons).into());
+    }
+    let (Some(before), Some(after)) = (readings.before, readings.after) else {
+        return Err("nothing was measured".into());
+    };
+    let (before, after) = (before?, after?);
     let seconds = (after.at - before.at).as_secs_f64();
-    let acked = (after.acked - before.acked) as f64;
+    let acked = tally.acked_in_window as f64;
     let (server_s, client_s) = (after.server_s - before.server_s, after.client_s - before.client_s);
     let cores_s = seconds * std::thread::available_parallelism()?.get() as f64;
     let idle = (after.machine.idle_s - before.machine.idle_s) / cores_s;
     let disks = after.disks.since(before.disks);
     Ok(Measured {
-        per_s: acked / seconds,
+        per_s: acked / outcome.window_s,
         server_us: server_s / acked * 1e6,
         client_us: client_s / acked * 1e6,
-        latency_us: (&*shared.latency_us.borrow()).into(),
+        latency_us: (&outcome.total.latency_us).into(),
         flushes_per_s: disks.flushes as f64 / seconds,
         written_mb_per_s: disks.written_bytes as f64 / seconds / 1e6,
         idle,
@@ -178,166 +188,35 @@ async fn measure(load: &Load, shared: &Shared) -> Result<Measured, Failure> {
     })
 }
 
-/// JSON of made-up readings: as compressible as telemetry is, and no two alike.
-fn payloads() -> Vec<u8> {
-    let mut random = StdRng::seed_from_u64(1);
-    let mut all = Vec::with_capacity(PAYLOADS * PAYLOAD_BYTES);
-    for number in 0..PAYLOADS {
-        let mut text = format!("{{\"seq\":{number:06}");
-        for place in 0.. {
-            let field = format!(",\"channel{place:02}\":{:.4}", random.random_range(10.0..99.0));
-            if text.len() + field.len() + 1 > PAYLOAD_BYTES {
-                break;
-            }
-            text.push_str(&field);
-        }
-        text.push('}');
-        all.extend_from_slice(text.as_bytes());
-        all.resize((number + 1) * PAYLOAD_BYTES, b' ');
-    }
-    all
-}
-
-/// What a peer is reached through.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
-
-/// Dials, sends CONNECT and waits for the CONNACK.
-pub(crate) async fn connect(
-    sender: &Sender,
-    tls: Option<Arc<rustls::ClientConfig>>,
-) -> Result<Box<dyn Io>, Failure> {
-    let stream = TcpStream::connect(sender.address).await?;
-    stream.set_nodelay(true)?;
-    let mut stream: Box<dyn Io> = match tls {
-        None => Box::new(stream),
-        Some(config) => {
-            let name = ServerName::try_from("localhost")?;
-            Box::new(TlsConnector::from(config).connect(name, stream).await?)
-        }
+/// Registers a durable subscriber for everything and leaves again, so that a broker that keeps only what
+/// somebody has asked for keeps it.
+pub(crate) async fn register_subscriber(address: SocketAddr, id: &str, filter: &str) -> Result<(), Failure> {
+    let plan = Plan {
+        doors: vec![door(address)],
+        wrapping: Wrapping::default(),
+        clean: false,
+        clients: vec![Client {
+            index: 0,
+            id: id.to_owned(),
+            username: Some(id.to_owned()),
+            password: Some("none".into()),
+            topic: Template::parse(filter)?,
+            door: 0,
+        }],
+        action: Action::Subscribe { qos: 1 },
+        warm_up: Duration::ZERO,
+        duration: Some(Duration::ZERO),
+        ..plan(&Load {
+            senders: Vec::new(),
+            tls: None,
+            warm_up: Duration::ZERO,
+            measured: Duration::ZERO,
+            servers: Vec::new(),
+        })?
     };
-    stream.write_all(&connect_packet(&sender.device, true)).await?;
-    stream.flush().await?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer).await?;
-    match answer {
-        [0x20, 2, _, 0] => Ok(stream),
-        other => Err(format!("{}: CONNECT was answered with {other:02x?}", sender.device.id).into()),
-    }
-}
-
-/// CONNECT of MQTT 3.1.1 with user name and password, keep-alive off.
-pub(crate) fn connect_packet(device: &Device, clean: bool) -> Vec<u8> {
-    let mut body = b"\0\x04MQTT\x04".to_vec();
-    body.push(if clean { 0xC2 } else { 0xC0 });
-    body.extend([0, 0]);
-    for text in [&device.id, &device.username, &device.token] {
-        body.extend((text.len() as u16).to_be_bytes());
-        body.extend(text.as_bytes());
-    }
-    packet(0x10, &body)
-}
-
-/// A packet with its fixed header.
-pub(crate) fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![kind];
-    let mut left = body.len();
-    loop {
-        let low = (left & 0x7F) as u8;
-        left >>= 7;
-        out.push(if left > 0 { low | 0x80 } else { low });
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(body);
-    out
-}
-
-/// One connection.
-struct Connection {
-    shared: Rc<Shared>,
-    /// A whole PUBLISH; packet id and payload are put in anew for each message.
-    template: Vec<u8>,
-    /// Where in `template` the packet id stands; the payload follows it.
-    id_at: usize,
-    next_payload: usize,
-    sent_at: [Instant; WINDOW],
-    in_flight: usize,
-    out: Vec<u8>,
-}
-
-impl Connection {
-    fn new(index: usize, sender: &Sender, shared: Rc<Shared>) -> Self {
-        let topic = format!("devices/{}/messages/events/", sender.device.id);
-        let mut body = (topic.len() as u16).to_be_bytes().to_vec();
-        body.extend(topic.as_bytes());
-        body.resize(body.len() + 2 + PAYLOAD_BYTES, 0);
-        let template = packet(0x32, &body);
-        Self {
-            id_at: template.len() - PAYLOAD_BYTES - 2,
-            out: Vec::with_capacity(template.len() * WINDOW),
-            template,
-            next_payload: index * 17 % PAYLOADS,
-            sent_at: [Instant::now(); WINDOW],
-            in_flight: 0,
-            shared,
-        }
-    }
-
-    async fn run(mut self, mut stream: Box<dyn Io>) -> Result<(), Failure> {
-        let now = Instant::now();
-        for id in 1..=WINDOW as u16 {
-            self.put(id, now);
-        }
-        let mut read = Vec::with_capacity(16 * 1024);
-        while self.in_flight > 0 {
-            if !self.out.is_empty() {
-                stream.write_all(&self.out).await?;
-                stream.flush().await?;
-                self.out.clear();
-            }
-            if stream.read_buf(&mut read).await? == 0 {
-                return Err("a connection was closed".into());
-            }
-            self.take(&mut read)?;
-        }
-        stream.write_all(&[0xE0, 0]).await?;
-        stream.shutdown().await?;
-        Ok(())
-    }
-
-    /// Handles every whole PUBACK, and publishes anew for each.
-    fn take(&mut self, read: &mut Vec<u8>) -> Result<(), Failure> {
-        let now = Instant::now();
-        let whole = read.len() / 4 * 4;
-        let shared = self.shared.clone();
-        let mut latency_us = shared.latency_us.borrow_mut();
-        for ack in read[..whole].chunks_exact(4) {
-            let id = u16::from_be_bytes([ack[2], ack[3]]);
-            if ack[..2] != [0x40, 2] || !(1..=WINDOW as u16).contains(&id) {
-                return Err(format!("{ack:02x?} is no PUBACK").into());
-            }
-            let micros = (now - self.sent_at[usize::from(id) - 1]).as_micros() as u64;
-            latency_us.saturating_record(micros);
-            self.in_flight -= 1;
-            if !shared.stopping.get() {
-                self.put(id, now);
-            }
-        }
-        shared.acked.set(shared.acked.get() + (whole / 4) as u64);
-        read.drain(..whole);
-        Ok(())
-    }
-
-    fn put(&mut self, id: u16, now: Instant) {
-        let at = self.next_payload * PAYLOAD_BYTES;
-        self.next_payload = (self.next_payload + 1) % PAYLOADS;
-        self.out.extend_from_slice(&self.template[..self.id_at]);
-        self.out.extend(id.to_be_bytes());
-        self.out
-            .extend_from_slice(&self.shared.payloads[at..at + PAYLOAD_BYTES]);
-        self.sent_at[usize::from(id) - 1] = now;
-        self.in_flight += 1;
+    let outcome = engine::run(plan, &mut Unseen, std::future::pending()).await?;
+    match outcome.total.tally.lost + outcome.total.tally.connects_failed {
+        0 => Ok(()),
+        _ => Err(format!("no durable subscriber: {:?}", outcome.total.reasons).into()),
     }
 }

@@ -68,9 +68,6 @@ struct Options {
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
-    /// The floor's own process
-    #[arg(long, hide = true, num_args = 5)]
-    sink: Option<Vec<String>>,
 }
 
 /// How long the sink's certificate is good for.
@@ -78,11 +75,7 @@ const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = match &options.sink {
-        Some(arguments) => sink::serve(arguments),
-        None => run(&options),
-    };
-    match result {
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("no figures: {error}");
@@ -115,7 +108,7 @@ struct Hub {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    kernel::raise_open_files();
+    dunlin_chaos::load::files::raise_open_files();
     let folder = match &options.folder {
         Some(folder) => tempfile::Builder::new().prefix("road-").tempdir_in(folder)?,
         None => tempfile::Builder::new().prefix("road-").tempdir()?,
@@ -290,7 +283,7 @@ impl<'a> Bench<'a> {
                 measured: Duration::from_secs(self.options.seconds),
                 servers: servers.clone(),
             };
-            let measured = tokio::task::spawn_blocking(|| fleet::run(load)).await?;
+            let measured = fleet::run(load).await;
             let measured = measured.map_err(|error| format!("{name} {door}: {error}"))?;
             let row = format!("{name} {door}");
             print_row(&row, &measured);

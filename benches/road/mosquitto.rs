@@ -10,11 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::fleet::{connect_packet, packet};
-use crate::support::cluster::Device;
+use super::fleet;
 use crate::support::{Failure, free_port};
 
 /// Time for it to listen.
@@ -72,34 +70,17 @@ impl Mosquitto {
         self.child.id()
     }
 
+    /// Waits until it listens, and registers a durable subscriber.
     async fn register_subscriber(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + START_TIMEOUT;
-        let mut stream = loop {
+        loop {
             match TcpStream::connect(self.plain).await {
-                Ok(stream) => break stream,
+                Ok(_) => break,
                 Err(error) if Instant::now() >= deadline => return Err(error.into()),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
-        };
-        let device = Device {
-            id: "keeper".into(),
-            username: "keeper".into(),
-            token: "none".into(),
-        };
-        stream.write_all(&connect_packet(&device, false)).await?;
-        stream.read_exact(&mut [0; 4]).await?;
-        let filter = b"devices/#";
-        let mut body = vec![0, 1, 0, filter.len() as u8];
-        body.extend_from_slice(filter);
-        body.push(1);
-        stream.write_all(&packet(0x82, &body)).await?;
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).await?;
-        if answer != [0x90, 3, 0, 1, 1] {
-            return Err(format!("SUBSCRIBE was answered with {answer:02x?}").into());
         }
-        stream.write_all(&[0xE0, 0]).await?;
-        Ok(())
+        fleet::register_subscriber(self.plain, "keeper", "devices/#").await
     }
 }
 

@@ -37,8 +37,8 @@ const SETTLE_WAIT: Duration = Duration::from_secs(60);
 const LEAD: Duration = Duration::from_millis(50);
 /// Between two intervals.
 const TICK: Duration = Duration::from_secs(1);
-/// An interval that is shorter than this and empty is left out.
-const TAIL_NS: u64 = 500_000_000;
+/// An interval that is shorter than this has no row of its own.
+const TAIL_NS: u64 = 200_000_000;
 /// Between two looks at what there is no signal for.
 const LOOK: Duration = Duration::from_millis(5);
 /// The pacer gathers what is due within such a time, so that it does not wake for each message.
@@ -171,7 +171,7 @@ pub trait Observer {
     fn measuring(&mut self) {}
     /// The measured window is over; answers are waited for.
     fn measured(&mut self) {}
-    /// An interval is over.
+    /// An interval is over: a second, and at the end what is left.
     fn interval(&mut self, _row: &Row, _interval: &Interval) {}
 }
 
@@ -514,10 +514,13 @@ impl Run {
             lost: interval.tally.lost,
             connections: connections(&self.total.tally),
         };
-        if self.rows.len() == ROWS_MAX {
-            self.rows.remove(0);
+        // A rate over a few milliseconds says nothing.
+        if !is_tail {
+            if self.rows.len() == ROWS_MAX {
+                self.rows.remove(0);
+            }
+            self.rows.push(row);
         }
-        self.rows.push(row);
         observer.interval(&row, &interval);
     }
 

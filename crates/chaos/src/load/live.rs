@@ -10,6 +10,9 @@ use super::report;
 use crate::demo::Progress;
 use crate::demo::view::View;
 
+/// A shorter interval is no line: a rate over a few milliseconds says nothing.
+const SHOWN_S_MIN: f64 = 0.2;
+
 /// A line per second, rewritten on a terminal.
 #[derive(Debug)]
 pub struct Live {
@@ -59,7 +62,9 @@ impl Observer for Live {
     }
 
     fn interval(&mut self, row: &Row, interval: &Interval) {
-        self.view.refresh(report::live(row, self.kind));
+        if row.to_s - row.from_s >= SHOWN_S_MIN {
+            self.view.refresh(report::live(row, self.kind));
+        }
         if let Some(log) = &mut self.log {
             let written = log.write(row, &interval.latency_us);
             self.keep(written);
