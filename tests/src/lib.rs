@@ -5,6 +5,7 @@
 //! conditions ([`eventually`]), never for a time to pass.
 
 pub mod field;
+pub mod forgetful;
 pub mod hub;
 pub mod journal_tail;
 pub mod judge;

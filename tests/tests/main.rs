@@ -1,5 +1,5 @@
-//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, what is
-//! seen of it, and power cuts.
+//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load,
+//! what is seen of it, and power cuts.
 
 mod clients;
 mod cluster;
@@ -7,6 +7,7 @@ mod damage;
 mod full;
 mod hostile;
 mod house;
+mod load;
 mod members;
 mod observe;
 mod power;

@@ -43,6 +43,8 @@ const TAIL_NS: u64 = 200_000_000;
 const LOOK: Duration = Duration::from_millis(5);
 /// The pacer gathers what is due within such a time, so that it does not wake for each message.
 const PACE_NS_MIN: u64 = 50_000;
+/// After such a time without a message, what is missing is not on its way to the listener any more.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Threads at the most.
 pub const THREADS_MAX: usize = 64;
 /// Clients of one generator at the most; a generator is bound by its ports and files long before.
@@ -524,6 +526,22 @@ impl Run {
         observer.interval(&row, &interval);
     }
 
+    /// Waits for what was acknowledged and is on its way to the listener.
+    async fn hear_out(&mut self, until: Instant) {
+        let (mut received, mut since) = (0, Instant::now());
+        while self.plan.listener.is_some() && Instant::now() < until {
+            self.take();
+            let tally = &self.total.tally;
+            if tally.received >= tally.acked || since.elapsed() >= SILENCE {
+                return;
+            }
+            if tally.received > received {
+                (received, since) = (tally.received, Instant::now());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Stops sending, waits for answers, and gathers everything.
     async fn end(mut self, observer: &mut dyn Observer) -> Result<Outcome, LoadError> {
         let end_ns = self.now_ns().min(self.window.to_ns);
@@ -550,14 +568,7 @@ impl Run {
                 next += TICK;
             }
         }
-        // What was acknowledged is on its way to the listener.
-        while self.plan.listener.is_some() && Instant::now() < drain_until {
-            self.take();
-            if self.total.tally.received >= self.total.tally.acked {
-                break;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        self.hear_out(drain_until).await;
         self.orders.send_modify(|stage| stage.is_over = true);
         let mut all = Brought::default();
         for brought in std::mem::take(&mut self.brought) {

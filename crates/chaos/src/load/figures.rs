@@ -110,6 +110,9 @@ pub struct Figures {
     pub verification: Option<Verification>,
     /// All latencies, in HdrHistogram's own form (V2, compressed, Base64).
     pub histogram: String,
+    /// Closed loop: the corrected ones, in the same form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected_histogram: Option<String>,
     /// Interval by interval.
     pub intervals: Vec<Row>,
 }
@@ -168,6 +171,7 @@ impl Figures {
             ceiling_per_s: None,
             verification: None,
             histogram: hdr::to_text(latency_us)?,
+            corrected_histogram: corrected.as_ref().map(hdr::to_text).transpose()?,
             intervals: outcome.rows.clone(),
         })
     }

@@ -233,13 +233,17 @@ pub fn page(figures: &Figures, command: &str) -> Result<Page, PageError> {
     let latency_us = hdr::from_text(&figures.histogram)?;
     if !latency_us.is_empty() {
         let mut series = vec![("as measured".to_owned(), quantiles(&latency_us, 1000.0))];
-        if figures.corrected_us.is_some() {
-            series[0].0 = "as measured, at full windows".into();
+        if let Some(corrected) = &figures.corrected_histogram {
+            let corrected = hdr::from_text(corrected)?;
+            series.push((
+                "as if sent at even times".to_owned(),
+                quantiles(&corrected, 1000.0),
+            ));
         }
         let percentiles = Percentiles {
             title: "latency by percentile".into(),
             y_label: "ms".into(),
-            series: std::mem::take(&mut series),
+            series,
         };
         page.section("Percentiles")
             .chart(counted_from(figures), &percentiles.draw()?);
@@ -321,6 +325,7 @@ mod tests {
             ceiling_per_s: Some(600.0),
             verification: None,
             histogram: hdr::to_text(&latency_us).unwrap(),
+            corrected_histogram: Some(hdr::to_text(&latency_us).unwrap()),
             intervals: Vec::new(),
         }
     }

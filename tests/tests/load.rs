@@ -1,0 +1,266 @@
+//! `dunlin load` as its users run it: against a cluster that keeps its word, a sink, and a broker that
+//! breaks its word in every way that a comparison must notice.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use dunlin_node::local::{LocalCluster, LocalOptions};
+use dunlin_tests::PATIENCE;
+use dunlin_tests::forgetful::{Forgetful, Misdeed};
+use dunlin_tests::ports::{Ports, free_port};
+use dunlin_tests::program::dunlin;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// How a run ended: its exit code, standard output and standard error.
+struct Ended {
+    code: Option<i32>,
+    output: String,
+    errors: String,
+}
+
+impl Ended {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.output)
+            .unwrap_or_else(|error| panic!("{error}:\n{}\n{}", self.output, self.errors))
+    }
+}
+
+/// `dunlin load` with these words.
+fn load(words: &str) -> Command {
+    let mut command = Command::new(dunlin());
+    command.arg("load").args(words.split_whitespace());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn ended(mut command: Command) -> Ended {
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = output
+        .unwrap_or_else(|_| panic!("{command:?} does not end"))
+        .expect("the program runs");
+    Ended {
+        code: output.status.code(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A null sink as a process, with the port that it took.
+async fn null_sink(words: &str) -> (Child, u64) {
+    let mut command = load(&format!("null-sink -o json --port 0 {words}"));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    let line = line.expect("in time").expect("it can be read").expect("a line");
+    let ready: Value = serde_json::from_str(&line).expect("JSON");
+    let address = ready["mqtt"].as_str().expect("an address").to_owned();
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+    (child, port.expect("a port"))
+}
+
+fn file(folder: &TempDir, name: &str) -> PathBuf {
+    folder.path().join(name)
+}
+
+async fn cluster(data: &Path) -> LocalCluster {
+    let ports = Ports::take();
+    let mut options = LocalOptions::new(3, data).expect("a local cluster");
+    options.program = dunlin().to_owned();
+    options.mqtts_port = ports.mqtts;
+    options.https_port = ports.https;
+    options.cluster_port = ports.cluster;
+    options.mqtt_port = Some(free_port());
+    options.arguments = ["--shards", "4", "--https-alt-port", "0"]
+        .map(str::to_owned)
+        .into();
+    LocalCluster::start(options).await.expect("three nodes start")
+}
+
+#[tokio::test]
+async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
+    let folder = TempDir::new().expect("a folder");
+    let data = file(&folder, "data");
+    let cluster = cluster(&data).await;
+    let (log, page) = (file(&folder, "a.hdr"), file(&folder, "a.html"));
+    let words = "pub -c 9 --rate 300 --duration 1 --warm-up 0 --verify -V 5 -o json";
+    let mut command = load(words);
+    command.arg("--data").arg(&data);
+    command.arg("--hdr").arg(&log).arg("--report").arg(&page);
+    let judged = ended(command).await;
+    assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
+    let figures = judged.json();
+    assert_eq!(figures["loop"], "open");
+    assert_eq!(figures["counts"]["sent"], 300);
+    assert_eq!(figures["latency_us"]["count"], 300);
+    let verification = &figures["verification"];
+    assert_eq!(
+        (&verification["verdict"], &verification["acked"]),
+        (&"PASS".into(), &300.into())
+    );
+    assert_eq!(verification["found"], 300);
+
+    // A second run on the same devices is judged by itself, through the other doors.
+    for door in ["--plain", "--ws"] {
+        let mut command = load(&format!("pub {door} -c 9 --count 200 --verify -o json"));
+        command.arg("--data").arg(&data);
+        let judged = ended(command).await;
+        assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
+        assert_eq!(judged.json()["verification"]["found"], 200);
+    }
+    cluster.stop().await;
+
+    let html = std::fs::read_to_string(&page).expect("a page");
+    assert!(html.contains("<svg") && html.contains("verdict: PASS") && !html.contains("<script"));
+    let merged = ended({
+        let mut command = load("merge -o json");
+        command.arg(&log);
+        command
+    });
+    assert_eq!(merged.await.json()["latency_us"]["count"], 300);
+}
+
+#[tokio::test]
+async fn each_way_to_break_ones_word_is_found_and_an_honest_broker_passes() {
+    for (misdeed, broken) in [
+        (Misdeed::None, None),
+        (Misdeed::Forget, Some("lost")),
+        (Misdeed::Repeat, Some("duplicated_unexplained")),
+        (Misdeed::Alter, Some("phantom")),
+        (Misdeed::Delay, Some("reordered")),
+        (Misdeed::HangUp, None),
+    ] {
+        let broker = Forgetful::start(misdeed).await;
+        let port = broker.address.port();
+        let words = format!("pub -h 127.0.0.1 -p {port} -t t/%i -c 5 --count 1000 --verify -o json");
+        let judged = ended(load(&words)).await;
+        let figures = judged.json();
+        let verification = &figures["verification"];
+        assert_eq!(verification["sent"], 1000, "{misdeed:?}");
+        assert_eq!(verification["acked"], 1000, "{misdeed:?}");
+        match broken {
+            None => {
+                assert_eq!(judged.code, Some(0), "{misdeed:?}: {verification}");
+                assert_eq!(verification["verdict"], "PASS");
+            }
+            Some(broken) => {
+                assert_eq!(judged.code, Some(1), "{misdeed:?}: {verification}");
+                assert_eq!(verification["verdict"], "FAIL");
+                assert_eq!(verification[broken], 1, "{misdeed:?}: {verification}");
+            }
+        }
+        if misdeed == Misdeed::HangUp {
+            assert_eq!(figures["counts"]["lost"], 1);
+            assert_ne!(figures["counts"]["resent"], 0);
+            assert!(
+                figures["reasons"].to_string().contains("closed"),
+                "{}",
+                figures["reasons"]
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sink_acknowledges_everything_and_two_generators_make_one_load() {
+    let folder = TempDir::new().expect("a folder");
+    let logs = file(&folder, "logs");
+    let (mut sink, port) = null_sink(&format!("--wal 2 --log-mib 1 --folder {}", logs.display())).await;
+    let mut files = Vec::new();
+    for generator in ["1/2", "2/2"] {
+        let words = format!(
+            "pub -h 127.0.0.1 -p {port} -t t/%i -c 7 -s 900 --count 3001 --generator {generator} --no-ceiling -o json"
+        );
+        let figures = ended(load(&words)).await;
+        let json = figures.json();
+        let count = if generator == "1/2" { 1715 } else { 1286 };
+        assert_eq!(
+            json["counts"]["acked"], count,
+            "{generator}: clients 0, 2, 4, 6 or 1, 3, 5"
+        );
+        assert_eq!(
+            (&json["loop"], json["corrected_us"].is_object()),
+            (&"closed".into(), true)
+        );
+        let path = file(&folder, &format!("{}.json", files.len()));
+        std::fs::write(&path, figures.output).expect("a file");
+        files.push(path);
+    }
+    let mut merge = load("merge -o json");
+    merge.args(&files);
+    let merged = ended(merge).await.json();
+    assert_eq!(
+        (&merged["generators"], &merged["latency_us"]["count"]),
+        (&2.into(), &3001.into())
+    );
+    assert!(
+        logs.join("log-1")
+            .metadata()
+            .is_ok_and(|log| log.len() >= 1024 * 1024)
+    );
+
+    let targets = format!("a=mqtt://127.0.0.1:{port},b=mqtt://127.0.0.1:{port}");
+    let words = format!(
+        "compare --targets {targets} -t t/%i -c 3 --count 300 --rounds 2 --rest 0 --no-ceiling -o json"
+    );
+    let compared = ended(load(&words)).await;
+    assert_eq!(compared.code, Some(0), "{}", compared.errors);
+    let json = compared.json();
+    let order: Vec<&Value> = json["samples"].as_array().expect("samples").iter().collect();
+    let order: Vec<u64> = order
+        .iter()
+        .filter_map(|sample| sample["target"].as_u64())
+        .collect();
+    assert_eq!(order, [0, 1, 1, 0]);
+    assert_eq!(json["targets"][0]["rate_ratio"]["median"], 1.0);
+    assert_eq!(json["targets"][1]["runs"], 2);
+    sink.kill().await.expect("it is ours");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_or_finds_nobody_is_told_why() {
+    let nobody = free_port();
+    let words = format!("conn -h 127.0.0.1 -p {nobody} -c 2 --no-ceiling --duration 0");
+    let refused = ended(load(&words)).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.errors.contains("connection refused"),
+        "{}",
+        refused.errors
+    );
+
+    let folder = TempDir::new().expect("a folder");
+    let (data, ports) = (file(&folder, "data"), Ports::take());
+    let mut options = LocalOptions::new(1, &data).expect("a local cluster");
+    options.program = dunlin().to_owned();
+    (options.mqtts_port, options.https_port) = (ports.mqtts, ports.https);
+    options.cluster_port = ports.cluster;
+    options.arguments = ["--shards", "1", "--https-alt-port", "0"]
+        .map(str::to_owned)
+        .into();
+    let cluster = LocalCluster::start(options).await.expect("a node starts");
+    let words = format!(
+        "conn -h localhost -p {} --tls -u nobody -P nothing -c 2 --no-ceiling --duration 0",
+        ports.mqtts
+    );
+    let mut command = load(&words);
+    command.arg("--cafile").arg(&cluster.ready().ca_file);
+    let refused = ended(command).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.errors.contains("no client is connected"),
+        "{}",
+        refused.errors
+    );
+    assert!(
+        refused.errors.contains("(0x0"),
+        "a CONNACK's code in {}",
+        refused.errors
+    );
+    cluster.stop().await;
+}
