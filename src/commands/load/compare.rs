@@ -24,7 +24,8 @@ const OUR_HUB: &str = "dunlin";
 
 #[derive(Args)]
 pub(super) struct Compare {
-    /// Servers as NAME=URL: mqtt://host:1883, mqtts://, ws://, wss://, or `dunlin` for the hub that --data means
+    /// Servers as NAME=URL: mqtt://host:1883, mqtts://, ws://, wss://, nodes of one cluster as
+    /// mqtt://a:1883+b:1883, or `dunlin` for the hub that --data means
     #[arg(long, value_name = "NAME=URL", value_delimiter = ',', required = true)]
     targets: Vec<String>,
     /// Rounds
@@ -169,7 +170,10 @@ mod tests {
         );
         assert_eq!(read("ours=dunlin").map(|named| named.name), Some("ours".into()));
         let peer = read("peer=mqtt://h:1").and_then(|named| named.address);
-        assert_eq!(peer.map(|address| address.hosts), Some(vec!["h".to_owned()]));
+        assert_eq!(
+            peer.map(|address| address.hosts),
+            Some(vec![("h".to_owned(), Some(1))])
+        );
         assert_eq!(read("peer=h:1"), None);
     }
 }

@@ -142,7 +142,8 @@ impl Making {
 /// What is published, and when.
 #[derive(Args, Debug, Clone)]
 pub(super) struct Messages {
-    /// Topic; %i is the client's number, %c its id, %u its user name, %s the number of the message
+    /// Topic; %i is the client's number (%4i: modulo 4), %c its id, %u its user name, %s the number
+    /// of the message
     #[arg(short, long, value_name = "TEMPLATE", value_parser = Template::parse)]
     pub(super) topic: Option<Template>,
     /// Bytes of a payload

@@ -30,8 +30,8 @@ pub(super) struct Target {
 /// How a server is reached, before anybody comes to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
-    pub(super) hosts: Vec<String>,
-    pub(super) port: Option<u16>,
+    /// Hosts, with their ports where these are not the usual one.
+    pub(super) hosts: Vec<(String, Option<u16>)>,
     pub(super) tls: bool,
     /// The path of a WebSocket.
     pub(super) websocket: Option<String>,
@@ -40,14 +40,18 @@ pub(super) struct Address {
 impl Address {
     pub(super) fn of(server: &Server) -> Option<Self> {
         (!server.host.is_empty()).then(|| Self {
-            hosts: server.host.clone(),
-            port: server.port,
+            hosts: server
+                .host
+                .iter()
+                .map(|host| (host.clone(), server.port))
+                .collect(),
             tls: server.tls,
             websocket: server.ws.then(|| server.ws_path.clone()),
         })
     }
 
-    /// Reads `mqtt://host:port`, `mqtts://`, `ws://host:port/path` or `wss://`.
+    /// Reads `mqtt://host:port`, `mqtts://`, `ws://host:port/path` or `wss://`; the nodes of a cluster,
+    /// which are used in turn, stand side by side as `host:port+host:port`.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url
             .split_once("://")
@@ -63,27 +67,34 @@ impl Address {
             Some(place) => rest.split_at(place),
             None => (rest, ""),
         };
-        let port = hub::port_of(authority);
-        let host = hub::host_of(authority);
-        if host.is_empty() || (!is_websocket && path.len() > 1) {
+        let hosts: Vec<(String, Option<u16>)> = authority
+            .split('+')
+            .map(|node| (hub::host_of(node).to_owned(), hub::port_of(node)))
+            .collect();
+        let is_named = hosts.iter().all(|(host, _)| !host.is_empty());
+        if !is_named || (!is_websocket && path.len() > 1) {
             return Err(format!("{url} is no address of a server"));
         }
         let path = if path.is_empty() { "/mqtt" } else { path };
         Ok(Self {
-            hosts: vec![host.to_owned()],
-            port,
+            hosts,
             tls,
             websocket: is_websocket.then(|| path.to_owned()),
         })
     }
 
-    fn port(&self) -> u16 {
-        self.port.unwrap_or(match (&self.websocket, self.tls) {
+    fn doors(&self) -> Vec<Door> {
+        let usual = match (&self.websocket, self.tls) {
             (None, false) => 1883,
             (None, true) => 8883,
             (Some(_), false) => 80,
             (Some(_), true) => 443,
-        })
+        };
+        let door = |(host, port): &(String, Option<u16>)| Door {
+            host: host.clone(),
+            port: port.unwrap_or(usual),
+        };
+        self.hosts.iter().map(door).collect()
     }
 }
 
@@ -142,14 +153,7 @@ pub(super) fn broker(
         let trusted = trust::authorities(server.cafile.as_deref());
         Some(trusted.map_err(|error| CommandError::Failed(error.to_string()))?)
     };
-    let doors: Vec<Door> = address
-        .hosts
-        .iter()
-        .map(|host| Door {
-            host: host.clone(),
-            port: address.port(),
-        })
-        .collect();
+    let doors = address.doors();
     let how = match (&address.websocket, address.tls) {
         (None, false) => "",
         (None, true) => " over TLS",
@@ -264,15 +268,22 @@ mod tests {
     #[test]
     fn addresses_are_read() {
         let address = |text| Address::parse(text).unwrap();
-        let plain = address("mqtt://broker");
-        assert_eq!((plain.port(), plain.tls, plain.websocket), (1883, false, None));
-        assert_eq!(address("mqtts://[::1]:9000").hosts, ["[::1]"]);
-        assert_eq!(address("mqtts://[::1]:9000").port(), 9000);
-        assert_eq!(address("mqtts://h").port(), 8883);
-        let socket = address("ws://h:8080/x/y");
-        assert_eq!((socket.port(), socket.websocket.as_deref()), (8080, Some("/x/y")));
+        let doors = |text| -> Vec<String> { address(text).doors().iter().map(Door::address).collect() };
+        assert_eq!(doors("mqtt://broker"), ["broker:1883"]);
+        assert_eq!(doors("mqtts://[::1]:9000"), ["[::1]:9000"]);
+        assert_eq!(doors("mqtts://h"), ["h:8883"]);
+        assert_eq!(doors("mqtt://a:1+b:2+c"), ["a:1", "b:2", "c:1883"]);
+        assert!(!address("mqtt://h").tls && address("wss://h").tls);
+        assert_eq!(address("ws://h:8080/x/y").websocket.as_deref(), Some("/x/y"));
         assert_eq!(address("wss://h").websocket.as_deref(), Some("/mqtt"));
-        for nonsense in ["h:1883", "http://h", "mqtt://", "mqtt://h/path", "mqtt://:1"] {
+        for nonsense in [
+            "h:1883",
+            "http://h",
+            "mqtt://",
+            "mqtt://h/path",
+            "mqtt://:1",
+            "mqtt://a+",
+        ] {
             assert!(Address::parse(nonsense).is_err(), "{nonsense}");
         }
     }

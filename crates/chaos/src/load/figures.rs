@@ -93,7 +93,7 @@ pub struct Figures {
     /// Why connects failed, connections were lost and messages were refused.
     pub reasons: BTreeMap<String, u64>,
     /// From when a message was due (open loop) or sent (closed) to its acknowledgement; of a
-    /// subscription, to its arrival.
+    /// subscription, to its arrival; of connections, see `connect_us`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<Latency>,
     /// Closed loop: as if each place in a window had been due at even times; see [`corrected`].
@@ -122,7 +122,10 @@ impl Figures {
     pub fn new(plan: &Plan, target: &str, outcome: &Outcome) -> Result<Self, HdrError> {
         let window_s = outcome.window_s.max(1e-3);
         let tally = &outcome.total.tally;
-        let latency_us = &outcome.total.latency_us;
+        let latency_us = match plan.action {
+            Action::Connect => &outcome.total.connect_us,
+            _ => &outcome.total.latency_us,
+        };
         let (kind, pacing, scheduled_per_s, slots) = match &plan.action {
             Action::Publish {
                 schedule,

@@ -66,6 +66,7 @@ pub fn live(row: &Row, kind: &str) -> String {
 fn counted_from(figures: &Figures) -> &'static str {
     match (figures.kind.as_str(), figures.pacing) {
         ("sub", _) => "from when a message was due to its arrival",
+        ("conn", _) => "from the intended beginning of a connect to its answer",
         (_, Some(Loop::Open)) => "from when a message was due",
         _ => "from when a message was sent",
     }
@@ -144,7 +145,9 @@ fn facts(figures: &Figures) -> Vec<(String, String)> {
             ),
         );
     }
-    if let Some(latency) = &figures.latency_us {
+    if let Some(latency) = &figures.latency_us
+        && figures.kind != "conn"
+    {
         fact(
             "latency",
             format!("{}  ({})", percentiles(latency), counted_from(figures)),

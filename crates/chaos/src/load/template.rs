@@ -1,5 +1,6 @@
 //! Names and topics with places to fill in, as emqtt-bench has them: `%i` the client's number, `%c` its
-//! client id, `%u` its user name, `%s` the number of the message, `%%` a percent sign.
+//! client id, `%u` its user name, `%s` the number of the message, `%%` a percent sign. `%4i` is the
+//! client's number modulo 4, for topics that several clients share.
 //!
 //! What is the same for all messages of a client is filled in once; only `%s` costs anything later.
 
@@ -11,6 +12,9 @@ pub enum TemplateError {
     /// A letter that stands for nothing.
     #[error("%{0} means nothing here; there are %i, %c, %u, %s and %% for a percent sign")]
     Unknown(char),
+    /// A number of groups that is none.
+    #[error("the number in %4i is one above 0 and below 2^64")]
+    Modulus,
     /// A percent sign at the end.
     #[error("a percent sign at the end; write %% for one")]
     Open,
@@ -23,7 +27,8 @@ pub enum TemplateError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Index,
+    /// The client's number, modulo this if there is one.
+    Index(Option<u64>),
     ClientId,
     Username,
     Sequence,
@@ -57,12 +62,24 @@ impl Template {
                 plain.push(c);
                 continue;
             }
-            let part = match rest.next() {
+            let mut digits = String::new();
+            let letter = loop {
+                match rest.next() {
+                    Some(digit) if digit.is_ascii_digit() => digits.push(digit),
+                    letter => break letter,
+                }
+            };
+            let part = match letter {
+                Some('i') if digits.is_empty() => Part::Index(None),
+                Some('i') => match digits.parse() {
+                    Ok(modulus) if modulus > 0 => Part::Index(Some(modulus)),
+                    _ => return Err(TemplateError::Modulus),
+                },
+                Some(other) if !digits.is_empty() => return Err(TemplateError::Unknown(other)),
                 Some('%') => {
                     plain.push('%');
                     continue;
                 }
-                Some('i') => Part::Index,
                 Some('c') => Part::ClientId,
                 Some('u') => Part::Username,
                 Some('s') => Part::Sequence,
@@ -87,7 +104,7 @@ impl Template {
 
     /// Whether each client has a text of its own.
     pub fn is_per_client(&self) -> bool {
-        let own = |part: &Part| matches!(part, Part::Index | Part::ClientId | Part::Username);
+        let own = |part: &Part| matches!(part, Part::Index(_) | Part::ClientId | Part::Username);
         self.parts.iter().any(own)
     }
 
@@ -97,7 +114,8 @@ impl Template {
         for part in &self.parts {
             let text = match part {
                 Part::Text(text) => text.clone(),
-                Part::Index => client.index.to_string(),
+                Part::Index(None) => client.index.to_string(),
+                Part::Index(Some(modulus)) => (client.index % modulus).to_string(),
                 Part::ClientId => client.client_id.to_owned(),
                 Part::Username => client.username.to_owned(),
                 Part::Sequence => {
@@ -122,7 +140,7 @@ impl Template {
                 Part::Sequence => {
                     let _ = write!(out, "{sequence}");
                 }
-                Part::Index | Part::ClientId | Part::Username => {}
+                Part::Index(_) | Part::ClientId | Part::Username => {}
             }
         }
     }
@@ -153,7 +171,7 @@ pub fn parse_client_id(text: &str) -> Result<Template, TemplateError> {
             Part::Sequence => return Err(TemplateError::NoMessage),
             Part::ClientId => return Err(TemplateError::Unknown('c')),
             Part::Username => return Err(TemplateError::Unknown('u')),
-            Part::Text(_) | Part::Index => {}
+            Part::Text(_) | Part::Index(_) => {}
         }
     }
     Ok(template)
@@ -182,6 +200,7 @@ mod tests {
         assert_eq!(filled("a/%i/%c/%u/%s/100%%", 3), "a/7/load-7/ada/3/100%");
         assert_eq!(filled("plain", 3), "plain");
         assert_eq!(filled("%i%i", 0), "77");
+        assert_eq!(filled("%4i/%10i/%1i", 0), "3/7/0");
         assert!(Template::parse("t/%s").unwrap().is_numbered());
         assert!(!Template::parse("t/%i").unwrap().is_numbered());
         assert!(Template::parse("t/%c").unwrap().is_per_client());
@@ -203,6 +222,9 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Template::parse("a%d"), Err(TemplateError::Unknown('d')));
         assert_eq!(Template::parse("a%"), Err(TemplateError::Open));
+        assert_eq!(Template::parse("a%4"), Err(TemplateError::Open));
+        assert_eq!(Template::parse("a%4c"), Err(TemplateError::Unknown('c')));
+        assert_eq!(Template::parse("a%0i"), Err(TemplateError::Modulus));
         assert_eq!(parse_client_id("c-%s"), Err(TemplateError::NoMessage));
         assert_eq!(parse_client_id("c-%u"), Err(TemplateError::Unknown('u')));
         assert!(parse_client_id("c-%i").is_ok());
