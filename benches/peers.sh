@@ -42,21 +42,17 @@ mkdir -p "$folder" || exit 2
 data=$(mktemp -d "$folder/data-XXXXXX") || exit 2
 
 pids=""
-rabbits=""
+beams=""
 end() {
-    for pid in $pids; do kill "$pid" 2>/dev/null; done
-    # A node of RabbitMQ ends by its own command; its process id is in a file that it writes.
-    for node in $rabbits; do
-        pid=$(cat "$data/rabbit-$node/pid" 2>/dev/null) && kill "$pid" 2>/dev/null
-    done
-    for pid in $pids; do wait "$pid" 2>/dev/null; done
-    for node in $rabbits; do
-        pid=$(cat "$data/rabbit-$node/pid" 2>/dev/null) || continue
+    for pid in $pids $beams; do kill "$pid" 2>/dev/null; done
+    # The nodes of RabbitMQ are no children of this shell, and take some seconds.
+    for pid in $beams; do
         i=0
-        while kill -0 "$pid" 2>/dev/null && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+        while kill -0 "$pid" 2>/dev/null && [ $i -lt 150 ]; do sleep 0.1; i=$((i + 1)); done
         kill -9 "$pid" 2>/dev/null
     done
     [ -n "${epmd:-}" ] && kill "$epmd" 2>/dev/null
+    wait
     rm -rf "$data"
 }
 trap end EXIT
@@ -67,7 +63,7 @@ wait_port() {
     i=0
     while ! (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; do
         i=$((i + 1))
-        [ $i -gt 600 ] && { echo "$3 does not listen at $1:$2; see $data" >&2; return 1; }
+        [ $i -gt 600 ] && { echo "$3 does not listen at $1:$2"; return 1; }
         sleep 0.1
     done
 }
@@ -148,7 +144,7 @@ rabbit() {
     env HOME="$data" RABBITMQ_NODENAME="dunlin-peer-$node@localhost" \
         RABBITMQ_CONFIG_FILE="$data/rabbit-$node/rabbitmq.conf" RABBITMQ_BASE="$data/rabbit-$node" \
         RABBITMQ_MNESIA_BASE="$data/rabbit-$node" RABBITMQ_LOG_BASE="$data/rabbit-$node" \
-        RABBITMQ_PID_FILE="$data/rabbit-$node/pid" RABBITMQ_DIST_PORT=$((21300 + node)) \
+        RABBITMQ_PID_FILE="$data/rabbit-$node/pid" RABBITMQ_DIST_PORT=$((21320 + node)) \
         RABBITMQ_ENABLED_PLUGINS_FILE="$data/rabbit-$node/plugins" RABBITMQ_CONF_ENV_FILE=/dev/null \
         ERL_EPMD_PORT=21309 ERL_EPMD_ADDRESS=127.0.0.1 "$@"
 }
@@ -171,10 +167,16 @@ mqtt.durable_queue_type = quorum
 loopback_users = none
 disk_free_limit.absolute = 50MB
 END
-        rabbits="$rabbits $node"
         rabbit $node "$scripts/rabbitmq-server" >"$data/rabbit-$node/out" 2>&1 &
+        i=0
+        until [ -s "$data/rabbit-$node/pid" ] || [ $i -gt 300 ]; do sleep 0.1; i=$((i + 1)); done
+        beams="$beams $(cat "$data/rabbit-$node/pid")"
         wait_port 127.0.0.$node 21301 "RabbitMQ node $node" || return 1
-        rabbit $node "$scripts/rabbitmqctl" await_startup >>"$data/rabbit-$node/out" 2>&1 || return 1
+        rabbit $node "$scripts/rabbitmqctl" await_startup >>"$data/rabbit-$node/out" 2>&1 || {
+            echo "RabbitMQ node $node does not start:"
+            tail -5 "$data/rabbit-$node/out"
+            return 1
+        }
         if [ $node -gt 1 ]; then
             for step in stop_app "join_cluster dunlin-peer-1@localhost" start_app; do
                 # shellcheck disable=SC2086
