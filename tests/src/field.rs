@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dunlin_chaos::relay::{Relay, RelayOptions, relay_host};
 use dunlin_node::local::{LocalCluster, LocalOptions};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -53,20 +54,33 @@ impl Field {
     /// The same where the first `founders` of `nodes` that find each other form the cluster.
     pub async fn founded((founders, nodes): (usize, usize), gateways: usize, arguments: &[&str]) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");
-        let ports = Ports::take();
-        let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
         let options = LocalOptions {
-            nodes,
             founders,
             gateways,
-            data: folder.path().to_owned(),
-            program: dunlin().to_owned(),
-            mqtts_port: ports.mqtts,
-            https_port: ports.https,
-            mqtt_port: None,
-            cluster_port: ports.cluster,
-            arguments: all.map(|argument| (*argument).to_owned()).collect(),
+            ..options(&folder, nodes, arguments)
         };
+        Self::run(folder, options).await
+    }
+
+    /// The same as [`start`](Self::start), with a relay before the nodes through which all that they say
+    /// to each other passes.
+    pub async fn relayed(nodes: usize, arguments: &[&str]) -> (Field, Relay) {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = LocalOptions {
+            advertised_host: Some(relay_host),
+            ..options(&folder, nodes, arguments)
+        };
+        let relay = Relay::start(&RelayOptions {
+            nodes,
+            cluster_port: options.cluster_port,
+            door_ports: vec![options.mqtts_port],
+            seed: 1,
+        });
+        let relay = relay.unwrap_or_else(|error| panic!("{error}"));
+        (Self::run(folder, options).await, relay)
+    }
+
+    async fn run(folder: TempDir, options: LocalOptions) -> Field {
         let cluster = LocalCluster::start(options).await;
         let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
         let hub = Hub::new(cluster.ready());
@@ -120,6 +134,24 @@ impl Field {
     /// Stops all nodes in order.
     pub async fn stop(mut self) {
         self.cluster.stop_all().await;
+    }
+}
+
+fn options(folder: &TempDir, nodes: usize, arguments: &[&str]) -> LocalOptions {
+    let ports = Ports::take();
+    let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
+    LocalOptions {
+        nodes,
+        founders: nodes,
+        gateways: 0,
+        data: folder.path().to_owned(),
+        program: dunlin().to_owned(),
+        mqtts_port: ports.mqtts,
+        https_port: ports.https,
+        mqtt_port: None,
+        cluster_port: ports.cluster,
+        advertised_host: None,
+        arguments: all.map(|argument| (*argument).to_owned()).collect(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load,
 //! what is seen of it, and power cuts.
+//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, what is
+//! seen of it, broken networks, and power cuts.
 
 mod clients;
 mod cluster;
@@ -9,6 +11,7 @@ mod hostile;
 mod house;
 mod load;
 mod members;
+mod network;
 mod observe;
 mod power;
 mod roles;

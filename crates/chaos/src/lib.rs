@@ -5,6 +5,9 @@
 //! says what came of it; [`page`] shows it. [`demo`] is the smallest whole run. Nothing here is linked
 //! into a node, and nothing here looks inside one: it knocks at the doors that everyone has, and kills
 //! processes.
+//! says what came of it. [`demo`] is the smallest whole run; [`relay`] is the network that it can be
+//! run over. Nothing here is linked into a node, and
+//! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
 
 #![forbid(unsafe_code)]
 
@@ -21,4 +24,5 @@ pub mod page;
 pub mod payload;
 pub mod readback;
 pub mod sim;
+pub mod relay;
 pub mod verdict;

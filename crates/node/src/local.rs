@@ -40,6 +40,9 @@ pub struct LocalOptions {
     pub mqtt_port: Option<u16>,
     /// Port between nodes.
     pub cluster_port: u16,
+    /// Where the others reach the node in a place (from 0), if something stands before it; the port is
+    /// the same.
+    pub advertised_host: Option<fn(usize) -> Ipv4Addr>,
     /// Further arguments of `serve`, the same for every node.
     pub arguments: Vec<String>,
 }
@@ -57,6 +60,7 @@ impl LocalOptions {
             https_port: 8443,
             mqtt_port: None,
             cluster_port: 8900,
+            advertised_host: None,
             arguments: Vec::new(),
         })
     }
@@ -66,6 +70,14 @@ impl LocalOptions {
         match index <= self.count() {
             true => self.founders,
             false => 0,
+        }
+    }
+
+    /// Where the others reach node `index` (from 1).
+    fn host(&self, index: usize) -> Ipv4Addr {
+        match self.advertised_host {
+            Some(host) => host(index - 1),
+            None => address(index),
         }
     }
 
@@ -250,7 +262,7 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
             source,
         })?;
     let seeds = (options.gateways + 1..=options.count())
-        .map(|i| format!("{}:{}", address(i), options.cluster_port))
+        .map(|i| format!("{}:{}", options.host(i), options.cluster_port))
         .collect::<Vec<_>>()
         .join(",");
     // Each node gets its share of the cores, so that several nodes do not act like many.
@@ -272,6 +284,10 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         // Who is added later joins, whatever it hears first.
         .args(["--expect", &options.expect(index).to_string()])
         .args(["--seeds", &seeds])
+        .args([
+            "--advertise",
+            &format!("{}:{}", options.host(index), options.cluster_port),
+        ])
         .args(["--roles", roles])
         .args(["--workers", &(cores / options.count()).max(1).to_string()])
         .args(
