@@ -1,11 +1,12 @@
 //! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load,
 //! what is seen of it, and power cuts.
 //! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, what is
-//! seen of it, broken networks, and power cuts.
+//! seen of it, broken networks and disks, and power cuts.
 
 mod clients;
 mod cluster;
 mod damage;
+mod disk;
 mod full;
 mod hostile;
 mod house;

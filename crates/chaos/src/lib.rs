@@ -8,9 +8,14 @@
 //! says what came of it. [`demo`] is the smallest whole run; [`relay`] is the network that it can be
 //! run over. Nothing here is linked into a node, and
 //! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
+//! says what came of it. [`demo`] is the smallest whole run. [`relay`] is a network and [`chaosfs`] a
+//! disk that misbehave on demand. Nothing here is linked into a node, and nothing here looks inside
+//! one: it knocks at the doors that everyone has, kills processes, and stands between them and the
+//! world.
 
 #![forbid(unsafe_code)]
 
+pub mod chaosfs;
 pub mod demo;
 pub mod fleet;
 pub mod hostile;

@@ -1,0 +1,179 @@
+//! A node on a disk that loses its power, tears what it was writing, refuses to sync, and lies about it.
+//!
+//! The disk is `dunlin_chaos::chaosfs`, mounted at the node's data directory. That it can catch a node
+//! that trusts its disk too much is shown by the disk that lies: with it, what was acked is lost.
+
+use std::fs;
+
+use dunlin_chaos::chaosfs::ChaosFs;
+use dunlin_chaos::chaosfs::faults::{DiskError, DiskFaults, Failure, Operation};
+use dunlin_chaos::chaosfs::pages::Tear;
+use dunlin_tests::hub::Hub;
+use dunlin_tests::judge::{DeviceLog, acked_count, assert_kept, problems};
+use dunlin_tests::load::Load;
+use dunlin_tests::program::{Serve, Serving};
+use dunlin_tests::{PATIENCE, eventually};
+use tempfile::TempDir;
+
+/// Every seed draws other sectors; the one of a failure is in its message.
+const SEED: u64 = 7;
+
+/// A node on such a disk. Fields are dropped in order: the mount goes before what is behind it.
+struct World {
+    serve: Serve,
+    disk: ChaosFs,
+    _backing: TempDir,
+}
+
+impl World {
+    /// Panics where nothing can be mounted, unless doing without was asked for.
+    fn new() -> Option<World> {
+        let serve = Serve::new(&[]);
+        fs::create_dir_all(serve.data()).expect("a folder");
+        let backing = TempDir::new().expect("a folder for temporary files");
+        match ChaosFs::mount(backing.path(), &serve.data(), SEED) {
+            Ok(disk) => Some(World {
+                serve,
+                disk,
+                _backing: backing,
+            }),
+            Err(error) => {
+                let without = std::env::var("DUNLIN_TEST_WITHOUT_MOUNT").is_ok_and(|value| value == "1");
+                assert!(
+                    without,
+                    "{error}. Run as root with /dev/fuse and fusermount3, or set DUNLIN_TEST_WITHOUT_MOUNT=1 \
+                     to leave disk faults untested."
+                );
+                eprintln!("NOT TESTED: {error}");
+                None
+            }
+        }
+    }
+
+    /// Sends until `count` messages are acknowledged, kills the node while it is at it, and cuts the power.
+    async fn load_and_cut(
+        &self,
+        serving: Serving,
+        devices: &str,
+        count: usize,
+        tear: Tear,
+    ) -> Vec<DeviceLog> {
+        let hub = Hub::new(&serving.ready);
+        let devices = hub.create_many(devices, 8).await;
+        let load = Load::start(&hub.doors, &devices);
+        load.wait_acked(count).await;
+        serving.kill().await;
+        let logs = load.abandon().await;
+        self.disk.lose_power(tear).expect("the power cut");
+        logs
+    }
+}
+
+#[tokio::test]
+async fn a_node_loses_nothing_that_was_acked_when_the_power_fails() {
+    let Some(world) = World::new() else { return };
+    let mut serving = world.serve.start().await;
+    let mut logs = Vec::new();
+    for (life, tear) in [
+        Tear::Nothing,
+        Tear::Prefix,
+        Tear::Suffix,
+        Tear::Middle,
+        Tear::Scattered,
+        Tear::Nothing,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = world.disk.counters();
+        let prefix = format!("life-{life}-");
+        logs.extend(world.load_and_cut(serving, &prefix, 300, tear).await);
+        let after = world.disk.counters();
+        assert!(
+            after.sectors_lost + after.sectors_kept > before.sectors_lost + before.sectors_kept,
+            "the cut hit nothing that was under way: {after:?}"
+        );
+        serving = world.serve.start().await;
+        assert_kept(&logs, &Hub::new(&serving.ready).read_all().await);
+    }
+    assert!(acked_count(&logs) >= 1_800);
+    let counters = world.disk.counters();
+    assert!(counters.torn_files > 0, "nothing was torn: {counters:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_lies_about_syncs_is_found_out_by_what_is_lost() {
+    let Some(world) = World::new() else { return };
+    let serving = world.serve.start().await;
+    let honest = world.load_and_cut(serving, "honest-", 200, Tear::Nothing).await;
+    let serving = world.serve.start().await;
+    let lying_sync = DiskFaults {
+        lying_sync: true,
+        ..DiskFaults::default()
+    };
+    let hub = Hub::new(&serving.ready);
+    let devices = hub.create_many("fooled-", 8).await;
+    world.disk.set(lying_sync).expect("faults within bounds");
+    let load = Load::start(&hub.doors, &devices);
+    load.wait_acked(200).await;
+    serving.kill().await;
+    let fooled = load.abandon().await;
+    world.disk.lose_power(Tear::Nothing).expect("the power cut");
+    world.disk.set(DiskFaults::default()).expect("no faults");
+    let serving = world.serve.start().await;
+    let stored = Hub::new(&serving.ready).read_all().await;
+    assert_kept(&honest, &stored);
+    let lost = problems(&fooled, &stored);
+    let lost = lost.iter().filter(|problem| problem.starts_with("LOST")).count();
+    assert_eq!(
+        lost,
+        acked_count(&fooled),
+        "the disk kept nothing, so nothing can be there"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_sync_ends_and_has_acked_nothing_that_was_not_durable() {
+    let Some(world) = World::new() else { return };
+    let mut logs = Vec::new();
+    for (life, on) in [Operation::Sync, Operation::Write].into_iter().enumerate() {
+        let serving = world.serve.start().await;
+        let hub = Hub::new(&serving.ready);
+        let devices = hub.create_many(&format!("life-{life}-"), 8).await;
+        let load = Load::start(&hub.doors, &devices);
+        load.wait_acked(200).await;
+        let failed = world.disk.counters().failed;
+        let failure = Failure {
+            on,
+            error: DiskError::Io,
+            after: 0,
+            times: Some(1),
+            path: Some("journal".into()),
+        };
+        let faults = DiskFaults {
+            fail: vec![failure],
+            ..DiskFaults::default()
+        };
+        world.disk.set(faults).expect("faults within bounds");
+        let pid = serving.ready.nodes[0].pid;
+        eventually("the node gone by itself", PATIENCE, || async {
+            is_gone(pid).then_some(())
+        })
+        .await;
+        serving.kill().await;
+        logs.extend(load.abandon().await);
+        assert_eq!(world.disk.counters().failed, failed + 1, "{on:?}");
+        world.disk.lose_power(Tear::Nothing).expect("the power cut");
+        let serving = world.serve.start().await;
+        assert_kept(&logs, &Hub::new(&serving.ready).read_all().await);
+        serving.kill().await;
+    }
+}
+
+/// Whether a process has ended, though nobody may have asked for its end yet.
+fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| {
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+    })
+}
