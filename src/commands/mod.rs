@@ -3,6 +3,7 @@
 mod cert;
 mod chaos;
 mod chaos_hostile;
+mod chaos_fs;
 mod cluster;
 mod completions;
 mod demo;
@@ -52,6 +53,9 @@ enum Command {
     Chaos(Chaos),
     /// Load any MQTT server, or this hub: how fast, how late, and whether it kept everything
     Load(load::Load),
+    /// Try to break a hub
+    #[command(subcommand)]
+    Chaos(Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
     /// Print events as they commit
@@ -70,6 +74,8 @@ enum Command {
 enum Chaos {
     /// Clients that misbehave, and what good ones notice of it
     Hostile(chaos_hostile::Hostile),
+    /// Mount a disk that loses, tears, refuses and lies when it is told to
+    Fs(chaos_fs::ChaosFsCommand),
 }
 
 /// How a command answers.
@@ -100,6 +106,7 @@ impl Cli {
             Command::Chaos(command) => command.run(),
             Command::Chaos(Chaos::Hostile(command)) => end(block_on(command.run())),
             Command::Load(command) => end(block_on(command.run())),
+            Command::Chaos(Chaos::Fs(command)) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
@@ -226,6 +233,7 @@ mod tests {
             "dunlin load merge a.hdr b.json -o json",
             "dunlin load compare --targets dunlin,m=mqtt://b:1883 -t t/%i --rounds 2",
             "dunlin load pub --generator 2/3 --start-at 1700000000000 --threads 2",
+            "dunlin chaos fs /mnt/disk /var/disk --control /run/disk.sock --seed 7",
         ] {
             assert!(parses(line), "{line}");
         }
@@ -250,6 +258,7 @@ mod tests {
             "dunlin chaos hostile --kind bombs",
             "dunlin chaos hostile --kind bombs --local 1 --target /tmp/x",
             "dunlin completions cobol",
+            "dunlin chaos fs /mnt/disk /var/disk",
             "dunlin serve --roles cook",
             "dunlin serve --roles shard, gateway",
             "dunlin cert init",

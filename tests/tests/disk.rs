@@ -4,6 +4,9 @@
 //! that trusts its disk too much is shown by the disk that lies: with it, what was acked is lost.
 
 use std::fs;
+use std::io::{BufRead as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
 use dunlin_chaos::chaosfs::ChaosFs;
 use dunlin_chaos::chaosfs::faults::{DiskError, DiskFaults, Failure, Operation};
@@ -11,9 +14,13 @@ use dunlin_chaos::chaosfs::pages::Tear;
 use dunlin_tests::hub::Hub;
 use dunlin_tests::judge::{DeviceLog, acked_count, assert_kept, problems};
 use dunlin_tests::load::Load;
-use dunlin_tests::program::{Serve, Serving};
+use dunlin_tests::program::{Serve, Serving, dunlin};
 use dunlin_tests::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
 
 /// Every seed draws other sectors; the one of a failure is in its message.
 const SEED: u64 = 7;
@@ -167,6 +174,57 @@ async fn a_node_that_cannot_sync_ends_and_has_acked_nothing_that_was_not_durable
         let serving = world.serve.start().await;
         assert_kept(&logs, &Hub::new(&serving.ready).read_all().await);
         serving.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn the_command_mounts_obeys_its_socket_and_leaves_no_mount_however_it_ends() {
+    // Whether anything can be mounted here at all.
+    if World::new().is_none() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let [at, backing] = ["at", "backing"].map(|name| folder.path().join(name));
+        let socket = folder.path().join("control");
+        for folder in [&at, &backing] {
+            fs::create_dir(folder).expect("a folder");
+        }
+        let mut command = Command::new(dunlin());
+        command.args(["chaos", "fs"]).args([&at, &backing]);
+        command.arg("--control").arg(&socket);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let line = output.next_line().await.expect("a line").expect("a line");
+        assert!(line.contains(&*socket.to_string_lossy()), "{line}");
+        fs::write(at.join("unsynced"), b"x").expect("a file");
+        let mut switches = UnixStream::connect(&socket).expect("the socket");
+        let mut answers = std::io::BufReader::new(switches.try_clone().expect("a handle"));
+        let mut ask = |request: &str| {
+            writeln!(switches, "{request}").expect("the socket takes it");
+            let mut answer = String::new();
+            answers.read_line(&mut answer).expect("an answer");
+            serde_json::from_str::<Value>(&answer).expect("JSON")
+        };
+        assert_eq!(ask(r#"{"lose_power":"nothing"}"#), "done");
+        assert!(!at.join("unsynced").exists());
+        assert_eq!(ask(r#""counters""#)["counters"]["names_lost"], 1);
+        assert_eq!(ask(r#"{"set":{"read_only":true}}"#), "done");
+        assert!(fs::write(at.join("more"), b"x").is_err());
+        assert!(ask(r#"{"set":{"flip_read":2}}"#)["error"].is_string());
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(pid as i32))
+            .expect("it runs");
+        kill_process(pid, signal).expect("it is ours to kill");
+        child.wait().await.expect("it ends");
+        let point = at.to_string_lossy().into_owned();
+        eventually("the mount gone", PATIENCE, || async {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or(point.clone());
+            (!mounts.contains(&point)).then_some(())
+        })
+        .await;
     }
 }
 

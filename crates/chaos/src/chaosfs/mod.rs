@@ -9,6 +9,7 @@
 //! switches over, and unmounts.
 
 mod backing;
+pub mod control;
 pub mod decider;
 pub mod faults;
 mod fuse;
