@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dunlin_chaos::chaosfs::{ChaosFs, ChaosFsError};
 use dunlin_chaos::relay::{Relay, RelayOptions, relay_host};
 use dunlin_node::local::{LocalCluster, LocalOptions};
 use reqwest::{Method, StatusCode};
@@ -22,6 +23,7 @@ pub struct Field {
     pub cluster: LocalCluster,
     /// What services and devices see of it.
     pub hub: Hub,
+    options: LocalOptions,
     folder: TempDir,
 }
 
@@ -80,11 +82,42 @@ impl Field {
         (Self::run(folder, options).await, relay)
     }
 
+    /// The same with a disk of its own below each node, which misbehaves on demand. The disks must go
+    /// before the field does.
+    pub async fn on_disks(nodes: usize, arguments: &[&str]) -> Result<(Vec<ChaosFs>, Field), ChaosFsError> {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = options(&folder, nodes, arguments);
+        let mut disks = Vec::new();
+        for node in 1..=nodes {
+            let [backing, data] = ["disk", "node"].map(|name| folder.path().join(format!("{name}-{node}")));
+            for path in [&backing, &data] {
+                std::fs::create_dir(path).expect("a folder");
+            }
+            disks.push(ChaosFs::mount(&backing, &data, node as u64)?);
+        }
+        Ok((disks, Self::run(folder, options).await))
+    }
+
     async fn run(folder: TempDir, options: LocalOptions) -> Field {
-        let cluster = LocalCluster::start(options).await;
+        let cluster = LocalCluster::start(options.clone()).await;
         let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
         let hub = Hub::new(cluster.ready());
-        Field { cluster, hub, folder }
+        Field {
+            cluster,
+            hub,
+            options,
+            folder,
+        }
+    }
+
+    /// Kills all nodes, and `then` while none runs; starts all of them and returns when each is ready.
+    pub async fn kill_all_and(&mut self, then: impl FnOnce()) {
+        for node in 0..self.cluster.node_count() {
+            self.cluster.kill(node).await.expect("the node is ours to kill");
+        }
+        then();
+        let cluster = LocalCluster::start(self.options.clone()).await;
+        self.cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Starts one more node and returns its place.

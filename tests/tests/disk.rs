@@ -1,4 +1,5 @@
-//! A node on a disk that loses its power, tears what it was writing, refuses to sync, and lies about it.
+//! A node, and three, on disks that lose their power, tear what was being written, refuse to sync, and lie
+//! about it.
 //!
 //! The disk is `dunlin_chaos::chaosfs`, mounted at the node's data directory. That it can catch a node
 //! that trusts its disk too much is shown by the disk that lies: with it, what was acked is lost.
@@ -8,14 +9,17 @@ use std::io::{BufRead as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use dunlin_chaos::chaosfs::ChaosFs;
 use dunlin_chaos::chaosfs::faults::{DiskError, DiskFaults, Failure, Operation};
 use dunlin_chaos::chaosfs::pages::Tear;
+use dunlin_chaos::chaosfs::{ChaosFs, ChaosFsError};
+use dunlin_tests::field::Field;
 use dunlin_tests::hub::Hub;
 use dunlin_tests::judge::{DeviceLog, acked_count, assert_kept, problems};
 use dunlin_tests::load::Load;
 use dunlin_tests::program::{Serve, Serving, dunlin};
 use dunlin_tests::{PATIENCE, eventually};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,6 +29,25 @@ use tokio::process::Command;
 /// Every seed draws other sectors; the one of a failure is in its message.
 const SEED: u64 = 7;
 
+/// Power cuts of a whole cluster, and the variable that asks for another number of them.
+const CUTS: usize = 4;
+const CUTS_VARIABLE: &str = "DUNLIN_TEST_POWER_CUTS";
+
+/// Panics where nothing can be mounted, unless doing without was asked for.
+fn must_mount<T>(mounted: Result<T, ChaosFsError>) -> Option<T> {
+    mounted
+        .inspect_err(|error| {
+            let without = std::env::var("DUNLIN_TEST_WITHOUT_MOUNT").is_ok_and(|value| value == "1");
+            assert!(
+                without,
+                "{error}. Run as root with /dev/fuse and fusermount3, or set DUNLIN_TEST_WITHOUT_MOUNT=1 to \
+                 leave disk faults untested."
+            );
+            eprintln!("NOT TESTED: {error}");
+        })
+        .ok()
+}
+
 /// A node on such a disk. Fields are dropped in order: the mount goes before what is behind it.
 struct World {
     serve: Serve,
@@ -33,28 +56,16 @@ struct World {
 }
 
 impl World {
-    /// Panics where nothing can be mounted, unless doing without was asked for.
     fn new() -> Option<World> {
         let serve = Serve::new(&[]);
         fs::create_dir_all(serve.data()).expect("a folder");
         let backing = TempDir::new().expect("a folder for temporary files");
-        match ChaosFs::mount(backing.path(), &serve.data(), SEED) {
-            Ok(disk) => Some(World {
-                serve,
-                disk,
-                _backing: backing,
-            }),
-            Err(error) => {
-                let without = std::env::var("DUNLIN_TEST_WITHOUT_MOUNT").is_ok_and(|value| value == "1");
-                assert!(
-                    without,
-                    "{error}. Run as root with /dev/fuse and fusermount3, or set DUNLIN_TEST_WITHOUT_MOUNT=1 \
-                     to leave disk faults untested."
-                );
-                eprintln!("NOT TESTED: {error}");
-                None
-            }
-        }
+        let disk = must_mount(ChaosFs::mount(backing.path(), &serve.data(), SEED))?;
+        Some(World {
+            serve,
+            disk,
+            _backing: backing,
+        })
     }
 
     /// Sends until `count` messages are acknowledged, kills the node while it is at it, and cuts the power.
@@ -175,6 +186,46 @@ async fn a_node_that_cannot_sync_ends_and_has_acked_nothing_that_was_not_durable
         assert_kept(&logs, &Hub::new(&serving.ready).read_all().await);
         serving.kill().await;
     }
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_its_power_as_a_whole_starts_by_itself_and_has_what_was_acked() {
+    let Some((disks, mut field)) = must_mount(Field::on_disks(3, &[]).await) else {
+        return;
+    };
+    let cuts = std::env::var(CUTS_VARIABLE).map_or(CUTS, |cuts| cuts.parse().expect("a number"));
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut logs = Vec::new();
+    for cut in 0..cuts {
+        field.settled("the cluster healthy", |_| true).await;
+        let devices = field.hub.create_many(&format!("cut-{cut}-"), 6).await;
+        let load = Load::start(&field.hub.doors, &devices);
+        load.wait_acked(random.random_range(50..600)).await;
+        let tears = [
+            Tear::Nothing,
+            Tear::Prefix,
+            Tear::Suffix,
+            Tear::Middle,
+            Tear::Scattered,
+        ];
+        let tear = tears[random.random_range(0..tears.len())];
+        let cut_power = || {
+            for disk in &disks {
+                disk.lose_power(tear).expect("the power cut");
+            }
+        };
+        field.kill_all_and(cut_power).await;
+        logs.extend(load.abandon().await);
+        field.settled("the cluster healthy by itself", |_| true).await;
+        assert_kept(&logs, &field.hub.read_all().await);
+    }
+    for disk in &disks {
+        let counters = disk.counters();
+        assert_eq!(counters.power_cuts, cuts as u64);
+        assert!(counters.sectors_lost > 0, "the cuts hit nothing: {counters:?}");
+    }
+    eprintln!("{cuts} power cuts, {} acked", acked_count(&logs));
+    field.stop().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Three nodes that reach each other through a relay: one is cut off and comes back, the network loses,
 //! repeats, reorders and spoils packets, source addresses change; nothing that was acked is lost.
 
-use dunlin_chaos::relay::Relay;
-use dunlin_chaos::relay::faults::{Cause, LinkFaults};
+use dunlin_chaos::relay::faults::{Cause, DoorFaults, LinkFaults};
+use dunlin_chaos::relay::{Relay, relay_host};
 use dunlin_tests::field::Field;
+use dunlin_tests::hub::Door;
 use dunlin_tests::judge::assert_kept;
 use dunlin_tests::load::Load;
 use dunlin_tests::{PATIENCE, eventually};
@@ -131,5 +132,54 @@ async fn a_network_that_loses_repeats_reorders_and_spoils_packets_costs_nothing_
     }
     let logs = load.finish().await;
     assert_kept(&logs, &field.hub.read_all().await);
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn devices_whose_connections_are_reset_closed_halfway_or_swallowed_lose_nothing_that_was_acked() {
+    let (field, relay) = Field::relayed(NODES, &[]).await;
+    field.settled("the cluster healthy", |_| true).await;
+    let through_relay = |(place, door): (usize, &Door)| {
+        let (_, port) = door.mqtts.rsplit_once(':').expect("host:port");
+        Door {
+            mqtts: format!("{}:{port}", relay_host(place)),
+            ..door.clone()
+        }
+    };
+    let doors: Vec<Door> = field.hub.doors.iter().enumerate().map(through_relay).collect();
+    let devices = field.hub.create_many("d", 9).await;
+    let load = Load::start(&doors, &devices);
+    load.wait_acked(200).await;
+    for place in 0..NODES {
+        relay.reset_connections(place);
+    }
+    load.wait_acked(200).await;
+    for place in 0..NODES {
+        relay.finish_connections(place);
+    }
+    load.wait_acked(200).await;
+    let all = |faults| (0..NODES).for_each(|place| relay.set_door(place, faults).expect("within bounds"));
+    all(DoorFaults {
+        stall: true,
+        ..DoorFaults::default()
+    });
+    let swallowed = || (0..NODES).all(|place| relay.door_counters(place).swallowed_bytes > 0);
+    eventually("something swallowed at each door", PATIENCE, || async {
+        swallowed().then_some(())
+    })
+    .await;
+    all(DoorFaults {
+        delay_ms: 20,
+        rate_bits_per_s: Some(2_000_000),
+        ..DoorFaults::default()
+    });
+    load.wait_acked(200).await;
+    relay.heal_all();
+    let logs = load.finish().await;
+    assert_kept(&logs, &field.hub.read_all().await);
+    for place in 0..NODES {
+        let felt = relay.door_counters(place);
+        assert!(felt.resets > 0 && felt.half_closed > 0, "{felt:?}");
+    }
     field.stop().await;
 }
