@@ -92,6 +92,13 @@ impl StateMachine {
             return Ok(());
         }
         let purged = self.log.state().purged.map(|at| at.index);
+        let state_end = machine.applied().map(|at| at.index);
+        // The log lets go only of what a checkpoint has made durable in the state.
+        if let Some(purged) = purged.filter(|purged| state_end.is_none_or(|end| end < *purged)) {
+            let reason =
+                format!("the state ends at entry {state_end:?}, and the journal has let go of {purged}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let (Some(fed), Some(applied)) = (machine.fed_upto(purged), machine.applied()) else {
             return Ok(());
         };

@@ -13,6 +13,8 @@ use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
 use dunlin_model::port::{ShardStore, StoreError, WriteBatch};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
+use super::tail;
+
 /// Memtables are written out beyond this many bytes.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 
@@ -75,15 +77,21 @@ fn parse_id(text: &str) -> Option<GroupReplica> {
 }
 
 impl StateDb {
-    /// Opens the database in the directory `path`, or makes it.
+    /// Opens the database in the directory `path`, or makes it. What a power cut has spoiled of its journal
+    /// is cut off; a replica may then have less state than its log assumes, and must not run.
     pub fn open(path: impl AsRef<Path>) -> Result<StateDb, StoreError> {
-        let database = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .worker_threads(1)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(io("open state database"))?;
+        let path = path.as_ref();
+        let database = match open_database(path) {
+            Err(fjall::Error::JournalRecovery(reason)) => {
+                let cut = tail::cut(path).map_err(|error| StoreError::io("cut state journal", error))?;
+                if let Some(bytes) = cut {
+                    tracing::warn!(bytes, %reason, "cut the state's journal");
+                }
+                open_database(path)
+            }
+            opened => opened,
+        };
+        let database = database.map_err(io("open state database"))?;
         let pointers = database
             .keyspace(POINTERS, options)
             .map_err(io("open state pointers"))?;
@@ -183,6 +191,15 @@ impl StateDb {
         }
         Ok(())
     }
+}
+
+fn open_database(path: &Path) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .worker_threads(1)
+        .manual_journal_persist(true)
+        .open()
 }
 
 fn set_pointer(

@@ -6,6 +6,7 @@
 
 mod db;
 mod mem;
+mod tail;
 #[cfg(test)]
 mod tests;
 
