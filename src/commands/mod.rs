@@ -2,8 +2,6 @@
 
 mod cert;
 mod chaos;
-mod chaos_hostile;
-mod chaos_fs;
 mod cluster;
 mod completions;
 mod demo;
@@ -46,16 +44,10 @@ enum Command {
     Up(up::Up),
     /// Kill a node under load and prove that nothing acked was lost
     Demo(demo::Demo),
-    /// Try to break the hub, and get a verdict
-    Chaos(chaos::Chaos),
-    /// Try to break a hub, and get a verdict
-    #[command(subcommand)]
-    Chaos(Chaos),
     /// Load any MQTT server, or this hub: how fast, how late, and whether it kept everything
     Load(load::Load),
-    /// Try to break a hub
-    #[command(subcommand)]
-    Chaos(Chaos),
+    /// Break a cluster in many ways, and get a verdict on what it promised
+    Chaos(chaos::Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
     /// Print events as they commit
@@ -68,14 +60,6 @@ enum Command {
     Cert(cert::Cert),
     /// Print a script that completes commands in your shell
     Completions(completions::Completions),
-}
-
-#[derive(Subcommand)]
-enum Chaos {
-    /// Clients that misbehave, and what good ones notice of it
-    Hostile(chaos_hostile::Hostile),
-    /// Mount a disk that loses, tears, refuses and lies when it is told to
-    Fs(chaos_fs::ChaosFsCommand),
 }
 
 /// How a command answers.
@@ -104,9 +88,7 @@ impl Cli {
             Command::Up(command) => command.run(),
             Command::Demo(command) => command.run(),
             Command::Chaos(command) => command.run(),
-            Command::Chaos(Chaos::Hostile(command)) => end(block_on(command.run())),
             Command::Load(command) => end(block_on(command.run())),
-            Command::Chaos(Chaos::Fs(command)) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
@@ -197,6 +179,10 @@ mod tests {
     fn command_lines_are_read() {
         for line in [
             "dunlin device create dev-1 --disabled",
+            "dunlin chaos run failover --local 3 --seed 7 --duration 60",
+            "dunlin chaos judge dunlin-chaos/failover-7 --json",
+            "dunlin chaos show composed",
+            "dunlin chaos list",
             "dunlin device create room- --count 100 --data /tmp/x",
             "dunlin device list --top 5 -o json",
             "dunlin device --data /tmp/x delete dev-1 --yes",
@@ -242,6 +228,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for line in [
+            "dunlin chaos run",
+            "dunlin chaos run failover --local 0",
             "dunlin device create",
             "dunlin device create a#b",
             "dunlin device create a --count 0",

@@ -185,6 +185,7 @@ fn options(folder: &TempDir, nodes: usize, arguments: &[&str]) -> LocalOptions {
         cluster_port: ports.cluster,
         advertised_host: None,
         arguments: all.map(|argument| (*argument).to_owned()).collect(),
+        own_arguments: std::collections::BTreeMap::new(),
     }
 }
 

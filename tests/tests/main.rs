@@ -1,7 +1,5 @@
-//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load,
-//! what is seen of it, and power cuts.
-//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, what is
-//! seen of it, broken networks and disks, and power cuts.
+//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load, what is
+//! seen of it, clients that misbehave, broken networks and disks, and power cuts.
 
 mod clients;
 mod cluster;

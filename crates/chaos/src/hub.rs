@@ -238,6 +238,60 @@ impl Hub {
         serde_json::from_slice(&body).map_err(json_error)
     }
 
+    /// Asks the operators' door for a change.
+    pub async fn admin(&self, request: &AdminRequest) -> Result<(), HubError> {
+        let path = "/cluster/admin";
+        let request = serde_json::to_value(request).map_err(|source| HubError::Json {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.call(Method::POST, path, Some(request)).await.map(drop)
+    }
+
+    /// `host:port` of a node's HTTPS; empty for one that was not there at the beginning.
+    pub fn address(&self, node: usize) -> &str {
+        self.nodes.get(node).map_or("", String::as_str)
+    }
+
+    /// One attempt at one node, with a token of the caller's or the admin's.
+    ///
+    /// # Errors
+    /// Why there is no answer. What was asked for may have happened all the same.
+    pub async fn attempt(
+        &self,
+        node: usize,
+        (method, path): (Method, &str),
+        token: Option<&str>,
+        body: Option<Vec<u8>>,
+        if_match: bool,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let url = format!("https://{}{path}", self.address(node));
+        let mut request = self.http.request(method, url);
+        request = match token {
+            // A device's token goes as it is.
+            Some(token) => request.header(reqwest::header::AUTHORIZATION, token),
+            None => request.header(reqwest::header::AUTHORIZATION, &self.authorization),
+        };
+        if if_match {
+            request = request.header(reqwest::header::IF_MATCH, "*");
+        }
+        if let Some(body) = body {
+            request = request
+                .header(reqwest::header::CONTENT_TYPE, "application/json")
+                .body(body);
+        }
+        let answer = async {
+            let response = request.send().await?;
+            Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
+        };
+        answer.await.map_err(|error| error.to_string())
+    }
+
+    /// Nodes that were there at the beginning.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The offset behind the last event of each shard.
     pub async fn shard_ends(&self) -> Result<Vec<(u32, u64)>, HubError> {
         #[derive(Deserialize)]

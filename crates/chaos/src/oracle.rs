@@ -6,17 +6,45 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
+use serde::{Deserialize, Serialize};
+
+/// The road that a message took, which decides what may be expected of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Road {
+    /// MQTT, QoS 1: sent again until it is acknowledged.
+    #[default]
+    Qos1,
+    /// MQTT, QoS 0: never acknowledged.
+    Qos0,
+    /// MQTT, QoS 1, handed to one connection only: acknowledged or unknown.
+    Once,
+    /// HTTPS, one attempt: acknowledged, refused or unknown, and in the last case stored at any time.
+    Https,
+}
+
 /// One message that a device has handed to its connection, at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     /// [`digest`] of what was sent.
     pub digest: u64,
+    /// When it was handed over first.
+    pub sent_us: u64,
+    /// When the acknowledgement came. Without one the message's fate is unknown.
+    pub acked_us: Option<u64>,
     /// The device's connection that carried it first.
     pub first_connection: u16,
     /// The one that carried it last; those between carried it too.
     pub last_connection: u16,
-    /// Whether an acknowledgement came. If not, its fate is unknown.
-    pub is_acked: bool,
+    /// How it went.
+    pub road: Road,
+}
+
+impl Message {
+    /// Whether an acknowledgement came.
+    pub fn is_acked(&self) -> bool {
+        self.acked_us.is_some()
+    }
 }
 
 /// One connection of a device, from the CONNACK on.
@@ -41,15 +69,122 @@ pub struct DeviceHistory {
     pub connections: Vec<Connection>,
 }
 
-/// A node that was killed on purpose.
+/// Something that a device did or was told. A history is these, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Deed {
+    /// A connection was accepted.
+    Opened {
+        /// By which node.
+        node: usize,
+        /// When.
+        us: u64,
+    },
+    /// The newest connection was lost.
+    Lost {
+        /// When.
+        us: u64,
+    },
+    /// The next message was handed to the newest connection.
+    Sent {
+        /// When.
+        us: u64,
+        /// [`digest`] of its payload.
+        digest: u64,
+        /// How.
+        #[serde(default)]
+        road: Road,
+        /// Whether it went to the connection before the newest, which the newest has taken over.
+        #[serde(default, skip_serializing_if = "is_not")]
+        former: bool,
+    },
+    /// A message was handed to the newest connection as well.
+    Resent {
+        /// Which.
+        seq: u32,
+    },
+    /// A message was acknowledged.
+    Acked {
+        /// Which.
+        seq: u32,
+        /// When.
+        us: u64,
+    },
+}
+
+fn is_not(flag: &bool) -> bool {
+    !flag
+}
+
+/// A deed that cannot follow on those before it: the history is not one that was written so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} does not follow on what is before it")]
+pub struct OutOfPlace(pub Deed);
+
+impl DeviceHistory {
+    /// Takes in what happened next.
+    ///
+    /// # Errors
+    /// [`OutOfPlace`] when it speaks of a message or connection that is not there.
+    pub fn note(&mut self, deed: Deed) -> Result<(), OutOfPlace> {
+        let newest = || {
+            (self.connections.len() as u16)
+                .checked_sub(1)
+                .ok_or(OutOfPlace(deed))
+        };
+        match deed {
+            Deed::Opened { node, us } => self.connections.push(Connection {
+                node,
+                opened_us: us,
+                lost_us: None,
+            }),
+            Deed::Lost { us } => {
+                self.connections.last_mut().ok_or(OutOfPlace(deed))?.lost_us = Some(us);
+            }
+            Deed::Sent {
+                us,
+                digest,
+                road,
+                former,
+            } => {
+                let connection = newest()?;
+                let connection = connection
+                    .checked_sub(u16::from(former))
+                    .ok_or(OutOfPlace(deed))?;
+                self.messages.push(Message {
+                    digest,
+                    sent_us: us,
+                    acked_us: None,
+                    first_connection: connection,
+                    last_connection: connection,
+                    road,
+                });
+            }
+            Deed::Resent { seq } => {
+                let connection = newest()?;
+                let message = self.messages.get_mut(seq as usize).ok_or(OutOfPlace(deed))?;
+                message.last_connection = connection;
+            }
+            Deed::Acked { seq, us } => {
+                let message = self.messages.get_mut(seq as usize).ok_or(OutOfPlace(deed))?;
+                message.acked_us = Some(us);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node that was disturbed on purpose so that it may lose its connections: killed, stopped, paused,
+/// starved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kill {
+pub struct Disturbance {
     /// Which.
     pub node: usize,
-    /// Just before the signal.
-    pub asked_us: u64,
-    /// When the process was gone.
-    pub gone_us: u64,
+    /// Just before it began.
+    pub from_us: u64,
+    /// When it was over; for a kill, when the process was gone. A connection that was open until then
+    /// may be found lost at any time later.
+    pub until_us: u64,
 }
 
 /// A whole run.
@@ -58,11 +193,11 @@ pub struct History {
     /// The devices, probes included.
     pub devices: Vec<DeviceHistory>,
     /// The faults.
-    pub kills: Vec<Kill>,
+    pub disturbances: Vec<Disturbance>,
 }
 
 /// A record that was read back. What it claims is not believed before [`History::message_of`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// Where: the shard.
     pub shard: u32,
@@ -104,13 +239,13 @@ impl History {
         copies
     }
 
-    /// Whether a connection was lost because its node was killed.
+    /// Whether a connection was lost because its node was disturbed.
     pub fn is_excused(&self, connection: &Connection) -> bool {
         connection.lost_us.is_some_and(|lost_us| {
-            self.kills.iter().any(|kill| {
-                kill.node == connection.node
-                    && connection.opened_us <= kill.gone_us
-                    && lost_us >= kill.asked_us
+            self.disturbances.iter().any(|fault| {
+                fault.node == connection.node
+                    && connection.opened_us <= fault.until_us
+                    && lost_us >= fault.from_us
             })
         })
     }
@@ -120,11 +255,19 @@ impl History {
         let messages = || self.devices.iter().flat_map(|device| &device.messages);
         (
             messages().count() as u64,
-            messages().filter(|message| message.is_acked).count() as u64,
+            messages().filter(|message| message.is_acked()).count() as u64,
         )
     }
 
-    /// Microseconds from each loss that a kill excuses to the device's connection to another node. A probe
+    /// Messages of QoS 1 without an acknowledgement.
+    pub fn never_acked(&self) -> u64 {
+        let messages = self.devices.iter().flat_map(|device| &device.messages);
+        messages
+            .filter(|message| message.road == Road::Qos1 && !message.is_acked())
+            .count() as u64
+    }
+
+    /// Microseconds from each loss that a fault excuses to the device's connection to another node. A probe
     /// waits for its own node and does not count.
     pub fn reconnects_us(&self) -> Vec<u64> {
         let mut found = Vec::new();
@@ -156,9 +299,11 @@ pub(crate) mod tests {
             messages: (0..*count)
                 .map(|seq| Message {
                     digest: digest_of(device, seq),
+                    sent_us: seq as u64 * 10,
+                    acked_us: Some(seq as u64 * 10 + 5),
                     first_connection: 0,
                     last_connection: 0,
-                    is_acked: true,
+                    road: Road::Qos1,
                 })
                 .collect(),
             connections: vec![Connection {
@@ -169,7 +314,7 @@ pub(crate) mod tests {
         });
         History {
             devices: devices.collect(),
-            kills: Vec::new(),
+            disturbances: Vec::new(),
         }
     }
 
@@ -186,14 +331,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_a_loss_that_a_kill_explains_is_excused() {
-        let kills = vec![Kill {
+    fn only_a_loss_that_a_fault_explains_is_excused() {
+        let disturbances = vec![Disturbance {
             node: 1,
-            asked_us: 100,
-            gone_us: 110,
+            from_us: 100,
+            until_us: 110,
         }];
         let history = History {
-            kills,
+            disturbances,
             ..History::default()
         };
         let connection = |node, opened_us, lost_us| Connection {
@@ -212,6 +357,38 @@ pub(crate) mod tests {
             "after the node had come back"
         );
         assert!(!history.is_excused(&connection(1, 0, None)));
+    }
+
+    #[test]
+    fn deeds_make_a_history_and_what_does_not_follow_is_refused() {
+        let mut device = DeviceHistory::default();
+        let sent = Deed::Sent {
+            us: 5,
+            digest: 7,
+            road: Road::Qos1,
+            former: false,
+        };
+        assert_eq!(device.note(sent), Err(OutOfPlace(sent)), "before any connection");
+        for deed in [
+            Deed::Opened { node: 0, us: 1 },
+            sent,
+            Deed::Lost { us: 6 },
+            Deed::Opened { node: 1, us: 8 },
+            Deed::Resent { seq: 0 },
+            Deed::Acked { seq: 0, us: 9 },
+        ] {
+            device.note(deed).unwrap();
+            let text = serde_json::to_string(&deed).unwrap();
+            assert_eq!(serde_json::from_str::<Deed>(&text).unwrap(), deed, "{text}");
+        }
+        let message = device.messages[0];
+        assert_eq!((message.first_connection, message.last_connection), (0, 1));
+        assert_eq!(
+            (message.acked_us, device.connections[0].lost_us),
+            (Some(9), Some(6))
+        );
+        assert!(device.note(Deed::Acked { seq: 1, us: 9 }).is_err());
+        assert!(device.note(Deed::Resent { seq: 1 }).is_err());
     }
 
     #[test]

@@ -36,10 +36,15 @@ pub enum RecordingError {
     LongRow(PathBuf),
 }
 
+/// Bytes that a padded payload may have, all of it.
+pub const PAYLOAD_BYTES_MAX: usize = 240 * 1024;
+
 /// Makes the payloads of one run.
 #[derive(Debug)]
 pub struct Payloads {
     writer: String,
+    /// Bytes that padding may add, and the text that it is cut from.
+    padding: Option<(usize, usize, String)>,
     /// `,"name":value` for each column.
     rows: Vec<String>,
 }
@@ -51,16 +56,55 @@ impl Payloads {
             Some(path) => read_rows(path)?,
             None => (0..MADE_UP_ROWS).map(made_up_row).collect(),
         };
-        Ok(Self { writer, rows })
+        Ok(Self {
+            writer,
+            padding: None,
+            rows,
+        })
+    }
+
+    /// The same with `bytes_min` to `bytes_max` bytes of padding in each payload, the sizes spread evenly
+    /// over their orders of magnitude. Of a message everything but the padding stays below 200 bytes where
+    /// rows are made up, so the whole has at least about so many.
+    pub fn padded(mut self, bytes_min: usize, bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.min(PAYLOAD_BYTES_MAX);
+        // Letters that do not repeat soon, so that a block is not compressed to nothing.
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let noise = (0..bytes_max * 2).map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + ((state >> 40) % 26) as u8)
+        });
+        self.padding = Some((bytes_min.min(bytes_max), bytes_max, noise.collect()));
+        self
+    }
+
+    fn pad(&self, index: usize, seq: u32) -> &str {
+        let Some((min, max, noise)) = &self.padding else {
+            return "";
+        };
+        let drawn = mix((index as u64) << 32 | u64::from(seq));
+        let share = (drawn >> 11) as f64 / (1_u64 << 53) as f64;
+        let (low, high) = (((*min).max(1) as f64).ln(), ((*max).max(1) as f64).ln());
+        let len = (low + (high - low) * share).exp() as usize;
+        let from = (drawn % (*max).max(1) as u64) as usize;
+        &noise[from..from + len.min(*max)]
     }
 
     /// Writes message `seq` of a device to `out`, which is cleared. `index` spreads the devices over the rows.
     pub fn write(&self, out: &mut String, (index, device): (usize, &str), seq: u32) {
         out.clear();
+        let pad = self.pad(index, seq);
+        let (before, after) = if pad.is_empty() {
+            ("", "")
+        } else {
+            (",\"pad\":\"", "\"")
+        };
         let row = &self.rows[(index * 61 + seq as usize) % self.rows.len()];
         let _ = write!(
             out,
-            "{{\"writer\":\"{}\",\"device\":\"{device}\",\"seq\":{seq}{row}}}",
+            "{{\"writer\":\"{}\",\"device\":\"{device}\",\"seq\":{seq}{row}{before}{pad}{after}}}",
             self.writer
         );
     }
@@ -75,6 +119,14 @@ pub fn claimed_seq(payload: &[u8]) -> Option<u32> {
     serde_json::from_slice::<Claim>(payload)
         .ok()
         .map(|claim| claim.seq)
+}
+
+/// Spreads numbers that differ little over all 64 bits.
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 fn made_up_row(row: usize) -> String {
@@ -152,6 +204,24 @@ mod tests {
         payloads.write(&mut second, (3, "d"), 77);
         assert_eq!(first, second);
         assert!(serde_json::from_str::<serde_json::Value>(&first).is_ok());
+    }
+
+    #[test]
+    fn padding_has_all_sizes_and_repeats_itself() {
+        let payloads = Payloads::new("w".into(), None).unwrap().padded(1, 10_000);
+        let sizes: Vec<usize> = (0..500)
+            .map(|seq| {
+                let (mut first, mut second) = (String::new(), String::new());
+                payloads.write(&mut first, (3, "d"), seq);
+                payloads.write(&mut second, (3, "d"), seq);
+                assert_eq!(first, second);
+                assert_eq!(claimed_seq(first.as_bytes()), Some(seq));
+                first.len()
+            })
+            .collect();
+        assert!(sizes.iter().any(|size| *size < 150), "{sizes:?}");
+        assert!(sizes.iter().any(|size| *size > 5_000), "{sizes:?}");
+        assert!(sizes.iter().all(|size| *size < 10_200), "{sizes:?}");
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Report {
             load_s: rounded(evidence.load_s),
             sent,
             acked,
-            unknown: sent - acked,
+            unknown: history.never_acked(),
             read_back: stored.len() as u64,
             lost: lost.count,
             phantom: phantom.count,
@@ -445,7 +445,7 @@ mod tests {
     fn a_loss_a_missing_ack_and_a_missing_kill_fail() {
         let mut bad = evidence();
         bad.stored.pop();
-        bad.history.devices[1].messages[0].is_acked = false;
+        bad.history.devices[1].messages[0].acked_us = None;
         bad.kills_planned = 1;
         let report = Report::judge(&bad);
         assert_eq!((report.verdict, report.lost, report.unknown), ("FAIL", 1, 1));

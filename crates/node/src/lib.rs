@@ -9,9 +9,9 @@ mod certificates;
 mod clock;
 pub mod config;
 mod doors;
-mod hosted;
 #[cfg(test)]
 mod fuzzing;
+mod hosted;
 pub mod joining;
 pub mod local;
 pub mod logging;

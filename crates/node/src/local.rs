@@ -4,13 +4,14 @@
 //!
 //! The processes are real, and so is a kill. `up` and `demo` stand on it, and so do tests.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::ready::{Ready, ReadyNode};
 
@@ -45,6 +46,8 @@ pub struct LocalOptions {
     pub advertised_host: Option<fn(usize) -> Ipv4Addr>,
     /// Further arguments of `serve`, the same for every node.
     pub arguments: Vec<String>,
+    /// Further arguments of `serve` for one node, by its place from 0.
+    pub own_arguments: BTreeMap<usize, Vec<String>>,
 }
 
 impl LocalOptions {
@@ -62,7 +65,18 @@ impl LocalOptions {
             cluster_port: 8900,
             advertised_host: None,
             arguments: Vec::new(),
+            own_arguments: BTreeMap::new(),
         })
+    }
+
+    /// Where the node in place `index` (from 0) keeps its data.
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.data.join(format!("node-{}", index + 1))
+    }
+
+    /// Where the node in place `index` (from 0) logs to.
+    pub fn log_file(&self, index: usize) -> PathBuf {
+        log_path(self, index + 1)
     }
 
     /// Nodes that node `index` (from 1) waits for to form the cluster with.
@@ -122,6 +136,28 @@ pub enum LocalError {
 struct LocalNode {
     child: Option<Child>,
     ready: Option<ReadyNode>,
+}
+
+/// A node's process that has begun and is not ready yet. The process itself stays with its
+/// [`LocalCluster`], which may kill it meanwhile.
+pub struct Starting {
+    output: Option<ChildStdout>,
+    node: usize,
+    log: PathBuf,
+}
+
+impl Starting {
+    /// Waits until the node is ready; [`LocalCluster::set_ready`] wants what it says.
+    ///
+    /// # Errors
+    /// [`LocalError::NotReady`] if it ends first, or takes more than a minute.
+    pub async fn ready(self) -> Result<ReadyNode, LocalError> {
+        let ready = read_ready(self.output, self.node, &self.log).await?;
+        ready.nodes.into_iter().next().ok_or(LocalError::NotReady {
+            node: self.node,
+            log: self.log,
+        })
+    }
 }
 
 /// A cluster of processes. Dropping it kills them.
@@ -187,6 +223,48 @@ impl LocalCluster {
     /// Whether its process runs as far as this one has asked for.
     pub fn is_running(&self, index: usize) -> bool {
         self.nodes.get(index).is_some_and(|node| node.child.is_some())
+    }
+
+    /// What the cluster was told.
+    pub fn options(&self) -> &LocalOptions {
+        &self.options
+    }
+
+    /// The process of the node in place `index`, while it runs.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.nodes.get(index)?.child.as_ref()?.id()
+    }
+
+    /// The process of the node in place `index`, whose end is from here on the caller's to see.
+    /// Dropping it kills it.
+    pub fn take(&mut self, index: usize) -> Option<Child> {
+        self.nodes.get_mut(index)?.child.take()
+    }
+
+    /// Starts the process of the node in place `index`, which is a new one at [`node_count`](Self::node_count),
+    /// without waiting for it.
+    pub fn begin_start(&mut self, index: usize) -> Result<Starting, LocalError> {
+        let mut child = spawn(&self.options, index + 1)?;
+        let starting = Starting {
+            output: child.stdout.take(),
+            node: index + 1,
+            log: log_path(&self.options, index + 1),
+        };
+        while self.nodes.len() <= index {
+            self.nodes.push(LocalNode {
+                child: None,
+                ready: None,
+            });
+        }
+        self.nodes[index].child = Some(child);
+        Ok(starting)
+    }
+
+    /// Remembers what a node said when it was ready.
+    pub fn set_ready(&mut self, index: usize, ready: ReadyNode) {
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.ready = Some(ready);
+        }
     }
 
     /// SIGKILL. Returns when the process is gone.
@@ -297,6 +375,7 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
                 .flatten(),
         )
         .args(&options.arguments)
+        .args(options.own_arguments.get(&(index - 1)).into_iter().flatten())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -312,18 +391,22 @@ fn address(index: usize) -> Ipv4Addr {
 }
 
 async fn wait_ready(options: &LocalOptions, index: usize, child: &mut Child) -> Result<Ready, LocalError> {
+    let ready = read_ready(child.stdout.take(), index, &log_path(options, index)).await;
+    if ready.is_err() {
+        let _ = child.kill().await;
+    }
+    ready
+}
+
+async fn read_ready(output: Option<ChildStdout>, node: usize, log: &Path) -> Result<Ready, LocalError> {
     let failed = || LocalError::NotReady {
-        node: index,
-        log: log_path(options, index),
+        node,
+        log: log.to_owned(),
     };
-    let output = child.stdout.take().ok_or_else(failed)?;
-    let mut lines = BufReader::new(output).lines();
+    let mut lines = BufReader::new(output.ok_or_else(failed)?).lines();
     let line = tokio::time::timeout(std::time::Duration::from_secs(READY_TIMEOUT_S), lines.next_line()).await;
     match line {
         Ok(Ok(Some(line))) => serde_json::from_str(&line).map_err(|_| failed()),
-        _ => {
-            let _ = child.kill().await;
-            Err(failed())
-        }
+        _ => Err(failed()),
     }
 }

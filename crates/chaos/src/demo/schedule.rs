@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use dunlin_cluster::admin::ClusterStatus;
 use dunlin_node::local::LocalCluster;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::view::View;
 use super::{DemoError, Options};
 use crate::fleet::{Armed, Fleet};
 use crate::hub::Hub;
-use crate::oracle::Kill;
+use crate::oracle::Disturbance;
+use crate::stage;
 use crate::verdict::KillLine;
+use crate::view::View;
 
 /// Probes send from so long before a kill ...
 const ARMED_BEFORE: Duration = Duration::from_secs(1);
@@ -24,15 +25,11 @@ const ARMED_BEFORE: Duration = Duration::from_secs(1);
 const ARMED_AFTER: Duration = Duration::from_secs(5);
 /// Choices of a victim before a kill is given up because leaderships do not rest.
 const CHOICES_MAX: u32 = 5;
-/// Time for the cluster to be whole again before the next kill.
-const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at it.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What was done to the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Played {
-    pub(super) kills: Vec<Kill>,
+    pub(super) kills: Vec<Disturbance>,
     pub(super) lines: Vec<KillLine>,
     /// For each kill the shards that the node led just before.
     pub(super) led: Vec<Vec<u32>>,
@@ -58,14 +55,14 @@ pub(super) async fn play(
         let back_at = begun + part * kill as u32 + part * 2 / 3;
         sleep_until(kill_at - ARMED_BEFORE.min(part / 3)).await;
         if kill > 0 {
-            wait_until_whole(hub).await?;
+            stage::wait_until_whole(hub).await?;
         }
         let settle = ARMED_BEFORE.min(part / 6);
         let (mut victim, mut led) = most_leading(cluster, &hub.status().await?);
         let mut led_now = Vec::new();
         for _ in 0..CHOICES_MAX {
             fleet.set_phase(|phase| {
-                phase.armed = Some(Arc::new(watchers(kill, cluster.node_count(), victim, &led)))
+                phase.armed = vec![Arc::new(watchers(kill, cluster.node_count(), victim, &led))]
             });
             sleep_until(kill_at.max(Instant::now() + settle)).await;
             // Leaderships may have moved meanwhile.
@@ -93,16 +90,16 @@ pub(super) async fn play(
         let (asked, at_s) = (epoch.elapsed(), since(begun));
         cluster.kill(victim).await?;
         let (killed, gone) = (Instant::now(), epoch.elapsed());
-        played.kills.push(Kill {
+        played.kills.push(Disturbance {
             node: victim,
-            asked_us: asked.as_micros() as u64,
-            gone_us: gone.as_micros() as u64,
+            from_us: asked.as_micros() as u64,
+            until_us: gone.as_micros() as u64,
         });
         played.led.push(led);
         played.last_victim = Some(victim);
 
         sleep_until(back_at.min(killed + ARMED_AFTER)).await;
-        fleet.set_phase(|phase| phase.armed = None);
+        fleet.set_phase(|phase| phase.armed.clear());
         sleep_until(back_at).await;
         cluster.restart(victim).await?;
         hub.set_down(victim, false);
@@ -127,25 +124,8 @@ fn watchers(kill: usize, node_count: usize, victim: usize, led: &[u32]) -> Armed
         .enumerate()
         .map(|(place, shard)| (survivors[place % survivors.len()], *shard));
     Armed {
-        kill,
+        fault: kill,
         probes: probes.collect(),
-    }
-}
-
-async fn wait_until_whole(hub: &Hub) -> Result<(), DemoError> {
-    let deadline = Instant::now() + WHOLE_TIMEOUT;
-    loop {
-        let status = hub.status().await?;
-        if status.health == "healthy" {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(DemoError::Unhealthy {
-                health: status.health,
-                waited_s: WHOLE_TIMEOUT.as_secs(),
-            });
-        }
-        sleep(LOOK_PAUSE).await;
     }
 }
 

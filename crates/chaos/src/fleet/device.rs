@@ -14,8 +14,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{DevicePlan, Gap, Phase, Role, Shared, WINDOW};
-use crate::oracle::{self, Connection, DeviceHistory, Message};
+use super::{DevicePlan, Gap, Phase, Role, Shared};
+use crate::oracle::{self, Deed, DeviceHistory, Road};
 
 /// Pause before the second attempt to connect; it doubles from there.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ struct Pending {
 
 /// A probe that is armed.
 struct Watch {
-    kill: usize,
+    fault: usize,
     last: Instant,
     longest: Duration,
 }
@@ -105,10 +105,9 @@ impl Device {
                     break;
                 }
                 Ok(End::Lost) | Err(_) => {
-                    let lost_us = self.since_epoch_us();
-                    if let Some(connection) = self.history.connections.last_mut() {
-                        connection.lost_us = Some(lost_us);
-                    }
+                    self.note(Deed::Lost {
+                        us: self.since_epoch_us(),
+                    });
                     self.node_place += 1;
                 }
             }
@@ -122,6 +121,17 @@ impl Device {
 
     fn since_epoch_us(&self) -> u64 {
         self.shared.plan.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Keeps what happened, and tells it where that is wanted.
+    fn note(&mut self, deed: Deed) {
+        if let Err(error) = self.history.note(deed) {
+            // Ours to keep straight: a deed speaks of what is there.
+            unreachable!("{error}");
+        }
+        if let Some(recorder) = &self.shared.plan.recorder {
+            recorder.note(self.index as u32, deed);
+        }
     }
 
     /// Whether there is nothing left to do.
@@ -143,7 +153,7 @@ impl Device {
             let node = plan.nodes[self.node_place % plan.nodes.len()];
             let transport = self.shared.plan.gateways[node].clone();
             let options = ConnectOptions {
-                window: WINDOW,
+                window: self.shared.plan.window,
                 ..ConnectOptions::new(
                     transport,
                     &self.shared.plan.host,
@@ -157,11 +167,9 @@ impl Device {
                     if self.history.connections.is_empty() {
                         self.shared.live.ready_count.fetch_add(1, Ordering::Relaxed);
                     }
-                    let opened_us = self.since_epoch_us();
-                    self.history.connections.push(Connection {
+                    self.note(Deed::Opened {
                         node,
-                        opened_us,
-                        lost_us: None,
+                        us: self.since_epoch_us(),
                     });
                     return Some(client);
                 }
@@ -204,27 +212,24 @@ impl Device {
             let armed = self
                 .seen
                 .armed
-                .as_ref()
-                .filter(|armed| armed.probes.contains(&(home, shard)));
+                .iter()
+                .find(|armed| armed.probes.contains(&(home, shard)))
+                .map(|armed| armed.fault);
             let now = Instant::now();
-            match (armed.map(|armed| armed.kill), &self.watch) {
-                (Some(kill), None) => {
-                    self.watch = Some(Watch {
-                        kill,
-                        last: now,
-                        longest: Duration::ZERO,
-                    })
-                }
-                (None, Some(watch)) => {
+            if armed != self.watch.as_ref().map(|watch| watch.fault) {
+                if let Some(watch) = self.watch.take() {
                     let gap = watch.longest.max(now - watch.last);
                     self.gaps.push(Gap {
-                        kill: watch.kill,
+                        fault: watch.fault,
                         shard,
                         gap_us: gap.as_micros() as u64,
                     });
-                    self.watch = None;
                 }
-                _ => {}
+                self.watch = armed.map(|fault| Watch {
+                    fault,
+                    last: now,
+                    longest: Duration::ZERO,
+                });
             }
         }
         true
@@ -232,7 +237,6 @@ impl Device {
 
     /// Sends again what is unacknowledged, then what is due, until the connection or the run is over.
     async fn serve(&mut self, client: &mut Client) -> Result<End, ClientError> {
-        let connection = (self.history.connections.len() - 1) as u16;
         for place in 0..self.pending.len() {
             let seq = self.pending[place].seq;
             self.shared
@@ -240,14 +244,14 @@ impl Device {
                 .payloads
                 .write(&mut self.text, (self.index, &self.history.device), seq);
             // Written down first: if the connection fails now, the message may have gone out.
-            self.history.messages[seq as usize].last_connection = connection;
+            self.note(Deed::Resent { seq });
             self.pending[place].packet_id = publish(client, &self.topic, &self.text).await?;
         }
         loop {
             if !self.look() || self.is_done() {
                 return Ok(End::Done);
             }
-            let wake = self.send_due(client, connection).await?;
+            let wake = self.send_due(client).await?;
             tokio::select! {
                 event = client.next_event() => {
                     let mut next = Some(event);
@@ -268,11 +272,7 @@ impl Device {
     }
 
     /// Sends what is due and returns when to look again, unless an ack comes first.
-    async fn send_due(
-        &mut self,
-        client: &mut Client,
-        connection: u16,
-    ) -> Result<Option<Instant>, ClientError> {
+    async fn send_due(&mut self, client: &mut Client) -> Result<Option<Instant>, ClientError> {
         loop {
             if let Some(until) = self.seen.drain_until {
                 return Ok(Some(until));
@@ -281,7 +281,8 @@ impl Device {
             let now = Instant::now();
             let due = match (&self.plan().role, self.seen.start) {
                 (Role::Load { period, offset }, Some(start))
-                    if self.pending.len() < WINDOW && seq < self.shared.messages_per_device_max =>
+                    if self.pending.len() < self.shared.plan.window
+                        && seq < self.shared.messages_per_device_max =>
                 {
                     match period {
                         Some(period) => start + *offset + period.mul_f64(seq as f64),
@@ -299,12 +300,18 @@ impl Device {
                 .plan
                 .payloads
                 .write(&mut self.text, (self.index, &self.history.device), seq);
-            self.history.messages.push(Message {
+            let is_load = matches!(self.plan().role, Role::Load { .. });
+            let is_qos0 = is_load && self.random.random_range(0..100) < self.shared.plan.qos0_percent;
+            self.note(Deed::Sent {
+                us: self.since_epoch_us(),
                 digest: oracle::digest(self.text.as_bytes()),
-                first_connection: connection,
-                last_connection: connection,
-                is_acked: false,
+                road: if is_qos0 { Road::Qos0 } else { Road::Qos1 },
+                former: false,
             });
+            if is_qos0 {
+                publish_unacknowledged(client, &self.topic, &self.text).await?;
+                continue;
+            }
             self.pending.push_back(Pending {
                 seq,
                 packet_id: 0,
@@ -329,10 +336,14 @@ impl Device {
             return;
         };
         let now = Instant::now();
-        self.history.messages[pending.seq as usize].is_acked = true;
+        self.note(Deed::Acked {
+            seq: pending.seq,
+            us: self.since_epoch_us(),
+        });
+        let sent_us = self.history.messages[pending.seq as usize].sent_us;
         let is_load = matches!(self.plan().role, Role::Load { .. });
         let latency_us = is_load.then(|| (now - pending.intended).as_micros() as u64);
-        self.shared.live.count_ack(latency_us);
+        self.shared.live.count_ack(self.index, sent_us, latency_us);
         if let Some(watch) = &mut self.watch {
             watch.longest = watch.longest.max(now - watch.last);
             watch.last = now;
@@ -344,4 +355,13 @@ async fn publish(client: &mut Client, topic: &str, text: &str) -> Result<u16, Cl
     timeout(WRITE_TIMEOUT, client.publish(topic, text.as_bytes()))
         .await
         .unwrap_or(Err(ClientError::TimedOut))
+}
+
+async fn publish_unacknowledged(client: &mut Client, topic: &str, text: &str) -> Result<(), ClientError> {
+    timeout(
+        WRITE_TIMEOUT,
+        client.publish_unacknowledged(topic, text.as_bytes()),
+    )
+    .await
+    .unwrap_or(Err(ClientError::TimedOut))
 }

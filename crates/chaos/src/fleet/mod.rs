@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::oracle::DeviceHistory;
 use crate::payload::Payloads;
+use crate::record::Recorder;
 
 /// Messages that a device has unacknowledged at the most.
 pub const WINDOW: usize = 32;
@@ -71,15 +72,21 @@ pub struct FleetPlan {
     pub payloads: Payloads,
     /// From here times are counted.
     pub epoch: Instant,
-    /// Draws pauses before reconnects.
+    /// Draws pauses before reconnects, and which messages go with QoS 0.
     pub seed: u64,
+    /// Messages of QoS 1 that a device may have unacknowledged, 1 to [`WINDOW`].
+    pub window: usize,
+    /// Share of the load's messages that go with QoS 0. They are never sent again.
+    pub qos0_percent: u8,
+    /// Where all that happens is told besides.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
-/// Probes that send, around one kill.
+/// Probes that send, around one fault.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Armed {
-    /// Which kill, from 0.
-    pub kill: usize,
+    /// Which fault, from 0.
+    pub fault: usize,
     /// The probes: node that they are connected to, and shard.
     pub probes: Vec<(usize, u32)>,
 }
@@ -89,8 +96,8 @@ pub struct Armed {
 pub struct Phase {
     /// When the load starts or started.
     pub start: Option<Instant>,
-    /// Probes that send.
-    pub armed: Option<Arc<Armed>>,
+    /// Probes that send. A probe that is named twice belongs to the first.
+    pub armed: Vec<Arc<Armed>>,
     /// Once set, nothing new is sent, and what is unacknowledged is waited for until then.
     pub drain_until: Option<Instant>,
 }
@@ -98,8 +105,8 @@ pub struct Phase {
 /// The longest time between two acks of a probe while it was armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Which kill.
-    pub kill: usize,
+    /// Which fault.
+    pub fault: usize,
     /// Which shard.
     pub shard: u32,
     /// How long.
@@ -119,12 +126,15 @@ pub struct Live {
     pub load_acked_count: AtomicU64,
     /// Latencies since they were last taken.
     latency_us: Mutex<Histogram<u64>>,
+    /// For each device when the message was handed over that was acked last.
+    reached_us: Vec<AtomicU64>,
     last_error: Mutex<Option<String>>,
 }
 
 impl Live {
-    fn new() -> Self {
+    fn new(device_count: usize) -> Self {
         Self {
+            reached_us: (0..device_count).map(|_| AtomicU64::new(0)).collect(),
             ready_count: AtomicUsize::new(0),
             connected_count: AtomicUsize::new(0),
             acked_count: AtomicU64::new(0),
@@ -145,6 +155,15 @@ impl Live {
         taken
     }
 
+    /// Devices among the first `count` that have not yet had a message acked which was handed over at
+    /// `since_us` or later. Acks come in order, so nothing older is outstanding for the others.
+    pub fn behind(&self, count: usize, since_us: u64) -> usize {
+        let reached = self.reached_us.iter().take(count);
+        reached
+            .filter(|reached| reached.load(Ordering::Relaxed) < since_us)
+            .count()
+    }
+
     /// Why a device was last not connected.
     pub fn last_error(&self) -> Option<String> {
         self.last_error
@@ -153,7 +172,10 @@ impl Live {
             .clone()
     }
 
-    fn count_ack(&self, latency_us: Option<u64>) {
+    fn count_ack(&self, device: usize, sent_us: u64, latency_us: Option<u64>) {
+        if let Some(reached) = self.reached_us.get(device) {
+            reached.fetch_max(sent_us, Ordering::Relaxed);
+        }
         self.acked_count.fetch_add(1, Ordering::Relaxed);
         if let Some(latency_us) = latency_us {
             self.load_acked_count.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +222,7 @@ pub struct Fleet {
 impl Fleet {
     /// Starts the thread; the devices connect at once and wait for [`Phase::start`].
     pub fn start(plan: FleetPlan) -> io::Result<Fleet> {
-        let live = Arc::new(Live::new());
+        let live = Arc::new(Live::new(plan.devices.len()));
         let (phase, phase_seen) = watch::channel(Phase::default());
         let (outcome_to, outcome) = oneshot::channel();
         let shared = Arc::new(Shared {
@@ -223,6 +245,11 @@ impl Fleet {
         &self.live
     }
 
+    /// Its devices, probes included.
+    pub fn device_count(&self) -> usize {
+        self.live.reached_us.len()
+    }
+
     /// Changes where the run stands.
     pub fn set_phase(&self, change: impl FnOnce(&mut Phase)) {
         self.phase.send_modify(change);
@@ -231,7 +258,7 @@ impl Fleet {
     /// Stops sending, waits for what is unacknowledged, `wait` at the most, and returns what happened.
     pub async fn finish(self, wait: Duration) -> Option<Outcome> {
         self.set_phase(|phase| {
-            phase.armed = None;
+            phase.armed.clear();
             phase.drain_until = Some(Instant::now() + wait);
         });
         self.outcome.await.ok()

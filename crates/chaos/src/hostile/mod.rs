@@ -30,12 +30,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::demo::{DemoError, gateways, wait_for_fleet, wait_for_leaders};
-use crate::fleet::{DevicePlan, Fleet, FleetPlan, Role, histogram};
+use crate::fleet::{DevicePlan, Fleet, FleetPlan, Role, WINDOW, histogram};
 use crate::hub::{Hub, HubError};
 use crate::oracle::{History, Stored};
 use crate::payload::{Payloads, RecordingError};
 use crate::readback;
+use crate::stage::{StageError, gateways, wait_for_fleet, wait_until_whole};
 use attack::{Counters, Insider, Order, attack};
 use memory::Memory;
 use newcomer::Newcomers;
@@ -166,7 +166,7 @@ pub enum HostileError {
     Options(String),
     /// The hub could not be prepared, or does not do what the good devices need before anything is done to it.
     #[error(transparent)]
-    Prepare(#[from] DemoError),
+    Prepare(#[from] StageError),
     /// The hub does not answer.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -282,7 +282,7 @@ pub async fn run_local(nodes: usize, is_plain: bool, options: &Options) -> Resul
 pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileError> {
     check(options)?;
     let hub = Hub::new(ready)?;
-    wait_for_leaders(&hub).await?;
+    wait_until_whole(&hub).await?;
     let host = ConnectionString::parse(&ready.connection_string)?.host_name;
     let host = host.split(':').next().unwrap_or_default().to_owned();
     let mut random = StdRng::seed_from_u64(options.seed);
@@ -302,6 +302,9 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
         payloads: Payloads::new(run, None)?,
         epoch: Instant::now(),
         seed: options.seed,
+        window: WINDOW,
+        qos0_percent: 0,
+        recorder: None,
     })
     .map_err(|source| HostileError::Io {
         action: "start good devices",
@@ -367,7 +370,7 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
 
     let history = History {
         devices: outcome.devices,
-        kills: Vec::new(),
+        disturbances: Vec::new(),
     };
     // Attackers' messages are stored as well where they are sound; how many nobody knows.
     let stored = readback::read_all(&hub, &ids, u64::MAX).await?;

@@ -32,7 +32,7 @@ pub fn check(history: &History) -> Findings {
 #[cfg(test)]
 mod tests {
     use super::check;
-    use crate::oracle::Kill;
+    use crate::oracle::Disturbance;
     use crate::oracle::tests::history;
 
     #[test]
@@ -45,13 +45,13 @@ mod tests {
             (findings.count, findings.examples[0].device.as_deref()),
             (1, Some("d1"))
         );
-        history.kills = vec![Kill {
+        history.disturbances = vec![Disturbance {
             node: 0,
-            asked_us: 40,
-            gone_us: 45,
+            from_us: 40,
+            until_us: 45,
         }];
         assert!(check(&history).is_empty());
-        history.kills[0].node = 1;
+        history.disturbances[0].node = 1;
         assert_eq!(check(&history).count, 1);
     }
 }

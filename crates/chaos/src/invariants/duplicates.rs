@@ -58,7 +58,7 @@ pub fn check(history: &History, stored: &[Stored]) -> Duplicates {
 mod tests {
     use super::check;
     use crate::oracle::tests::{history, stored};
-    use crate::oracle::{Connection, Kill};
+    use crate::oracle::{Connection, Disturbance};
 
     #[test]
     fn a_copy_that_the_device_did_not_cause_is_found() {
@@ -70,10 +70,10 @@ mod tests {
     #[test]
     fn a_resend_after_a_kill_explains_one_copy_and_not_two() {
         let mut history = history(&[1]);
-        history.kills = vec![Kill {
+        history.disturbances = vec![Disturbance {
             node: 0,
-            asked_us: 10,
-            gone_us: 11,
+            from_us: 10,
+            until_us: 11,
         }];
         history.devices[0].connections = vec![
             Connection {
@@ -96,7 +96,7 @@ mod tests {
                 .count,
             1
         );
-        history.kills.clear();
+        history.disturbances.clear();
         assert_eq!(check(&history, &stored(&[(0, 0), (0, 0)])).unexplained.count, 1);
     }
 }

@@ -7,16 +7,30 @@
 //! | [`order`] | I3 | a device's messages stand in the order in which it sent them |
 //! | [`duplicates`] | I4 | stored twice only if sent twice |
 //! | [`offsets`] | I5 | offsets are dense, each names one record |
+//! | [`identity`] | I10 | who may come in comes in, and nobody else |
+//! | [`single_owner`] | I11 | two sessions of a device never interleave |
+//! | [`replicas`] | I12 | every replica that leads shows the same |
 //! | [`connections`] | I15, design §4 | a gateway that lives keeps its devices |
+//! | [`liveness`] | I15 | soon after faults everything serves |
+//! | [`bounded`] | I16 | no node takes more than was declared |
+//! | [`audit`] | I17 | an acknowledged action has one record |
+//! | [`alarms`] | I19 | what must not pass in silence does not |
 //!
 //! Checkers take plain data and return [`Findings`]. They never wait, ask, or look at a clock.
 
+pub mod alarms;
+pub mod audit;
+pub mod bounded;
 pub mod connections;
 pub mod duplicates;
+pub mod identity;
+pub mod liveness;
 pub mod no_loss;
 pub mod no_phantom;
 pub mod offsets;
 pub mod order;
+pub mod replicas;
+pub mod single_owner;
 
 use std::fmt;
 
@@ -92,7 +106,7 @@ impl Findings {
         self.count == 0
     }
 
-    fn add(&mut self, violation: impl FnOnce() -> Violation) {
+    pub(crate) fn add(&mut self, violation: impl FnOnce() -> Violation) {
         self.count += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(violation());

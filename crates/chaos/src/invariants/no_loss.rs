@@ -11,7 +11,7 @@ pub fn check(history: &History, stored: &[Stored]) -> Findings {
     let copies = history.copies(stored);
     for (device, copies) in history.devices.iter().zip(&copies) {
         for (seq, (message, copies)) in device.messages.iter().zip(copies).enumerate() {
-            if message.is_acked && *copies == 0 {
+            if message.is_acked() && *copies == 0 {
                 findings.add(|| Violation {
                     what: "acked and not read back".into(),
                     device: Some(device.device.clone()),
@@ -35,7 +35,7 @@ mod tests {
         assert!(check(&history, &stored(&[(0, 0), (0, 1), (0, 2)])).is_empty());
         let findings = check(&history, &stored(&[(0, 0), (0, 2)]));
         assert_eq!((findings.count, findings.examples[0].seq), (1, Some(1)));
-        history.devices[0].messages[1].is_acked = false;
+        history.devices[0].messages[1].acked_us = None;
         assert!(check(&history, &stored(&[(0, 0), (0, 2)])).is_empty());
     }
 

@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn a_record_that_nobody_sent_is_found() {
         let mut history = history(&[2]);
-        history.devices[0].messages[1].is_acked = false;
+        history.devices[0].messages[1].acked_us = None;
         let mut records = stored(&[(0, 0), (0, 1)]);
         assert!(check(&history, &records).is_empty());
         records.extend(stored(&[(0, 2)]));

@@ -1,10 +1,11 @@
 //! I3 — per-device order: a device's messages stand in its shard in the order in which it sent them.
 //!
 //! Source: `docs/invariants.md` I3. Judged on first occurrences: what is re-sent after a reconnect
-//! stands a second time behind its first place, and that second place says nothing.
+//! stands a second time behind its first place, and that second place says nothing. A message over
+//! HTTPS whose outcome stayed unknown may be stored at any later time, so its place says nothing either.
 
 use super::{Findings, Violation};
-use crate::oracle::{History, Stored};
+use crate::oracle::{History, Road, Stored};
 
 #[derive(Clone)]
 struct Seen {
@@ -29,6 +30,10 @@ pub fn check(history: &History, stored: &[Stored]) -> Findings {
         let Some((device, seq)) = history.message_of(record) else {
             continue;
         };
+        let message = &history.devices[device].messages[seq];
+        if message.road == Road::Https && !message.is_acked() {
+            continue;
+        }
         let Seen { has, last } = &mut seen[device];
         if std::mem::replace(&mut has[seq], true) {
             continue;

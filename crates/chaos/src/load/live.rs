@@ -7,8 +7,7 @@ use super::engine::{Observer, Row};
 use super::hdr::{HdrError, Log};
 use super::recorder::Interval;
 use super::report;
-use crate::demo::Progress;
-use crate::demo::view::View;
+use crate::view::{Progress, View};
 
 /// A shorter interval is no line: a rate over a few milliseconds says nothing.
 const SHOWN_S_MIN: f64 = 0.2;

@@ -14,7 +14,7 @@ use super::packet::{self, Split};
 use super::recorder::Recorder;
 use super::schedule::Schedule;
 use super::template::Template;
-use crate::oracle::{self, Message};
+use crate::oracle::{self, Message, Road};
 
 /// Bytes that are put together at a time; the rest follows when these are written.
 const BURST_BYTES_MAX: usize = 64 * 1024;
@@ -228,8 +228,15 @@ impl Publisher {
             digest: oracle::digest(&payload),
             first_connection: self.connection,
             last_connection: self.connection,
+            // The comparison asks for no times.
+            sent_us: 0,
+            acked_us: None,
             // With QoS 0 nothing is promised, and so nothing can be broken.
-            is_acked: false,
+            road: if self.publish.qos == 0 {
+                Road::Qos0
+            } else {
+                Road::Qos1
+            },
         });
     }
 
@@ -332,7 +339,7 @@ impl Publisher {
     fn end(&mut self, now_ns: u64, id: u16, recorder: &mut Recorder) -> Result<(), String> {
         let slot = self.free(id).ok_or("an answer to no message")?;
         if let Some(message) = self.history.get_mut(slot.number as usize) {
-            message.is_acked = true;
+            message.acked_us = Some(now_ns / 1000);
         }
         recorder.acked(now_ns, slot.intended_ns);
         Ok(())

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Outcome;
 use crate::invariants::{Violation, duplicates, no_loss, no_phantom, order};
-use crate::oracle::{History, Kill, Stored};
+use crate::oracle::{Disturbance, History, Stored};
 
 /// Violations that the text shows; the JSON holds all that were kept.
 const SHOWN_MAX: usize = 10;
@@ -116,19 +116,19 @@ impl Verification {
     }
 }
 
-/// With each lost connection its node counts as killed, so that what was sent again explains a copy.
+/// With each lost connection its node counts as disturbed, so that what was sent again explains a copy.
 fn excuse_resends(history: &mut History) {
     let losses = history.devices.iter().flat_map(|device| &device.connections);
-    let kills = losses.filter_map(|connection| {
+    let disturbances = losses.filter_map(|connection| {
         let lost_us = connection.lost_us?;
-        Some(Kill {
+        Some(Disturbance {
             node: connection.node,
-            asked_us: lost_us,
-            gone_us: lost_us,
+            from_us: lost_us,
+            until_us: lost_us,
         })
     });
-    let kills: Vec<Kill> = kills.collect();
-    history.kills.extend(kills);
+    let disturbances: Vec<Disturbance> = disturbances.collect();
+    history.disturbances.extend(disturbances);
 }
 
 /// Judges a run by what its own subscriber was given.
@@ -159,7 +159,7 @@ pub fn by_listener(outcome: &mut Outcome) -> Verification {
 pub fn history(outcome: &mut Outcome) -> History {
     History {
         devices: std::mem::take(&mut outcome.devices),
-        kills: Vec::new(),
+        disturbances: Vec::new(),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_was_not_acked_may_be_absent_and_what_was_sent_again_may_be_there_twice() {
         let mut run = history(&[2]);
-        run.devices[0].messages[1].is_acked = false;
+        run.devices[0].messages[1].acked_us = None;
         let verification = Verification::judge(run.clone(), &stored(&[(0, 0)]));
         assert!(
             verification.is_pass() && verification.absent == 1,

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::machine::Life;
 use super::trace::Trace;
-use crate::oracle::{Connection, DeviceHistory, Message, digest};
+use crate::oracle::{Connection, DeviceHistory, Message, Road, digest};
 use crate::payload::Payloads;
 
 /// Pause before a session is asked for again.
@@ -300,7 +300,9 @@ impl Link {
             digest: digest(self.text(seq).as_bytes()),
             first_connection: connection,
             last_connection: connection,
-            is_acked: false,
+            sent_us: self.shared.now_us(),
+            acked_us: None,
+            road: Road::Qos1,
         });
         told.pending.push_back(seq);
         seq
@@ -345,7 +347,7 @@ impl Link {
             let seq = token as u32;
             let mut told = self.told();
             told.pending.retain(|pending| *pending != seq);
-            told.history.messages[seq as usize].is_acked = true;
+            told.history.messages[seq as usize].acked_us = Some(self.shared.now_us());
             told.receipts.insert(seq, receipt);
             self.shared.trace.event(
                 self.shared.now_us(),

@@ -15,7 +15,7 @@ use dunlin_model::telemetry;
 
 use super::world::World;
 use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order};
-use crate::oracle::{History, Kill, Stored, digest};
+use crate::oracle::{Disturbance, History, Stored, digest};
 use crate::payload::claimed_seq;
 
 /// Time for all devices to have everything acked when all is well again (I15), in milliseconds.
@@ -175,16 +175,16 @@ fn history(world: &World) -> History {
         .map(|device| device.told().history.clone())
         .collect();
     let lost = devices.iter().flat_map(|device| &device.connections);
-    let kills = lost.filter_map(|connection| {
+    let disturbances = lost.filter_map(|connection| {
         let lost_us = connection.lost_us?;
-        Some(Kill {
+        Some(Disturbance {
             node: connection.node,
-            asked_us: lost_us,
-            gone_us: lost_us,
+            from_us: lost_us,
+            until_us: lost_us,
         })
     });
     History {
-        kills: kills.collect(),
+        disturbances: disturbances.collect(),
         devices,
     }
 }

@@ -315,7 +315,7 @@ impl Machine {
         let mut random = StdRng::seed_from_u64(seed);
         let files = self.disk.files();
         let is_journal = |path: &&String| path.starts_with("journal/") && path.ends_with(".log");
-        let last = files.iter().filter(is_journal).next_back().cloned();
+        let last = files.iter().rfind(is_journal).cloned();
         let mut flipped = 0;
         for path in files {
             let is_sealed = path.starts_with("events/") && path.ends_with(".seg");

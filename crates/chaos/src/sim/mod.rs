@@ -145,7 +145,7 @@ impl Simulator {
                 told.history
                     .messages
                     .iter()
-                    .filter(|message| is_counted(message.is_acked))
+                    .filter(|message| is_counted(message.is_acked()))
                     .count() as u64
             };
             world.devices.iter().map(of).sum()

@@ -521,7 +521,7 @@ mod tests {
     /// dial after the other, the last of many groups would hear it that many time-outs later.
     #[tokio::test]
     async fn whoever_waits_for_a_dial_shares_its_failure() {
-        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
         let peers = Peers::bind(
             NodeId(1),
             ("127.0.0.1:0".parse().unwrap(), None),

@@ -663,7 +663,7 @@ mod tests {
         assert!(file.sync_data().is_err());
         assert!(file.write_at(b"three", 0).is_err(), "it stays dark");
         assert!(disk.create("b").is_err());
-        let kept: std::collections::BTreeSet<Vec<u8>> = (0..20)
+        let kept: BTreeSet<Vec<u8>> = (0..20)
             .map(|seed| {
                 let disk = FaultyDisk::new();
                 let file = disk.create("a").unwrap();

@@ -9,7 +9,7 @@ use clap::Args;
 use dunlin_chaos::hostile::{self, HostileError, Kind, Options};
 use dunlin_node::ready::Ready;
 
-use super::{CommandError, CommandResult, say};
+use crate::commands::{CommandError, CommandResult, say};
 
 /// Arguments of `chaos hostile`.
 #[derive(Args)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use dunlin_chaos::chaosfs::{ChaosFs, control};
 
-use super::{CommandError, CommandResult};
+use crate::commands::{CommandError, CommandResult};
 
 #[derive(Args)]
 pub(crate) struct ChaosFsCommand {

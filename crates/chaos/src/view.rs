@@ -120,15 +120,53 @@ fn leaders(status: &ClusterStatus, ready: &Ready, hub: &Hub) -> String {
     text
 }
 
-/// Shows the run until it is aborted; adds the latencies to `total`.
-pub(super) async fn watch(
-    view: View,
-    live: Arc<Live>,
-    hub: Arc<Hub>,
-    ready: Ready,
-    total: Arc<Mutex<Histogram<u64>>>,
-    begun: Instant,
-) {
+/// What is shown of a run.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    /// Where.
+    pub(crate) view: View,
+    /// The fleet's figures.
+    pub(crate) live: Arc<Live>,
+    /// Asked for who leads what.
+    pub(crate) hub: Arc<Hub>,
+    /// The nodes.
+    pub(crate) ready: Ready,
+    /// Where latencies are added up.
+    pub(crate) total: Arc<Mutex<Histogram<u64>>>,
+    /// When the load began.
+    pub(crate) begun: Instant,
+}
+
+/// Ends a task with whatever owns it.
+pub(crate) struct Abort(tokio::task::JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Shows the run until the answer is dropped.
+pub(crate) fn watch(shown: Shown) -> Abort {
+    Abort(tokio::spawn(show(shown)))
+}
+
+/// All latencies of a run that was watched.
+pub(crate) fn take_all(live: &Live, total: &Mutex<Histogram<u64>>) -> Histogram<u64> {
+    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+    live.take_latency_us(&mut total);
+    total.clone()
+}
+
+async fn show(shown: Shown) {
+    let Shown {
+        view,
+        live,
+        hub,
+        ready,
+        total,
+        begun,
+    } = shown;
     let asked: Arc<Mutex<String>> = Arc::default();
     // Asked apart, so that a slow answer does not hold up the figures.
     let asking = async {
@@ -179,7 +217,7 @@ pub(super) async fn watch(
 }
 
 /// What the fleet may hold at most, for the first lines.
-pub(super) fn describe_rate(rate: u32) -> String {
+pub(crate) fn describe_rate(rate: u32) -> String {
     if rate == 0 {
         format!("as fast as windows of {WINDOW} allow")
     } else {

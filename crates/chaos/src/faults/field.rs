@@ -1,0 +1,357 @@
+//! What a fault may touch: the nodes' processes and folders, the hub's door for operators, and the
+//! journal's lines about what was disturbed and reached.
+//!
+//! Several faults happen at once on one thread, so the cluster is locked for moments only and never
+//! while something is waited for. Decides nothing.
+
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dunlin_cluster::admin::{AdminRequest, ClusterStatus};
+use dunlin_model::directory::Role;
+use dunlin_node::local::{LocalCluster, Starting};
+use tokio::time::Instant;
+
+use super::{FaultError, indeterminate, processes, skipped};
+use crate::hub::Hub;
+use crate::run::journal::{Event, Journal};
+use crate::scenario::target::Candidates;
+
+/// How long a look at the cluster may take; after that it counts as unknown.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// Between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Time for a node to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Things that kinds have set up before the cluster started, each found by its type.
+#[derive(Default)]
+pub struct Gear(BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl Gear {
+    /// Keeps a thing, in place of an earlier one of its type.
+    pub fn put<T: Send + Sync + 'static>(&mut self, thing: T) {
+        self.0.insert(TypeId::of::<T>(), Arc::new(thing));
+    }
+
+    /// The thing of this type, if it was set up.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>())?.clone().downcast().ok()
+    }
+}
+
+/// What faults may touch.
+pub struct Field {
+    cluster: Mutex<LocalCluster>,
+    /// Places whose node was removed for good; the next one to join takes the first of them.
+    vacant: Mutex<Vec<usize>>,
+    /// The hub's door.
+    pub hub: Arc<Hub>,
+    /// What kinds have set up.
+    pub gear: Gear,
+    journal: Mutex<Journal>,
+    epoch: Instant,
+    folder: PathBuf,
+}
+
+impl Field {
+    /// A field over a cluster that runs. Times count from `epoch`; `folder` is the run's.
+    pub fn new(
+        cluster: LocalCluster,
+        hub: Arc<Hub>,
+        gear: Gear,
+        journal: Journal,
+        (epoch, folder): (Instant, &Path),
+    ) -> Field {
+        Field {
+            cluster: Mutex::new(cluster),
+            vacant: Mutex::default(),
+            hub,
+            gear,
+            journal: Mutex::new(journal),
+            epoch,
+            folder: folder.to_owned(),
+        }
+    }
+
+    fn cluster(&self) -> MutexGuard<'_, LocalCluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// SIGTERM to every node; returns when all have ended.
+    pub async fn stop_all(&self) {
+        for node in 0..self.node_count() {
+            // One that is down has ended already.
+            if let Err(error) = self.terminate(node).await
+                && !matches!(error, FaultError::Skipped(_))
+            {
+                tracing::warn!(%error, node = node + 1, "a node was not stopped");
+            }
+        }
+    }
+
+    /// Microseconds since the run's beginning.
+    pub fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Writes a line of the journal.
+    pub fn journal(&self, event: Event) {
+        let us = self.now_us();
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.write(us, event);
+    }
+
+    /// Has the journal on disk; whatever failed before fails here.
+    pub fn sync_journal(&self) -> std::io::Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.sync()
+    }
+
+    /// Says that connections of a node may have been lost since `from_us`.
+    pub fn disturbed(&self, node: usize, from_us: u64) {
+        self.journal(Event::Disturbed {
+            node,
+            from_us,
+            until_us: self.now_us(),
+        });
+    }
+
+    /// Says that a state of [`super::STATES`] was reached.
+    pub fn reached(&self, state: &str) {
+        self.journal(Event::Reached {
+            state: state.to_owned(),
+        });
+    }
+
+    /// Places of nodes that there are or were.
+    pub fn node_count(&self) -> usize {
+        self.cluster().node_count()
+    }
+
+    /// Whether the node's process was not taken away.
+    pub fn is_running(&self, node: usize) -> bool {
+        self.cluster().is_running(node)
+    }
+
+    /// The node's process.
+    pub fn pid(&self, node: usize) -> Result<u32, FaultError> {
+        let pid = self.cluster().pid(node);
+        pid.ok_or_else(|| skipped(format!("node {} is down", node + 1)))
+    }
+
+    /// The node's id, once it was ready.
+    pub fn id(&self, node: usize) -> Option<String> {
+        self.cluster().node(node).map(|ready| ready.id.clone())
+    }
+
+    /// Where the node keeps its data.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.cluster().options().data_dir(node)
+    }
+
+    /// Where the node logs to.
+    pub fn log_file(&self, node: usize) -> PathBuf {
+        self.cluster().options().log_file(node)
+    }
+
+    /// A folder of the run for things that a fault keeps.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// SIGKILL; returns when the process is gone. What it led is said in the journal.
+    pub async fn kill(&self, node: usize) -> Result<String, FaultError> {
+        let Some(mut child) = self.cluster().take(node) else {
+            return Err(skipped(format!("node {} is down", node + 1)));
+        };
+        let from_us = self.now_us();
+        self.hub.set_down(node, true);
+        let pid = child.id().unwrap_or(0);
+        child
+            .kill()
+            .await
+            .map_err(|error| indeterminate(format!("kill node {}: {error}", node + 1)))?;
+        self.disturbed(node, from_us);
+        Ok(format!("SIGKILL to node {} (process {pid})", node + 1))
+    }
+
+    /// SIGTERM; returns when the process has ended, and how. One that does not end is killed.
+    pub async fn terminate(&self, node: usize) -> Result<ExitStatus, FaultError> {
+        let pid = self.pid(node)?;
+        let Some(mut child) = self.cluster().take(node) else {
+            return Err(skipped(format!("node {} is down", node + 1)));
+        };
+        let from_us = self.now_us();
+        self.hub.set_down(node, true);
+        processes::signal(pid, rustix::process::Signal::TERM).map_err(indeterminate)?;
+        let ended = tokio::time::timeout(END_TIMEOUT, child.wait()).await;
+        self.disturbed(node, from_us);
+        match ended {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(indeterminate(format!("wait for node {}: {error}", node + 1))),
+            Err(_) => {
+                // Dropping the process kills it.
+                Err(indeterminate(format!(
+                    "node {} did not end within {} s of SIGTERM",
+                    node + 1,
+                    END_TIMEOUT.as_secs()
+                )))
+            }
+        }
+    }
+
+    /// The process's end, if it has ended by itself.
+    pub fn ended_by_itself(&self, node: usize) -> bool {
+        let pid = self.cluster().pid(node);
+        match pid {
+            Some(pid) => processes::state(pid).is_none_or(|state| state == 'Z'),
+            // Its end was seen already, though nobody asked for it.
+            None => self.cluster().is_running(node),
+        }
+    }
+
+    /// Starts the node's process without waiting for it.
+    pub fn spawn(&self, node: usize) -> Result<Starting, FaultError> {
+        let starting = self.cluster().begin_start(node);
+        starting.map_err(indeterminate)
+    }
+
+    /// Waits until a node that was spawned is ready.
+    pub async fn ready(&self, node: usize, starting: Starting) -> Result<(), FaultError> {
+        let ready = starting.ready().await.map_err(indeterminate)?;
+        self.cluster().set_ready(node, ready);
+        self.hub.set_down(node, false);
+        Ok(())
+    }
+
+    /// Starts a node that is down and waits until it is ready. One that runs is left alone.
+    pub async fn start(&self, node: usize) -> Result<String, FaultError> {
+        if self.ended_by_itself(node) {
+            drop(self.cluster().take(node));
+        }
+        if self.is_running(node) {
+            return Ok(format!("node {} runs", node + 1));
+        }
+        let begun = Instant::now();
+        let starting = self.spawn(node)?;
+        self.ready(node, starting).await?;
+        let waited_s = begun.elapsed().as_secs_f64();
+        Ok(format!("node {} is back, ready after {waited_s:.1} s", node + 1))
+    }
+
+    /// Starts one more node, which joins, and returns its place.
+    pub async fn add(&self) -> Result<usize, FaultError> {
+        let vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let node = vacant.unwrap_or_else(|| self.node_count());
+        let starting = self.spawn(node)?;
+        self.ready(node, starting).await?;
+        Ok(node)
+    }
+
+    /// Ends the process of a node that is no member any more and throws its data away. Its place is free.
+    pub async fn retire(&self, node: usize) -> Result<(), FaultError> {
+        match self.terminate(node).await {
+            Ok(_) | Err(FaultError::Skipped(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let folder = self.data_dir(node);
+        self.keep_audit(node)?;
+        std::fs::remove_dir_all(&folder)
+            .map_err(|error| indeterminate(format!("remove {}: {error}", folder.display())))?;
+        let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
+        vacant.push(node);
+        Ok(())
+    }
+
+    /// Copies a node's audit into the run's folder, since its data directory is about to go: what it has
+    /// recorded has been confirmed to somebody.
+    pub fn keep_audit(&self, node: usize) -> Result<(), FaultError> {
+        let failed = |error: std::io::Error| indeterminate(format!("keep the audit: {error}"));
+        let into = self.folder.join("audit");
+        std::fs::create_dir_all(&into).map_err(failed)?;
+        let from = self.data_dir(node);
+        let Ok(entries) = std::fs::read_dir(&from) else {
+            return Ok(());
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(dunlin_node::audit::AUDIT_FILE) {
+                let kept = into.join(format!("{name}.node-{}-{}", node + 1, self.now_us()));
+                std::fs::copy(entry.path(), kept).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How the cluster says that it is, if it says so soon.
+    pub async fn look(&self) -> Option<ClusterStatus> {
+        let asked = tokio::time::timeout(LOOK_TIMEOUT, self.hub.status()).await;
+        asked.ok()?.ok()
+    }
+
+    /// Looks until `is_so`; what was seen last if that is not so in time.
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        wait: Duration,
+        mut is_so: impl FnMut(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus, FaultError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let status = self.look().await;
+            match status {
+                Some(status) if is_so(&status) => return Ok(status),
+                _ if Instant::now() >= deadline => {
+                    return Err(indeterminate(format!(
+                        "after {} s still not: {what}",
+                        wait.as_secs()
+                    )));
+                }
+                _ => tokio::time::sleep(LOOK_PAUSE).await,
+            }
+        }
+    }
+
+    /// Asks the operators' door for a change.
+    pub async fn ask(&self, request: &AdminRequest) -> Result<(), FaultError> {
+        self.hub.admin(request).await.map_err(indeterminate)
+    }
+
+    /// Nodes that run and keep messages, with what they lead; `others` are left out.
+    pub async fn candidates(&self, others: &[usize]) -> Candidates {
+        let status = self.look().await;
+        let cluster = self.cluster();
+        let place_of = |id: &str| {
+            (0..cluster.node_count()).find(|place| cluster.node(*place).is_some_and(|node| node.id == id))
+        };
+        let led = |place: usize| -> Vec<u32> {
+            let groups = status.iter().flat_map(|status| &status.groups);
+            // Group 0 is the directory, group `n + 1` is shard `n`.
+            groups
+                .filter(|group| group.leader.as_deref().and_then(place_of) == Some(place))
+                .filter_map(|group| group.group.checked_sub(1))
+                .collect()
+        };
+        let keeps = |place: &usize| {
+            let ready = cluster.node(*place);
+            cluster.is_running(*place) && ready.is_some_and(|node| node.roles.contains(&Role::Shard))
+        };
+        let directory = status
+            .iter()
+            .flat_map(|status| &status.groups)
+            .find(|group| group.group == 0);
+        Candidates {
+            nodes: (0..cluster.node_count())
+                .filter(|place| !others.contains(place))
+                .filter(keeps)
+                .map(|place| (place, led(place)))
+                .collect(),
+            directory_leader: directory.and_then(|group| group.leader.as_deref().and_then(place_of)),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The faults, one file each, and the catalogue of them.
+//!
+//! A [`Kind`] is a line of the catalogue: its name and number, what it damages, what it can be told. A
+//! [`Fault`] is one of them that is happening: installed, confirmed, healed. Each of these steps says what
+//! it did, or why not, and [`crate::run`] writes that down. A fault never decides whom it meets, nor when.
+//! What it may touch is a [`Field`]. To add a kind, write its file and its line in [`CATALOGUE`].
+//!
+//! The numbers are those of the fault list in `docs/chaos.md`.
+
+mod crash_loop;
+pub mod field;
+mod kill;
+mod leaders;
+mod limits;
+mod lost_disk;
+mod membership;
+mod pause;
+pub mod processes;
+mod replica_making;
+mod starve;
+mod stop;
+
+use std::collections::BTreeMap;
+
+use dunlin_node::local::LocalOptions;
+use futures_util::future::LocalBoxFuture;
+
+pub use field::{Field, Gear};
+
+use crate::scenario::target::Target;
+
+/// Every kind that can be named in a scenario.
+pub const CATALOGUE: &[&Kind] = &[
+    &kill::KIND,
+    &kill::MANY,
+    &crash_loop::KIND,
+    &stop::KIND,
+    &pause::KIND,
+    &starve::KIND,
+    &lost_disk::WIPED,
+    &lost_disk::RESTORED,
+    &limits::DESCRIPTORS,
+    &limits::MEMORY,
+    &membership::KIND,
+    &leaders::KIND,
+    &replica_making::RECEIVER,
+    &replica_making::SENDER,
+];
+
+/// States that a run may reach, and what each means.
+pub const STATES: &[(&str, &str)] = &[
+    ("faults", "faults of any kind, installed and confirmed"),
+    ("epochs", "epochs that ended in a quiet time"),
+    ("leader-killed", "a node was killed that led a shard"),
+    (
+        "directory-leader-killed",
+        "a node was killed that led the directory",
+    ),
+    ("all-down", "no node was running"),
+    ("replica-made", "a replica was made on a node that had none"),
+    ("drained", "a node was drained until it was empty"),
+    ("removed", "a node was removed from the cluster"),
+    ("leaders-moved", "another node led a shard after a fault"),
+    ("taken-over", "a device took its own session over"),
+    ("revoked", "a credential was revoked and probed on every gateway"),
+    (
+        "redelivered",
+        "a device sent a message again on another connection",
+    ),
+];
+
+/// The kind with this name.
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    CATALOGUE.iter().copied().find(|kind| kind.name == name)
+}
+
+/// Something that a kind can be told.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter {
+    /// Its name; the unit stands last.
+    pub name: &'static str,
+    /// What it is.
+    pub meaning: &'static str,
+    /// Drawn from here where a scenario says nothing.
+    pub usual: (u64, u64),
+    /// The least that is possible.
+    pub min: u64,
+    /// The most.
+    pub max: u64,
+}
+
+/// Sets up what a kind of faults needs, in the options of the cluster to be. An error is why it cannot.
+pub type Prepare = fn(&mut LocalOptions, &mut Gear) -> Result<(), String>;
+
+/// One kind of fault.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its name in scenarios.
+    pub name: &'static str,
+    /// Its number in the fault list.
+    pub number: &'static str,
+    /// How this backend carries it.
+    pub how: &'static str,
+    /// Whether shards cannot count on the nodes that it meets.
+    pub damages: bool,
+    /// Whether it is measured how long the shards stood still that these nodes led.
+    pub is_watched: bool,
+    /// Whom it meets usually.
+    pub target: Target,
+    /// Milliseconds until it is healed, usually.
+    pub for_ms: (u64, u64),
+    /// What else it can be told.
+    pub with: &'static [Parameter],
+    /// Words of which a node must log one afterwards: the fault is of a sort that must not pass in silence.
+    pub alarms: &'static [&'static str],
+    /// Sets up what must stand before the first node starts. If it cannot, its faults are skipped, with
+    /// the reason that it gives.
+    pub prepare: Option<Prepare>,
+    /// Makes a fault of it.
+    pub begin: fn(Order) -> Box<dyn Fault>,
+}
+
+impl Kind {
+    /// A kind that damages one random node for two to four seconds, to be changed where it is otherwise.
+    const fn new(name: &'static str, number: &'static str, begin: fn(Order) -> Box<dyn Fault>) -> Kind {
+        Kind {
+            name,
+            number,
+            how: "",
+            damages: true,
+            is_watched: false,
+            target: Target::Random,
+            for_ms: (2_000, 4_000),
+            with: &[],
+            alarms: &[],
+            prepare: None,
+            begin,
+        }
+    }
+}
+
+/// What a fault is told when its time has come.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Places of the nodes that it meets.
+    pub nodes: Vec<usize>,
+    /// Milliseconds until it is healed.
+    pub for_ms: u64,
+    /// Every parameter of its kind.
+    pub with: BTreeMap<&'static str, u64>,
+    /// For what it draws itself.
+    pub seed: u64,
+}
+
+impl Order {
+    /// A parameter's value; 0 for one that the kind does not have.
+    pub fn told(&self, name: &str) -> u64 {
+        self.with.get(name).copied().unwrap_or(0)
+    }
+
+    /// The node of a fault that meets one.
+    fn node(&self) -> usize {
+        self.nodes.first().copied().unwrap_or(0)
+    }
+}
+
+/// Why a step did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FaultError {
+    /// Nothing was done: it cannot be done here, or not just now.
+    #[error("skipped: {0}")]
+    Skipped(String),
+    /// It is not known what was done.
+    #[error("indeterminate: {0}")]
+    Indeterminate(String),
+}
+
+/// What a step did, for people, or why not.
+pub type Step<'a> = LocalBoxFuture<'a, Result<String, FaultError>>;
+
+/// A fault that happens.
+pub trait Fault {
+    /// Does it.
+    fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a>;
+
+    /// Makes sure that it has taken effect.
+    fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a>;
+
+    /// Undoes it, however far it got, and returns when the nodes run again. Called once, also after a
+    /// step that failed.
+    fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a>;
+}
+
+fn skipped(reason: impl std::fmt::Display) -> FaultError {
+    FaultError::Skipped(reason.to_string())
+}
+
+fn indeterminate(reason: impl std::fmt::Display) -> FaultError {
+    FaultError::Indeterminate(reason.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_kind_says_how_it_is_carried() {
+        let mut names: Vec<&str> = CATALOGUE.iter().map(|kind| kind.name).collect();
+        names.extend(STATES.iter().map(|(name, _)| *name));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for kind in CATALOGUE {
+            assert!(!kind.how.is_empty(), "{}", kind.name);
+            assert!(kind.number.starts_with('F'), "{}", kind.name);
+            for parameter in kind.with {
+                let (low, high) = parameter.usual;
+                assert!(parameter.min <= low && low <= high && high <= parameter.max);
+            }
+        }
+    }
+}

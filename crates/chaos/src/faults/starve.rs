@@ -1,0 +1,86 @@
+//! F07: a node that gets next to no processor time.
+//!
+//! Source: `docs/chaos.md`, fault list. Carried by a control group's quota, where one can be made: a hog
+//! beside it would starve the devices that do the measuring just as well.
+
+use futures_util::FutureExt as _;
+
+use super::processes::Group;
+use super::{Fault, Field, Kind, Order, Parameter, Step, indeterminate, skipped};
+
+/// Microseconds over which the quota counts.
+const PERIOD_US: u64 = 100_000;
+
+/// The kind.
+pub(super) const KIND: Kind = Kind {
+    how: "quota of a cpu control group",
+    for_ms: (3_000, 8_000),
+    with: &[Parameter {
+        name: "cpu_percent",
+        meaning: "share of one core that is left",
+        usual: (5, 10),
+        min: 1,
+        max: 100,
+    }],
+    ..Kind::new("starve", "F07", |order| {
+        Box::new(Starve {
+            order,
+            group: None,
+            from_us: 0,
+        })
+    })
+};
+
+struct Starve {
+    order: Order,
+    group: Option<Group>,
+    from_us: u64,
+}
+
+impl Fault for Starve {
+    fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let node = self.order.node();
+            let pid = field.pid(node)?;
+            let percent = self.order.told("cpu_percent");
+            self.from_us = field.now_us();
+            let settings = [
+                ("cpu.cfs_period_us", PERIOD_US.to_string()),
+                ("cpu.cfs_quota_us", (PERIOD_US * percent / 100).to_string()),
+            ];
+            self.group = Some(Group::confine(pid, "cpu", &settings).map_err(skipped)?);
+            Ok(format!("node {} has {percent} % of a core", node + 1))
+        }
+        .boxed_local()
+    }
+
+    fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let throttled = || self.group.as_ref()?.number("cpu.stat", "nr_throttled");
+            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+            while throttled().unwrap_or(0) == 0 {
+                field.pid(self.order.node())?;
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(indeterminate("it was never throttled"));
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            Ok("it is throttled".into())
+        }
+        .boxed_local()
+    }
+
+    fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let times = self
+                .group
+                .as_ref()
+                .and_then(|group| group.number("cpu.stat", "nr_throttled"));
+            self.group = None;
+            field.disturbed(self.order.node(), self.from_us);
+            let line = field.start(self.order.node()).await?;
+            Ok(format!("{line}; it was throttled {} times", times.unwrap_or(0)))
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,862 @@
+//! The verdict: what the folder of a run proves.
+//!
+//! `PASS` needs every promise to hold *and* everything reached that the scenario said it would reach.
+//! Without the first it is `FAIL`; with it and without the second, `INCOMPLETE`: nothing was broken, but
+//! too little was tried. Figures of speed decide nothing. Never looks at a node or a clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::folder::{Folder, FolderError, Remains};
+use super::journal::{Event, Progress};
+use crate::fleet::histogram;
+use crate::invariants::{
+    Findings, Violation, alarms, audit, bounded, connections, duplicates, identity, liveness, no_loss,
+    no_phantom, offsets, order, replicas, single_owner,
+};
+use crate::oracle::Disturbance;
+use crate::verdict::{LatencyUs, SpanMs};
+use crate::workload::operation::{Action, Outcome};
+
+/// Violations of one promise that the text shows; the JSON holds all that were kept.
+const SHOWN_MAX: usize = 5;
+/// Seconds of the time line.
+const TIMELINE_S_MAX: usize = 100_000;
+
+/// A promise and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Promise {
+    /// Its number in `docs/invariants.md`.
+    pub id: &'static str,
+    /// In a few words.
+    pub promise: &'static str,
+    /// How much was looked at, and at what.
+    pub looked_at: String,
+    /// Violations.
+    pub violations: u64,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Violation>,
+}
+
+/// Something that was to be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// A fault or a state.
+    pub name: String,
+    /// How often it had to be.
+    pub wanted: u64,
+    /// How often it was.
+    pub reached: u64,
+}
+
+/// A fault, for the report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FaultLine {
+    /// Its number in the run, from 1.
+    pub fault: usize,
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// Number and name of its kind.
+    pub kind: String,
+    /// Its nodes, from 1.
+    pub nodes: Vec<usize>,
+    /// Seconds after the load began.
+    pub at_s: f64,
+    /// Seconds until it was healed.
+    pub for_s: Option<f64>,
+    /// How it ended: `healed`, `skipped`, `indeterminate`.
+    pub outcome: Progress,
+    /// What its steps said.
+    pub detail: String,
+}
+
+/// A second of the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Second {
+    /// Messages that were acked in it.
+    pub acked: u64,
+    /// Median of the time from a message's handing over to its ack, of those acked in this second.
+    pub p50_us: u64,
+    /// 99 % of it.
+    pub p99_us: u64,
+}
+
+/// What came of a run. Its JSON is `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict {
+    /// `PASS`, `FAIL` or `INCOMPLETE`.
+    pub verdict: &'static str,
+    /// Why it is not `PASS`.
+    pub reasons: Vec<String>,
+    /// The scenario.
+    pub scenario: String,
+    /// What it shows.
+    pub shows: String,
+    /// Draws everything.
+    pub seed: u64,
+    /// Nodes at the beginning.
+    pub nodes: usize,
+    /// Shards.
+    pub shards: u32,
+    /// Devices of the load.
+    pub devices: usize,
+    /// Seconds of load.
+    pub load_s: f64,
+    /// Messages that were sent, all workloads together.
+    pub sent: u64,
+    /// Those that were acked.
+    pub acked: u64,
+    /// Records that were read back.
+    pub read_back: u64,
+    /// Second copies that devices caused by sending again.
+    pub duplicated: u64,
+    /// From the first handing over of a message to its ack.
+    pub ack_latency_us: LatencyUs,
+    /// The longest pause between two acks, per shard that a fault's node led, by kind of fault.
+    pub gap_ms: BTreeMap<String, SpanMs>,
+    /// From the loss of a connection at a disturbed node to the next at another.
+    pub reconnect_ms: Option<SpanMs>,
+    /// From the end of faults until everything was served.
+    pub served_after_ms: Option<SpanMs>,
+    /// From the end of faults until every shard had all its replicas.
+    pub whole_after_ms: Option<SpanMs>,
+    /// The faults.
+    pub faults: Vec<FaultLine>,
+    /// What had to be reached.
+    pub must_reach: Vec<Reach>,
+    /// What was reached, all of it.
+    pub reached: BTreeMap<String, u64>,
+    /// The promises.
+    pub promises: Vec<Promise>,
+    /// Acks by second of the load.
+    pub timeline: Vec<Second>,
+    /// The run's folder.
+    pub folder: PathBuf,
+}
+
+/// Judges a folder and writes the report into it.
+pub fn judge(folder: &Folder) -> Result<Verdict, FolderError> {
+    let remains = folder.load()?;
+    let mut verdict = judge_remains(remains);
+    verdict.folder = folder.0.clone();
+    let path = folder.file("report.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(&verdict)?)
+        .map_err(|source| FolderError::Io { path, source })?;
+    Ok(verdict)
+}
+
+/// Judges what a run has left.
+pub fn judge_remains(mut remains: Remains) -> Verdict {
+    take_disturbances(&mut remains);
+    let promises = promises(&remains);
+    let faults = fault_lines(&remains);
+    let reached = reached(&remains);
+    let must_reach: Vec<Reach> = remains
+        .scenario
+        .must_reach
+        .iter()
+        .map(|(name, wanted)| Reach {
+            name: name.clone(),
+            wanted: *wanted,
+            reached: reached.get(name).copied().unwrap_or(0),
+        })
+        .collect();
+    let (begun_us, ended_us) = load_span(&remains);
+    let (sent, acked) = remains.history.sent_and_acked();
+    let mut latency = histogram();
+    for message in remains.history.devices.iter().flat_map(|device| &device.messages) {
+        if let Some(acked_us) = message.acked_us {
+            latency.saturating_record(acked_us.saturating_sub(message.sent_us));
+        }
+    }
+    let mut verdict = Verdict {
+        verdict: "PASS",
+        reasons: Vec::new(),
+        scenario: remains.scenario.name.clone(),
+        shows: remains.scenario.shows.trim().to_owned(),
+        seed: remains.about.seed,
+        nodes: remains.about.nodes,
+        shards: remains.about.shards,
+        devices: remains.about.devices,
+        load_s: in_s(ended_us.saturating_sub(begun_us)),
+        sent,
+        acked,
+        read_back: remains.stored.len() as u64,
+        duplicated: duplicates::check(&remains.history, &remains.stored).count,
+        ack_latency_us: LatencyUs::from(&latency),
+        gap_ms: gaps(&remains),
+        reconnect_ms: SpanMs::of_us(remains.history.reconnects_us()),
+        served_after_ms: quiet_spans(&remains, |served_us, _| served_us),
+        whole_after_ms: quiet_spans(&remains, |_, whole_us| whole_us),
+        faults,
+        must_reach,
+        reached,
+        promises,
+        timeline: timeline(&remains, begun_us),
+        folder: PathBuf::new(),
+    };
+    verdict.decide(&remains);
+    verdict
+}
+
+/// Takes the disturbances out of the journal into the history. Where majorities were taken, every node
+/// may have lost its connections at any time.
+fn take_disturbances(remains: &mut Remains) {
+    let history = &mut remains.history;
+    for entry in &remains.journal {
+        if let Event::Disturbed {
+            node,
+            from_us,
+            until_us,
+        } = entry.event
+        {
+            history.disturbances.push(Disturbance {
+                node,
+                from_us,
+                until_us,
+            });
+        }
+    }
+    if remains.scenario.majority {
+        history
+            .disturbances
+            .extend((0..remains.about.nodes).map(|node| Disturbance {
+                node,
+                from_us: 0,
+                until_us: u64::MAX,
+            }));
+    }
+}
+
+fn promises(remains: &Remains) -> Vec<Promise> {
+    let Remains {
+        scenario,
+        journal,
+        history,
+        operations,
+        samples,
+        stored,
+        replicas: readings,
+        audit: audits,
+        ..
+    } = remains;
+    let promise = |id, promise, looked_at: String, findings: Findings| Promise {
+        id,
+        promise,
+        looked_at,
+        violations: findings.count,
+        examples: findings.examples,
+    };
+    let acked = history.sent_and_acked().1;
+    let records = || format!("{} records", stored.len());
+    let probes = operations
+        .iter()
+        .filter(|operation| operation.action == Action::Probe);
+    let (probes, actions) = (probes.clone().count(), operations.len() - probes.count());
+    let quiet = journal
+        .iter()
+        .filter(|entry| matches!(entry.event, Event::Quiet { .. }));
+    let alarms_due = journal
+        .iter()
+        .filter(|entry| matches!(entry.event, Event::Alarm { .. }));
+    let connected: usize = history
+        .devices
+        .iter()
+        .map(|device| device.connections.len())
+        .sum();
+    let mut never_acked = Findings::default();
+    if history.never_acked() > 0 {
+        never_acked.add(|| Violation {
+            what: format!("{} messages had no ack when all was over", history.never_acked()),
+            device: None,
+            seq: None,
+            places: Vec::new(),
+        });
+    }
+    vec![
+        promise(
+            "I1",
+            "acked and lost",
+            format!("{acked} acked messages"),
+            no_loss::check(history, stored),
+        ),
+        promise(
+            "I2",
+            "stored and never sent so",
+            records(),
+            no_phantom::check(history, stored),
+        ),
+        promise("I3", "out of order", records(), order::check(history, stored)),
+        promise(
+            "I4",
+            "copies that no re-send explains",
+            records(),
+            duplicates::check(history, stored).unexplained,
+        ),
+        promise(
+            "I5",
+            "offsets missing or repeated",
+            records(),
+            offsets::check(stored),
+        ),
+        promise(
+            "I10",
+            "credentials judged wrongly",
+            format!("{probes} probes, {actions} actions"),
+            identity::check(operations),
+        ),
+        promise(
+            "I11",
+            "stored after a take-over",
+            format!("{connected} connections"),
+            single_owner::check(history, stored),
+        ),
+        promise(
+            "I12",
+            "replicas that differ",
+            format!("{} readings", readings.len()),
+            replicas::check(stored, readings),
+        ),
+        promise(
+            "I15",
+            "deadlines missed after faults",
+            format!("{} quiet times", quiet.count()),
+            liveness::check(journal, &scenario.liveness),
+        ),
+        promise(
+            "I15",
+            "never acked",
+            format!("{} sent", history.sent_and_acked().0),
+            never_acked,
+        ),
+        promise(
+            "I15",
+            "connections lost at nodes that lived",
+            format!("{connected} connections"),
+            connections::check(history),
+        ),
+        promise(
+            "I16",
+            "caps exceeded",
+            format!("{} samples", samples.len()),
+            bounded::check(samples, &scenario.caps),
+        ),
+        promise(
+            "I17",
+            "actions without one audit record",
+            format!("{actions} actions"),
+            audit::check(operations, audits),
+        ),
+        promise(
+            "I19",
+            "faults that passed in silence",
+            format!("{} faults that must be told of", alarms_due.count()),
+            alarms::check(journal),
+        ),
+    ]
+}
+
+fn in_s(us: u64) -> f64 {
+    (us as f64 / 1e5).round() / 10.0
+}
+
+fn load_span(remains: &Remains) -> (u64, u64) {
+    let at = |wanted: &Event| {
+        let found = remains.journal.iter().find(|entry| entry.event == *wanted);
+        found.map(|entry| entry.us)
+    };
+    let begun_us = at(&Event::LoadBegun).unwrap_or(0);
+    let last_us = remains.journal.last().map_or(0, |entry| entry.us);
+    (begun_us, at(&Event::LoadEnded).unwrap_or(last_us))
+}
+
+fn fault_lines(remains: &Remains) -> Vec<FaultLine> {
+    let (begun_us, _) = load_span(remains);
+    let mut lines: BTreeMap<usize, (FaultLine, u64)> = BTreeMap::new();
+    for entry in &remains.journal {
+        let Event::Fault {
+            fault,
+            epoch,
+            kind,
+            number,
+            nodes,
+            step,
+            detail,
+        } = &entry.event
+        else {
+            continue;
+        };
+        let (line, since_us) = lines.entry(*fault).or_insert_with(|| {
+            let line = FaultLine {
+                fault: fault + 1,
+                epoch: epoch + 1,
+                kind: format!("{number} {kind}"),
+                nodes: Vec::new(),
+                at_s: in_s(entry.us.saturating_sub(begun_us)),
+                for_s: None,
+                outcome: Progress::Begun,
+                detail: String::new(),
+            };
+            (line, entry.us)
+        });
+        line.nodes = nodes.iter().map(|node| node + 1).collect();
+        if *step == Progress::Healed {
+            line.for_s = Some(in_s(entry.us.saturating_sub(*since_us)));
+        }
+        // What became unclear does not become clear by being healed.
+        let is_settled = matches!(line.outcome, Progress::Skipped | Progress::Indeterminate);
+        if !is_settled {
+            line.outcome = *step;
+        }
+        if !detail.is_empty() {
+            line.detail
+                .push_str(if line.detail.is_empty() { "" } else { "; " });
+            line.detail.push_str(detail);
+        }
+    }
+    lines.into_values().map(|(line, _)| line).collect()
+}
+
+/// Faults that were confirmed, by kind, and states.
+fn reached(remains: &Remains) -> BTreeMap<String, u64> {
+    let mut reached: BTreeMap<String, u64> = BTreeMap::new();
+    let mut count = |name: &str, times: u64| {
+        if times > 0 {
+            *reached.entry(name.to_owned()).or_default() += times;
+        }
+    };
+    for entry in &remains.journal {
+        match &entry.event {
+            Event::Fault {
+                kind,
+                step: Progress::Confirmed,
+                ..
+            } => {
+                count(kind, 1);
+                count("faults", 1);
+            }
+            Event::Reached { state } => count(state, 1),
+            Event::Quiet {
+                whole_us: Some(_), ..
+            } => count("epochs", 1),
+            _ => {}
+        }
+    }
+    let messages = remains.history.devices.iter().flat_map(|device| &device.messages);
+    let resent = messages.filter(|message| message.first_connection != message.last_connection);
+    count("redelivered", resent.count() as u64);
+    // A connection that was neither lost nor closed before its device opened another was taken over.
+    let devices = remains.history.devices.iter();
+    let taken_over = devices.flat_map(|device| device.connections.windows(2));
+    let taken_over = taken_over.filter(|pair| pair[0].lost_us.is_none());
+    count("taken-over", taken_over.count() as u64);
+    let revoked = remains.operations.iter();
+    let revoked =
+        revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
+    count("revoked", revoked.count() as u64);
+    reached
+}
+
+fn gaps(remains: &Remains) -> BTreeMap<String, SpanMs> {
+    let mut kinds: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut spans: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for entry in &remains.journal {
+        match &entry.event {
+            Event::Fault { fault, kind, .. } => {
+                kinds.insert(*fault, kind);
+            }
+            Event::Gap { fault, gap_us, .. } => {
+                if let Some(kind) = kinds.get(fault) {
+                    spans.entry((*kind).to_owned()).or_default().push(*gap_us);
+                }
+            }
+            _ => {}
+        }
+    }
+    let of = |(kind, spans_us)| Some((kind, SpanMs::of_us(spans_us)?));
+    spans.into_iter().filter_map(of).collect()
+}
+
+fn quiet_spans(remains: &Remains, which: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Option<SpanMs> {
+    let span = |event: &Event| match event {
+        Event::Quiet {
+            from_us,
+            served_us,
+            whole_us,
+            ..
+        } => Some(which(*served_us, *whole_us)?.saturating_sub(*from_us)),
+        _ => None,
+    };
+    let journal = remains.journal.iter();
+    SpanMs::of_us(journal.filter_map(|entry| span(&entry.event)).collect())
+}
+
+fn timeline(remains: &Remains, begun_us: u64) -> Vec<Second> {
+    let mut seconds: Vec<Vec<u64>> = Vec::new();
+    for message in remains.history.devices.iter().flat_map(|device| &device.messages) {
+        let Some(acked_us) = message.acked_us else {
+            continue;
+        };
+        let second = (acked_us.saturating_sub(begun_us) / 1_000_000) as usize;
+        if second < TIMELINE_S_MAX {
+            seconds.resize_with(seconds.len().max(second + 1), Vec::new);
+            seconds[second].push(acked_us.saturating_sub(message.sent_us));
+        }
+    }
+    let of = |mut latencies: Vec<u64>| {
+        latencies.sort_unstable();
+        let at = |percent: usize| {
+            let rank = (latencies.len() * percent).div_ceil(100).max(1);
+            latencies.get(rank - 1).copied().unwrap_or(0)
+        };
+        Second {
+            acked: latencies.len() as u64,
+            p50_us: at(50),
+            p99_us: at(99),
+        }
+    };
+    seconds.into_iter().map(of).collect()
+}
+
+impl Verdict {
+    /// Whether everything holds and everything was reached.
+    pub fn is_pass(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    fn decide(&mut self, remains: &Remains) {
+        for promise in self.promises.iter().filter(|promise| promise.violations > 0) {
+            self.reasons.push(format!(
+                "{}: {} {}",
+                promise.id, promise.violations, promise.promise
+            ));
+        }
+        let mut is_broken = !self.reasons.is_empty();
+        if remains.about.deeds_dropped > 0 {
+            is_broken = true;
+            self.reasons.push(format!(
+                "{} lines are missing from the history, which proves nothing without them",
+                remains.about.deeds_dropped
+            ));
+        }
+        for entry in &remains.journal {
+            if let Event::Ended {
+                given_up: Some(reason),
+            } = &entry.event
+            {
+                is_broken = true;
+                self.reasons.push(format!("given up: {reason}"));
+            }
+        }
+        let has_ended = |entry: &super::journal::Entry| matches!(entry.event, Event::Ended { .. });
+        if !remains.journal.iter().any(has_ended) {
+            self.reasons.push("the run was cut short".into());
+        }
+        if self.acked == 0 {
+            self.reasons
+                .push("nothing was acked, so nothing was tried".into());
+        }
+        for reach in self
+            .must_reach
+            .iter()
+            .filter(|reach| reach.reached < reach.wanted)
+        {
+            self.reasons.push(format!(
+                "{} was reached {} times, not {}",
+                reach.name, reach.reached, reach.wanted
+            ));
+        }
+        self.verdict = match (is_broken, self.reasons.is_empty()) {
+            (true, _) => "FAIL",
+            (false, false) => "INCOMPLETE",
+            (false, true) => "PASS",
+        };
+    }
+}
+
+/// For people: figures, faults, promises; the last line is the verdict.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: String| writeln!(f, "  {name:<18} {value}");
+        let span = |span: &SpanMs| {
+            format!(
+                "p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} seen)",
+                span.p50, span.p99, span.max, span.count
+            )
+        };
+        line(
+            "run",
+            format!(
+                "{}, seed {}, {} nodes, {} shards, {} devices, {:.0} s",
+                self.scenario, self.seed, self.nodes, self.shards, self.devices, self.load_s
+            ),
+        )?;
+        line("acked", format!("{} of {} sent", self.acked, self.sent))?;
+        let ms = |us: u64| us as f64 / 1000.0;
+        let latency = &self.ack_latency_us;
+        line(
+            "ack latency",
+            format!(
+                "p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms",
+                ms(latency.p50),
+                ms(latency.p99),
+                ms(latency.p999)
+            ),
+        )?;
+        for (kind, gap) in &self.gap_ms {
+            line("ack gap", format!("{kind}: {}", span(gap)))?;
+        }
+        for (name, value) in [
+            ("reconnect", &self.reconnect_ms),
+            ("served again", &self.served_after_ms),
+            ("replicas again", &self.whole_after_ms),
+        ] {
+            if let Some(value) = value {
+                line(name, span(value))?;
+            }
+        }
+        let mut outcomes: BTreeMap<(&str, Progress), u64> = BTreeMap::new();
+        for fault in &self.faults {
+            *outcomes.entry((&fault.kind, fault.outcome)).or_default() += 1;
+        }
+        for ((kind, outcome), count) in outcomes {
+            let outcome = format!("{outcome:?}").to_lowercase();
+            line("fault", format!("{kind}: {count} {outcome}"))?;
+        }
+        for reach in &self.must_reach {
+            let mark = if reach.reached < reach.wanted {
+                "  too few"
+            } else {
+                ""
+            };
+            line(
+                "reached",
+                format!("{}: {} of {}{mark}", reach.name, reach.reached, reach.wanted),
+            )?;
+        }
+        for promise in &self.promises {
+            line(
+                &format!(
+                    "{:<4} {}",
+                    promise.id,
+                    if promise.violations == 0 {
+                        "holds"
+                    } else {
+                        "BROKEN"
+                    }
+                ),
+                format!(
+                    "{} {} (of {})",
+                    promise.violations, promise.promise, promise.looked_at
+                ),
+            )?;
+            for example in promise.examples.iter().take(SHOWN_MAX) {
+                line("", format!("! {example}"))?;
+            }
+        }
+        line("report", self.folder.join("report.json").display().to_string())?;
+        let said = match self.is_pass() {
+            true => format!("all {} acked messages read back, each in its place", self.acked),
+            false => self.reasons.join("; "),
+        };
+        write!(f, "verdict: {} {said}", self.verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::tests::{history, stored};
+    use crate::run::folder::About;
+    use crate::run::journal::Entry;
+    use crate::scenario::read::parse;
+
+    const SCENARIO: &str = r#"
+name = "one"
+shows = "something"
+[[epoch]]
+duration_ms = 1000
+[[epoch.fault]]
+kind = "kill"
+[must_reach]
+kill = 1
+leader-killed = 1
+"#;
+
+    fn fault(us: u64, step: Progress) -> Entry {
+        let event = Event::Fault {
+            fault: 0,
+            epoch: 0,
+            kind: "kill".into(),
+            number: "F01".into(),
+            nodes: vec![1],
+            step,
+            detail: "x".into(),
+        };
+        Entry { us, event }
+    }
+
+    fn good() -> Remains {
+        let at = |us, event| Entry { us, event };
+        let journal = vec![
+            at(0, Event::LoadBegun),
+            fault(1_000_000, Progress::Begun),
+            fault(1_100_000, Progress::Installed),
+            fault(1_200_000, Progress::Confirmed),
+            at(
+                1_200_000,
+                Event::Reached {
+                    state: "leader-killed".into(),
+                },
+            ),
+            fault(3_000_000, Progress::Healed),
+            at(
+                4_000_000,
+                Event::Quiet {
+                    epoch: 0,
+                    from_us: 3_000_000,
+                    served_us: Some(3_500_000),
+                    whole_us: Some(4_000_000),
+                    missing: String::new(),
+                },
+            ),
+            at(
+                4_000_000,
+                Event::Gap {
+                    fault: 0,
+                    shard: 3,
+                    gap_us: 250_000,
+                },
+            ),
+            at(4_000_000, Event::Ended { given_up: None }),
+            at(4_000_000, Event::LoadEnded),
+        ];
+        Remains {
+            scenario: parse("s", SCENARIO).unwrap(),
+            about: About {
+                scenario: "one".into(),
+                seed: 1,
+                nodes: 3,
+                shards: 1,
+                devices: 2,
+                names: vec!["d0".into(), "d1".into()],
+                deeds_dropped: 0,
+            },
+            journal,
+            history: history(&[2, 1]),
+            operations: Vec::new(),
+            samples: Vec::new(),
+            stored: stored(&[(0, 0), (1, 0), (0, 1)]),
+            replicas: Vec::new(),
+            audit: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_good_run_passes_and_shows_its_figures() {
+        let verdict = judge_remains(good());
+        assert!(verdict.is_pass(), "{verdict}");
+        assert_eq!((verdict.acked, verdict.load_s), (3, 4.0));
+        assert_eq!(verdict.gap_ms["kill"].p50, 250.0);
+        assert_eq!(verdict.served_after_ms.unwrap().max, 500.0);
+        let line = &verdict.faults[0];
+        assert_eq!(
+            (line.outcome, line.for_s, line.at_s),
+            (Progress::Healed, Some(2.0), 1.0)
+        );
+        let text = verdict.to_string();
+        assert!(
+            text.lines()
+                .last()
+                .is_some_and(|line| line.starts_with("verdict: PASS"))
+        );
+    }
+
+    #[test]
+    fn what_was_not_reached_makes_it_incomplete() {
+        let mut remains = good();
+        remains
+            .journal
+            .retain(|entry| !matches!(entry.event, Event::Reached { .. }));
+        let verdict = judge_remains(remains);
+        assert_eq!(verdict.verdict, "INCOMPLETE");
+        assert_eq!(verdict.reasons, ["leader-killed was reached 0 times, not 1"]);
+        let mut remains = good();
+        remains.journal.retain(|entry| {
+            !matches!(
+                entry.event,
+                Event::Fault {
+                    step: Progress::Confirmed,
+                    ..
+                }
+            )
+        });
+        assert_eq!(
+            judge_remains(remains).verdict,
+            "INCOMPLETE",
+            "installed, never confirmed"
+        );
+        let mut remains = good();
+        remains
+            .journal
+            .retain(|entry| !matches!(entry.event, Event::Ended { .. }));
+        assert_eq!(judge_remains(remains).verdict, "INCOMPLETE", "cut short");
+    }
+
+    #[test]
+    fn whatever_is_broken_makes_it_fail() {
+        type Break = fn(&mut Remains);
+        let broken: [(&str, Break); 7] = [
+            ("I1", |remains| {
+                remains.stored.pop();
+            }),
+            ("I2", |remains| remains.stored[0].digest ^= 1),
+            ("I5", |remains| remains.stored[2].offset = 7),
+            ("I15", |remains| {
+                remains.history.devices[0].messages[1].acked_us = None
+            }),
+            ("I15", |remains| {
+                remains.history.devices[0].connections[0].lost_us = Some(5)
+            }),
+            ("lines are missing", |remains| remains.about.deeds_dropped = 1),
+            ("given up", |remains| {
+                let given_up = Some("why".to_owned());
+                remains.journal.push(Entry {
+                    us: 9,
+                    event: Event::Ended { given_up },
+                });
+            }),
+        ];
+        for (reason, damage) in broken {
+            let mut remains = good();
+            damage(&mut remains);
+            let verdict = judge_remains(remains);
+            assert_eq!(verdict.verdict, "FAIL", "{reason}: {verdict}");
+            let found = verdict.reasons.iter().any(|found| found.contains(reason));
+            assert!(found, "{reason}: {:?}", verdict.reasons);
+        }
+    }
+
+    #[test]
+    fn a_disturbed_node_may_lose_its_connections_and_a_majority_all() {
+        let mut remains = good();
+        remains.history.devices[0].connections[0].lost_us = Some(500);
+        remains.journal.push(Entry {
+            us: 600,
+            event: Event::Disturbed {
+                node: 0,
+                from_us: 400,
+                until_us: 600,
+            },
+        });
+        assert!(judge_remains(remains).is_pass());
+        let mut remains = good();
+        remains.history.devices[0].connections[0].lost_us = Some(500);
+        remains.scenario.majority = true;
+        assert!(judge_remains(remains).is_pass());
+    }
+}

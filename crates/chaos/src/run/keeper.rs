@@ -1,0 +1,111 @@
+//! Writes down what happens while it happens: the history, the operations, what the nodes use.
+//!
+//! Once a second, and at the end of an epoch for good (synced). Decides nothing.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::folder::Folder;
+use super::journal::Lines;
+use crate::faults::{Field, processes};
+use crate::invariants::bounded::Sample;
+use crate::record::Recorder;
+use crate::workload::operation::Operations;
+
+/// Between two samples.
+const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+
+struct Books {
+    history: Lines,
+    operations: Lines,
+    samples: Lines,
+    failed: Option<io::Error>,
+}
+
+/// Keeps the books of a run.
+pub(super) struct Keeper {
+    books: Mutex<Books>,
+    recorder: Arc<Recorder>,
+    operations: Arc<Operations>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        folder: &Folder,
+        recorder: Arc<Recorder>,
+        operations: Arc<Operations>,
+    ) -> io::Result<Keeper> {
+        let books = Books {
+            history: folder.lines("history.jsonl")?,
+            operations: folder.lines("operations.jsonl")?,
+            samples: folder.lines("samples.jsonl")?,
+            failed: None,
+        };
+        Ok(Keeper {
+            books: Mutex::new(books),
+            recorder,
+            operations,
+        })
+    }
+
+    /// Writes and samples until it is dropped.
+    pub(super) async fn keep(&self, field: &Field) -> Infallible {
+        let mut ticks = tokio::time::interval(SAMPLE_PERIOD);
+        loop {
+            ticks.tick().await;
+            let samples = sample(field);
+            let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = books.write(&self.recorder, &self.operations, &samples);
+            if let Err(error) = written {
+                books.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Returns when all that has happened is on disk, with the number of things that were dropped.
+    pub(super) fn write_up(&self) -> io::Result<u64> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = books.failed.take() {
+            return Err(error);
+        }
+        let dropped = books.write(&self.recorder, &self.operations, &[])?;
+        books.history.sync()?;
+        books.operations.sync()?;
+        books.samples.sync()?;
+        Ok(dropped)
+    }
+}
+
+impl Books {
+    fn write(&mut self, recorder: &Recorder, operations: &Operations, samples: &[Sample]) -> io::Result<u64> {
+        let (deeds, deeds_dropped) = recorder.take();
+        for deed in &deeds {
+            self.history.write(deed)?;
+        }
+        let (operations, operations_dropped) = operations.take();
+        for operation in &operations {
+            self.operations.write(operation)?;
+        }
+        for sample in samples {
+            self.samples.write(sample)?;
+        }
+        Ok(deeds_dropped + operations_dropped)
+    }
+}
+
+fn sample(field: &Field) -> Vec<Sample> {
+    let us = field.now_us();
+    let of = |node: usize| {
+        let usage = processes::usage(field.pid(node).ok()?)?;
+        Some(Sample {
+            us,
+            node,
+            rss_bytes: usage.rss_bytes,
+            descriptors: usage.descriptors,
+            threads: usage.threads,
+        })
+    };
+    (0..field.node_count()).filter_map(of).collect()
+}

@@ -1,0 +1,549 @@
+//! A run: a cluster of processes, a load, epochs of faults with a quiet time after each, and a verdict.
+//!
+//! [`run`] sets up, leads through the epochs ([`epochs`]), reads everything back and writes all of it into
+//! the run's folder ([`folder`]); then [`judge`] is asked, which sees the folder and nothing else. So the
+//! same folder can be judged again, by a better judge or after somebody has changed a line.
+
+pub mod epochs;
+pub mod folder;
+pub mod journal;
+pub mod judge;
+mod keeper;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dunlin_node::local::{LocalCluster, LocalError, LocalOptions};
+use dunlin_node::ready::Ready;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::faults::{self, FaultError, Field, Gear};
+use crate::fleet::{DevicePlan, Fleet, FleetPlan, Outcome, Role, histogram};
+use crate::hub::{Hub, HubError};
+use crate::invariants::replicas::fingerprints;
+use crate::payload::{Payloads, RecordingError};
+use crate::readback::{self, ReadError};
+use crate::record::Recorder;
+use crate::scenario::{Scenario, ScenarioError, draw, read};
+use crate::stage::{self, Planned, StageError, Wanted};
+use crate::view::{self, Progress, Shown, View};
+use crate::workload::https::Sender;
+use crate::workload::operation::Operations;
+use crate::workload::{Bench, churn, https, registry};
+use epochs::Epochs;
+use folder::{About, Folder, FolderError, Reading};
+use journal::{Event, Journal};
+use judge::Verdict;
+use keeper::Keeper;
+
+/// Time for outstanding acks once the load has stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for the other workloads to come to an end.
+const WORKLOADS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for shards to have leaders again while a node is stopped for a reading.
+const LED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a run is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of the scenario's text, as it stands before problems.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// Nodes in place of the scenario's number.
+    pub nodes: Option<usize>,
+    /// Draws everything that is random; itself drawn if not given.
+    pub seed: Option<u64>,
+    /// Seconds of epochs: the scenario is repeated until they are over, or cut short.
+    pub duration_s: Option<u64>,
+    /// Where the run's files go; a new folder. Inside `dunlin-chaos` if not given.
+    pub folder: Option<PathBuf>,
+    /// Port of MQTT over TLS.
+    pub mqtts_port: u16,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// Port between nodes.
+    pub cluster_port: u16,
+    /// The program that runs a node; this one if not given.
+    pub program: Option<PathBuf>,
+    /// Where progress is shown.
+    pub progress: Progress,
+    /// Whether data and logs of the nodes are kept even if all is well.
+    pub keeps_nodes: bool,
+}
+
+impl Options {
+    /// The scenario of this text, with the usual ports.
+    pub fn new(name: &str, text: &str) -> Options {
+        Options {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            nodes: None,
+            seed: None,
+            duration_s: None,
+            folder: None,
+            mqtts_port: 8883,
+            https_port: 8443,
+            cluster_port: 8900,
+            program: None,
+            progress: Progress::Silent,
+            keeps_nodes: false,
+        }
+    }
+}
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The scenario makes no sense.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The cluster.
+    #[error(transparent)]
+    Cluster(#[from] LocalError),
+    /// A call over HTTPS.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Setting up.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// Reading back.
+    #[error("read back: {0}")]
+    Read(#[from] ReadError),
+    /// What messages say.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// A node could not be stopped or started for a reading.
+    #[error("read other replicas: {0}")]
+    Replicas(#[from] FaultError),
+    /// A file or a thread.
+    #[error("{action}: {source}")]
+    Io {
+        /// Verb and object.
+        action: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The fleet's thread ended without a word.
+    #[error("the fleet ended early")]
+    FleetGone,
+    /// What was written cannot be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Somebody asked the run to stop.
+    #[error("stopped before the end")]
+    Stopped,
+    /// Any of the above, once there was something to look at.
+    #[error("{source}; what there is lies in {}", .folder.display())]
+    Kept {
+        /// What went wrong.
+        source: Box<RunError>,
+        /// Where.
+        folder: PathBuf,
+    },
+}
+
+fn io(action: &'static str) -> impl Fn(std::io::Error) -> RunError {
+    move |source| RunError::Io { action, source }
+}
+
+/// Runs a scenario from beginning to end, unless `stop` resolves first, and judges it.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<Verdict, RunError> {
+    let mut scenario = read::parse(&options.name, &options.text)?;
+    if let Some(nodes) = options.nodes {
+        scenario.cluster.nodes = nodes;
+        // What was sound for the scenario's own cluster may not be for this one.
+        read::check(&options.name, &options.text, &scenario)?;
+    }
+    let drawn = || rand::rng().random_range(0..1 << 48);
+    let seed = options.seed.unwrap_or_else(drawn);
+    let path = options
+        .folder
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("dunlin-chaos").join(format!("{}-{seed:012x}", scenario.name)));
+    let folder = folder::create(&path).map_err(io("create the run's folder"))?;
+    let view = View::new(options.progress);
+    view.say(&format!("{}: {}", scenario.name, scenario.shows.trim()));
+    view.say(&format!("seed {seed}; everything goes to {}", path.display()));
+    let played = tokio::select! {
+        played = play(&options, &scenario, seed, &folder, &view) => played,
+        () = stop => Err(RunError::Stopped),
+    };
+    view.clear();
+    let verdict = match played {
+        Ok(()) => judge::judge(&folder)?,
+        Err(source) => {
+            return Err(RunError::Kept {
+                source: Box::new(source),
+                folder: path,
+            });
+        }
+    };
+    if verdict.is_pass() && !options.keeps_nodes {
+        std::fs::remove_dir_all(folder.file("nodes")).map_err(io("remove the nodes' data"))?;
+    }
+    Ok(verdict)
+}
+
+/// What is there once the cluster runs.
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    folder: &'a Folder,
+    view: &'a View,
+    epoch: Instant,
+    ready: Ready,
+    hub: Arc<Hub>,
+    host: String,
+}
+
+/// The devices of a run: what the fleet does, and the others with a history, in its order.
+struct Cast {
+    fleet: Vec<DevicePlan>,
+    https: Vec<Sender>,
+    churn: Vec<Sender>,
+}
+
+impl Cast {
+    fn names(&self) -> Vec<String> {
+        let fleet = self.fleet.iter().map(|plan| plan.device.clone());
+        let others = self.https.iter().chain(&self.churn);
+        fleet.chain(others.map(|sender| sender.device.clone())).collect()
+    }
+}
+
+async fn play(
+    options: &Options,
+    scenario: &Scenario,
+    seed: u64,
+    folder: &Folder,
+    view: &View,
+) -> Result<(), RunError> {
+    // As it is run: with the number of nodes that was asked for.
+    let text = match options.nodes {
+        None => options.text.clone(),
+        Some(nodes) => read::with_nodes(&options.text, nodes)?,
+    };
+    std::fs::write(folder.file("scenario.toml"), text).map_err(io("write the scenario"))?;
+    let journal = Journal::create(&folder.file("journal.jsonl")).map_err(io("begin the journal"))?;
+    let (local, gear, refused) = prepare(options, scenario, folder)?;
+    let gateways = match scenario.cluster.gateways {
+        0 => String::new(),
+        gateways => format!(" and {gateways} gateways"),
+    };
+    view.say(&format!("starting {} nodes{gateways}", scenario.cluster.nodes));
+    let cluster = LocalCluster::start(local).await?;
+    let ready = cluster.ready().clone();
+    let hub = Arc::new(Hub::new(&ready)?);
+    stage::wait_until_whole(&hub).await?;
+    let stage = Stage {
+        scenario,
+        seed,
+        folder,
+        view,
+        epoch: Instant::now(),
+        host: stage::host_of(&ready)?,
+        ready,
+        hub: Arc::clone(&hub),
+    };
+    let cast = stage.cast().await?;
+    let about = About {
+        scenario: scenario.name.clone(),
+        seed,
+        nodes: scenario.cluster.nodes + scenario.cluster.gateways,
+        shards: scenario.cluster.shards,
+        devices: scenario.load.devices,
+        names: cast.names(),
+        deeds_dropped: 0,
+    };
+    let field = Field::new(cluster, hub, gear, journal, (stage.epoch, &folder.0));
+    let dropped = stage.perform(&field, cast, options.duration_s, refused).await?;
+    stage.read_back(&field, &about).await?;
+    view.say("stopping the nodes");
+    field.stop_all().await;
+    for node in 0..field.node_count() {
+        field.keep_audit(node)?;
+    }
+    let about = About {
+        deeds_dropped: dropped,
+        ..about
+    };
+    folder.save_about(&about).map_err(io("write run.json"))?;
+    field.sync_journal().map_err(io("write the journal"))
+}
+
+type Prepared = (LocalOptions, Gear, Vec<(&'static str, String)>);
+
+/// What the cluster is told, after every kind that the scenario names has set up what it needs.
+fn prepare(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Prepared, RunError> {
+    let shape = &scenario.cluster;
+    let data = folder.file("nodes");
+    let mut local = LocalOptions::new(shape.nodes, &data).map_err(io("find this program"))?;
+    local.gateways = shape.gateways;
+    local.mqtts_port = options.mqtts_port;
+    local.https_port = options.https_port;
+    local.cluster_port = options.cluster_port;
+    local.program = options.program.clone().unwrap_or(local.program);
+    local.arguments = vec![
+        "--shards".into(),
+        shape.shards.to_string(),
+        "--https-alt-port".into(),
+        "0".into(),
+    ];
+    local.arguments.extend(shape.arguments.iter().cloned());
+    let (mut gear, mut refused) = (Gear::default(), Vec::new());
+    let listed = scenario.epochs.iter().flat_map(|epoch| &epoch.faults);
+    let drawn = scenario.composed.iter().flat_map(|composed| &composed.faults);
+    let named: BTreeSet<&str> = listed
+        .chain(drawn)
+        .map(|fault| fault.kind.get_ref().as_str())
+        .collect();
+    for kind in named.into_iter().filter_map(faults::kind) {
+        if let Some(prepare) = kind.prepare
+            && let Err(reason) = prepare(&mut local, &mut gear)
+        {
+            refused.push((kind.name, reason));
+        }
+    }
+    Ok((local, gear, refused))
+}
+
+impl Stage<'_> {
+    /// Draws the devices and creates them.
+    async fn cast(&self) -> Result<Cast, RunError> {
+        let scenario = self.scenario;
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let wanted = Wanted {
+            devices: scenario.load.devices,
+            rate: scenario.load.rate,
+            gateways: scenario.cluster.gateway_count(),
+            shards: scenario.cluster.shards,
+            has_probes: true,
+        };
+        let mut devices = stage::plan_devices(&wanted, "load", &self.host, &mut random)?;
+        let probe_count = devices.len() - scenario.load.devices;
+        let mut add = |prefix: &str, count: usize| -> Result<Vec<Sender>, RunError> {
+            let mut senders = Vec::new();
+            for number in 0..count {
+                let device = format!("{prefix}-{number}");
+                let key = stage::draw_key(&mut random);
+                let token = stage::token(&self.host, &device, &key)?;
+                senders.push(Sender {
+                    index: devices.len() as u32,
+                    device: device.clone(),
+                    token: token.clone(),
+                });
+                devices.push(Planned {
+                    plan: DevicePlan {
+                        device,
+                        token,
+                        nodes: Vec::new(),
+                        // Not one of the fleet, which never sees it.
+                        role: Role::Probe { shard: 0 },
+                    },
+                    key,
+                });
+            }
+            Ok(senders)
+        };
+        let https = add("https", scenario.https.as_ref().map_or(0, |https| https.devices))?;
+        let churn = add("churn", scenario.churn.as_ref().map_or(0, |churn| churn.devices))?;
+        self.view.say(&format!(
+            "creating {} devices and {probe_count} probes",
+            devices.len() - probe_count
+        ));
+        stage::create(&self.hub, &devices).await?;
+        devices.truncate(scenario.load.devices + probe_count);
+        Ok(Cast {
+            fleet: devices.into_iter().map(|device| device.plan).collect(),
+            https,
+            churn,
+        })
+    }
+
+    fn payloads(&self) -> Result<Payloads, RunError> {
+        let payloads = Payloads::new(format!("{:012x}", self.seed), None)?;
+        Ok(match self.scenario.load.padding_bytes {
+            Some(span) => {
+                let (low, high) = span.bounds();
+                payloads.padded(low as usize, high as usize)
+            }
+            None => payloads,
+        })
+    }
+
+    /// Load and faults, from the first message to the last ack; how many deeds were dropped.
+    async fn perform(
+        &self,
+        field: &Field,
+        cast: Cast,
+        duration_s: Option<u64>,
+        refused: Vec<(&'static str, String)>,
+    ) -> Result<u64, RunError> {
+        let (recorder, operations) = (Arc::new(Recorder::default()), Arc::new(Operations::default()));
+        let keeper = Keeper::new(self.folder, Arc::clone(&recorder), Arc::clone(&operations))
+            .map_err(io("begin the history"))?;
+        let load = &self.scenario.load;
+        let gateways = stage::gateways(&self.ready, &self.host)?;
+        let fleet_count = cast.fleet.len();
+        let fleet = Fleet::start(FleetPlan {
+            devices: cast.fleet,
+            gateways: gateways.clone(),
+            host: self.host.clone(),
+            payloads: self.payloads()?,
+            epoch: self.epoch,
+            seed: self.seed,
+            window: load.window,
+            qos0_percent: load.qos0_percent,
+            recorder: Some(Arc::clone(&recorder)),
+        })
+        .map_err(io("start the fleet"))?;
+        stage::wait_for_fleet(&fleet, fleet_count).await?;
+        let (stop, stopping) = watch::channel(false);
+        let bench = Bench {
+            hub: Arc::clone(&self.hub),
+            gateways: Arc::new(gateways),
+            host: self.host.clone(),
+            payloads: Arc::new(self.payloads()?),
+            recorder,
+            operations,
+            epoch: self.epoch,
+            seed: self.seed,
+            stop: stopping,
+        };
+        let begun = Instant::now();
+        self.view.say(&format!(
+            "{} devices send {} messages per second; {} epochs follow",
+            load.devices,
+            load.rate,
+            draw::epoch_count(self.scenario)
+        ));
+        fleet.set_phase(|phase| phase.start = Some(begun));
+        field.journal(Event::LoadBegun);
+        let watching = view::watch(Shown {
+            view: self.view.clone(),
+            live: Arc::clone(fleet.live()),
+            hub: Arc::clone(&self.hub),
+            ready: self.ready.clone(),
+            total: Arc::new(Mutex::new(histogram())),
+            begun,
+        });
+        let mut workloads = self.workloads(&bench, cast.https, cast.churn);
+        let epochs = Epochs::new(
+            (self.scenario, self.seed),
+            field,
+            &fleet,
+            self.view,
+            begun,
+            refused,
+        );
+        let mut keeping = Box::pin(keeper.keep(field));
+        let ended = tokio::select! {
+            ended = epochs.play(duration_s, &keeper) => ended,
+            never = &mut keeping => match never {},
+        };
+        ended.map_err(io("write the journal"))?;
+        field.journal(Event::LoadEnded);
+        self.view.say("the load stops; waiting for the last acks");
+        stop.send_replace(true);
+        let watched = epochs.watched();
+        let finishing = async {
+            let all = async { while workloads.join_next().await.is_some() {} };
+            if tokio::time::timeout(WORKLOADS_TIMEOUT, all).await.is_err() {
+                tracing::warn!("a workload did not end in time");
+            }
+            fleet.finish(DRAIN_TIMEOUT).await.ok_or(RunError::FleetGone)
+        };
+        let outcome = tokio::select! {
+            outcome = finishing => outcome?,
+            never = &mut keeping => match never {},
+        };
+        drop(keeping);
+        drop(watching);
+        note_gaps(field, &watched, outcome);
+        keeper.write_up().map_err(io("write the history"))
+    }
+
+    fn workloads(
+        &self,
+        bench: &Bench,
+        https_senders: Vec<Sender>,
+        churn_senders: Vec<Sender>,
+    ) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let ms = Duration::from_millis;
+        if let Some(workload) = &self.scenario.https {
+            for sender in https_senders {
+                tasks.spawn(https::run(bench.clone(), sender, ms(workload.period_ms)));
+            }
+        }
+        if let Some(workload) = &self.scenario.churn {
+            for sender in churn_senders {
+                tasks.spawn(churn::run(bench.clone(), sender, ms(workload.period_ms)));
+            }
+        }
+        if let Some(workload) = &self.scenario.registry {
+            for slot in 0..workload.devices {
+                tasks.spawn(registry::run(bench.clone(), slot, ms(workload.period_ms)));
+            }
+        }
+        tasks
+    }
+
+    /// Reads everything back, and from other replicas too where that is asked for.
+    async fn read_back(&self, field: &Field, about: &About) -> Result<(), RunError> {
+        self.view.say(&format!("reading {} shards back", about.shards));
+        let count_max = u64::from(u32::MAX);
+        let stored = readback::read_all(&self.hub, &about.names, count_max).await?;
+        self.folder
+            .save_stored(&stored)
+            .map_err(io("write what was read back"))?;
+        let mut readings = self
+            .folder
+            .lines("replicas.jsonl")
+            .map_err(io("begin the readings"))?;
+        if self.scenario.compare_replicas {
+            for node in self.scenario.cluster.gateways..about.nodes {
+                self.view
+                    .say(&format!("reading again, without node {}", node + 1));
+                field.terminate(node).await?;
+                let is_led = |status: &dunlin_cluster::admin::ClusterStatus| {
+                    status.groups.iter().all(|group| group.leader.is_some())
+                };
+                field
+                    .wait_until("every shard has a leader", LED_TIMEOUT, is_led)
+                    .await?;
+                let again = readback::read_all(&self.hub, &about.names, count_max).await?;
+                let reading = Reading {
+                    without: node,
+                    shards: fingerprints(&again),
+                };
+                readings.write(&reading).map_err(io("write a reading"))?;
+                field.start(node).await?;
+                stage::wait_until_whole(&self.hub).await?;
+            }
+        }
+        readings.sync().map_err(io("write the readings"))
+    }
+}
+
+/// The longest gap of each shard that a fault's node led.
+fn note_gaps(field: &Field, watched: &BTreeSet<(usize, u32)>, outcome: Outcome) {
+    let mut longest = BTreeMap::new();
+    for gap in outcome.gaps {
+        if watched.contains(&(gap.fault, gap.shard)) {
+            let entry = longest.entry((gap.fault, gap.shard)).or_insert(0);
+            *entry = gap.gap_us.max(*entry);
+        }
+    }
+    for ((fault, shard), gap_us) in longest {
+        field.journal(Event::Gap { fault, shard, gap_us });
+    }
+}

@@ -1,0 +1,65 @@
+//! W2: messages over HTTPS, one attempt each, at one gateway after the other.
+//!
+//! The hub has no batches over HTTPS, so a message is a request. What is not answered stays unknown: it is
+//! not sent again, since it may have been stored.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::Bench;
+use crate::oracle::{self, Deed, Road};
+
+/// A device of this workload.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Place in the history.
+    pub index: u32,
+    /// Its id.
+    pub device: String,
+    /// Its token.
+    pub token: String,
+}
+
+/// Sends until it is told to stop.
+pub async fn run(mut bench: Bench, sender: Sender, period: Duration) {
+    let path = format!(
+        "/devices/{}/messages/events?api-version=2021-04-12",
+        sender.device
+    );
+    let note = |bench: &Bench, deed| bench.recorder.note(sender.index, deed);
+    // Over HTTPS nothing is open between two requests; one that never ends stands for all.
+    let opened = Deed::Opened {
+        node: 0,
+        us: bench.now_us(),
+    };
+    note(&bench, opened);
+    let mut due = Instant::now();
+    let mut text = String::new();
+    let mut node = sender.index as usize;
+    for seq in 0.. {
+        due = (due + period).max(Instant::now());
+        if !bench.wait_until(due).await {
+            return;
+        }
+        bench
+            .payloads
+            .write(&mut text, (sender.index as usize, &sender.device), seq);
+        let sent = Deed::Sent {
+            us: bench.now_us(),
+            digest: oracle::digest(text.as_bytes()),
+            road: Road::Https,
+            former: false,
+        };
+        note(&bench, sent);
+        node = (node + 1) % bench.gateways.len().max(1);
+        let body = Some(text.clone().into_bytes());
+        let asked = (Method::POST, path.as_str());
+        let answer = bench.hub.attempt(node, asked, Some(&sender.token), body, false);
+        if let Ok((StatusCode::NO_CONTENT, _)) = answer.await {
+            let us = bench.now_us();
+            note(&bench, Deed::Acked { seq, us });
+        }
+    }
+}

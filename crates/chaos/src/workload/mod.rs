@@ -1,0 +1,60 @@
+//! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), devices that take themselves
+//! over (W9). W1, telemetry over MQTT, is [`crate::fleet`].
+//!
+//! Each does its work on the run's own thread, writes down every operation with its outcome, and never
+//! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.
+
+pub mod churn;
+pub mod https;
+pub mod operation;
+pub mod registry;
+
+use std::sync::Arc;
+
+use dunlin_gateway::client::Transport;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::hub::Hub;
+use crate::payload::Payloads;
+use crate::record::Recorder;
+
+/// What all workloads share.
+#[derive(Clone)]
+pub struct Bench {
+    /// The hub's door.
+    pub hub: Arc<Hub>,
+    /// How to reach each gateway.
+    pub gateways: Arc<Vec<Transport>>,
+    /// The hub's name.
+    pub host: String,
+    /// What messages say.
+    pub payloads: Arc<Payloads>,
+    /// Where deeds go.
+    pub recorder: Arc<Recorder>,
+    /// Where operations go.
+    pub operations: Arc<operation::Operations>,
+    /// Times count from here.
+    pub epoch: Instant,
+    /// Draws.
+    pub seed: u64,
+    /// Turns true when nothing new is to begin.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Bench {
+    /// Microseconds since the run began.
+    pub fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Waits until then; `false` once nothing new is to begin.
+    pub async fn wait_until(&mut self, until: Instant) -> bool {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            // Whoever led the run is gone: the same as being told.
+            _ = stop.wait_for(|stop| *stop) => false,
+            () = tokio::time::sleep_until(until) => true,
+        }
+    }
+}
