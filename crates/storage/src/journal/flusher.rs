@@ -417,6 +417,7 @@ impl Flusher {
                 }
                 What::Remove => put(Kind::Remove, NO_POSITION, &[]),
                 What::CleanStop => put(Kind::CleanStop, NO_POSITION, &[]),
+                What::Survey => put(Kind::Survey, NO_POSITION, &[]),
             }
         }
         assert_eq!(

@@ -57,6 +57,8 @@ pub enum Kind {
     Remove = 7,
     /// The journal was stopped in order.
     CleanStop = 8,
+    /// What was lost before this may concern the replicas known here, and none that comes later.
+    Survey = 9,
 }
 
 impl Kind {
@@ -70,6 +72,7 @@ impl Kind {
             6 => Kind::Truncate,
             7 => Kind::Remove,
             8 => Kind::CleanStop,
+            9 => Kind::Survey,
             _ => return None,
         })
     }
@@ -147,7 +150,7 @@ impl SegmentHeader {
 pub struct RecordHead {
     /// What it says.
     pub kind: Kind,
-    /// About which replica; [`NO_REPLICA`] for flush headers and clean stops.
+    /// About which replica; [`NO_REPLICA`] for flush headers, clean stops and surveys.
     pub id: GroupReplica,
     /// Term, leader and index, zero where the kind has none.
     pub position: LogPosition,

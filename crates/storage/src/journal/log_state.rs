@@ -11,7 +11,7 @@ use dunlin_model::id::{GroupReplica, LogPosition};
 use tokio::sync::watch;
 
 use super::files::Segment;
-use super::format::RECORD_HEADER_BYTES;
+use super::format::{NO_REPLICA, RECORD_HEADER_BYTES};
 use super::{Completion, JournalConfig, JournalError, JournalStats, LogEntry, LogState};
 
 /// Where the record of an entry is.
@@ -54,6 +54,7 @@ pub(super) enum What {
     Truncate(Option<LogPosition>),
     Remove,
     CleanStop,
+    Survey,
 }
 
 impl Op {
@@ -69,7 +70,9 @@ impl Op {
                 .sum(),
             What::Vote(body) => RECORD_HEADER_BYTES + body.len(),
             What::Truncate(_) => RECORD_HEADER_BYTES + 1,
-            What::Committed(_) | What::Purge(_) | What::Remove | What::CleanStop => RECORD_HEADER_BYTES,
+            What::Committed(_) | What::Purge(_) | What::Remove | What::CleanStop | What::Survey => {
+                RECORD_HEADER_BYTES
+            }
         }
     }
 
@@ -375,6 +378,12 @@ impl Core {
             current,
             stats: JournalStats::default(),
         }
+    }
+
+    /// Writes down that a loss which may concern any replica concerns those that are known now: before any
+    /// other record, so that whoever is made from here on is not taken for lost at the next start.
+    pub(super) fn survey(&mut self) {
+        self.push(NO_REPLICA, 0, What::Survey, None);
     }
 
     /// The incarnation of replica `id`, which is made if it is new.
@@ -800,7 +809,7 @@ impl Core {
                 replica.purged_segment = Some(segment);
                 replica.purged_dirty &= replica.purged != Some(*position);
             }
-            What::Truncate(_) | What::Remove | What::CleanStop => {}
+            What::Truncate(_) | What::Remove | What::CleanStop | What::Survey => {}
         }
         if !replica.committed_dirty && !replica.purged_dirty {
             self.dirty.remove(&id);

@@ -3,7 +3,8 @@
 //! Flushes are written strictly one after the other, so whatever a later flush follows was durable:
 //! only the last flush can be torn. Anything else that does not read is damage. It is never cut; the
 //! replicas it may concern are marked and keep their segments. When it cannot be told which replicas
-//! a lost flush held, all are marked. This room never decides what the caller does about it.
+//! a lost flush held, all are marked, and a survey is written behind it: replicas that are made from then on
+//! are not marked at the next start. This room never decides what the caller does about it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -114,6 +115,9 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
         Point::CleanStart.reach();
     }
     core.stats.segments_in_use = files.in_use();
+    if !end.is_surveyed {
+        core.survey();
+    }
     let flusher = Flusher {
         files,
         current,
@@ -323,6 +327,8 @@ struct End {
     oldest: u64,
     torn_bytes: u64,
     clean_stop: bool,
+    /// Whether every loss that may concern any replica stands before a survey.
+    is_surveyed: bool,
 }
 
 impl Replay {
@@ -406,6 +412,7 @@ impl Replay {
         let RecordHead { kind, id, position } = record.head;
         match kind {
             Kind::Flush | Kind::CleanStop => {}
+            Kind::Survey => self.damage_those_known(),
             Kind::Remove => {
                 self.replicas.remove(&id);
             }
@@ -423,6 +430,15 @@ impl Replay {
         }
     }
 
+    /// Whatever replica is known by now may be concerned by what was lost; those that come later are not.
+    fn damage_those_known(&mut self) {
+        if let Some((reason, segment)) = self.all_damaged.take() {
+            for replica in self.replicas.values_mut() {
+                replica.damage(reason.clone(), segment);
+            }
+        }
+    }
+
     fn finish(mut self) -> End {
         let mut end = End {
             replicas: BTreeMap::new(),
@@ -431,6 +447,7 @@ impl Replay {
             oldest: self.oldest,
             torn_bytes: 0,
             clean_stop: false,
+            is_surveyed: true,
         };
         if let Some(last) = self.held.take() {
             end.sequence = last.header.sequence;
@@ -452,11 +469,8 @@ impl Replay {
         for replica in self.replicas.values_mut() {
             replica.finish_replay();
         }
-        if let Some((reason, segment)) = self.all_damaged {
-            for replica in self.replicas.values_mut() {
-                replica.damage(reason.clone(), segment);
-            }
-        }
+        end.is_surveyed = self.all_damaged.is_none();
+        self.damage_those_known();
         end.replicas = self.replicas;
         end
     }

@@ -734,3 +734,39 @@ fn a_lost_segment_damages_all() {
     let journal = open(&disk);
     assert_eq!(journal.stats().damaged, vec![id(1)]);
 }
+
+#[test]
+fn a_replica_that_is_made_after_a_loss_is_whole_at_every_later_start() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk);
+    for index in 0..4 {
+        append(&journal.replica(id(1)), vec![entry(1, index, "a")]).unwrap();
+    }
+    drop(journal);
+    // The header of the second flush: nobody can tell whose records it held.
+    let name = format!("journal/{:020}.log", 1);
+    disk.flip_bit(&name, 8 * (2 * BLOCK_BYTES + 20));
+    let journal = open(&disk);
+    assert_eq!(journal.stats().damaged, vec![id(1)]);
+    append(&journal.replica(id(2)), vec![entry(1, 0, "made anew")]).unwrap();
+    drop(journal);
+    let journal = open(&disk);
+    assert_eq!(
+        journal.stats().damaged,
+        vec![id(1)],
+        "the loss is older than the other"
+    );
+    assert_eq!(indexes(&journal.replica(id(2))), vec![0]);
+    wait(|done| journal.replica(id(1)).remove(done)).unwrap();
+    // What is lost now may concern the second as well.
+    append(&journal.replica(id(2)), vec![entry(1, 1, "b")]).unwrap();
+    append(&journal.replica(id(2)), vec![entry(1, 2, "c")]).unwrap();
+    let whole = disk.bytes_of(&name).unwrap();
+    let header = SegmentHeader::decode(&whole[..BLOCK_BYTES as usize]).unwrap();
+    let starts = (BLOCK_BYTES..whole.len() as u64).step_by(BLOCK_BYTES as usize);
+    let reads = |start: &u64| decode_record(&whole[*start as usize..], header.seed(), *start).is_some();
+    let flushes: Vec<u64> = starts.filter(reads).collect();
+    drop(journal);
+    disk.flip_bit(&name, 8 * (flushes[flushes.len() - 2] + 20));
+    assert_eq!(open(&disk).stats().damaged, vec![id(2)]);
+}
