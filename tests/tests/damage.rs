@@ -1,11 +1,12 @@
 //! Bits that flip on a disk: in a sealed event segment, which is mended from another node, and in the
-//! journal, which costs the node its replicas and gives it new ones.
+//! journal, which costs the node its replicas and gives it new ones; and in all of them at once.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use dunlin_chaos::corrupter::{Class, Damage, damage};
 use dunlin_tests::field::{Field, SHARDS, replicas};
 use dunlin_tests::judge::assert_kept;
 use dunlin_tests::load::Load;
@@ -140,4 +141,76 @@ async fn a_damaged_journal_costs_a_node_its_replicas_and_gives_it_new_ones() {
     let logs = load.finish().await;
     assert_kept(&logs, &field.hub.read_all().await);
     field.stop().await;
+}
+
+/// One flip in so many bytes: eight times as many as a hub is meant to stand, since the files of a test are small.
+const FLIP: Damage = Damage::FlipPer { bytes: 8 << 10 };
+/// Journal that one node must have written before it is damaged, so that the flips are many.
+const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+
+#[tokio::test]
+async fn a_node_whose_every_file_has_rotted_is_mended_and_nothing_acked_is_lost() {
+    let mut field = Field::start(3, &["--segment-age", "1"]).await;
+    let devices = field.hub.create_many("d", 12).await;
+    let load = Load::start(&field.hub.doors[..1], &devices);
+    let (id, data) = (field.id(2), field.data(2));
+    let written = || async {
+        let bytes = journal_bytes(&data.join("journal"));
+        let has_segments = sealed(&data.join("events")).len() >= SHARDS;
+        (bytes >= JOURNAL_BYTES_MIN && has_segments)
+            .then_some(())
+            .ok_or(format!("{bytes} bytes"))
+    };
+    eventually("a journal worth damaging, and sealed segments", PATIENCE, written).await;
+    field.cluster.kill(2).await.expect("the node is ours to kill");
+    for (seed, class) in [Class::Journal, Class::Votes, Class::Segments, Class::Snapshots]
+        .into_iter()
+        .enumerate()
+    {
+        let done = damage(&data, class, &FLIP, seed as u64).expect("the node is stopped");
+        println!("{class:?}: {} flips", done.len());
+        // Snapshots rest on a disk only while they arrive.
+        assert!(!done.is_empty() || class == Class::Snapshots, "{class:?}");
+    }
+    for round in 0..2 {
+        field
+            .cluster
+            .restart(2)
+            .await
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        load.wait_acked(200).await;
+        field
+            .settled(
+                "the node has all its replicas again, and they are whole",
+                |nodes| {
+                    let whole = nodes.iter().all(|node| node["damaged"].is_null());
+                    whole && replicas(nodes, &id) == SHARDS as u64 + 1
+                },
+            )
+            .await;
+        if round == 0 {
+            // What was mended stays so when it starts once more.
+            field.cluster.kill(2).await.expect("the node is ours to kill");
+        }
+    }
+    // Now what was mended is needed for every majority.
+    field.cluster.kill(1).await.expect("the node is ours to kill");
+    load.wait_acked(200).await;
+    let logs = load.finish().await;
+    assert_kept(&logs, &field.hub.read_all().await);
+    field.stop().await;
+}
+
+/// Bytes that are written in a journal: its segments are full of zeros beforehand.
+fn journal_bytes(folder: &Path) -> u64 {
+    let blocks = |content: &Vec<u8>| {
+        content
+            .chunks(4096)
+            .filter(|block| block.iter().any(|b| *b != 0))
+            .count()
+    };
+    let segments = files(folder)
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "log"));
+    segments.map(|(_, content)| blocks(&content) as u64 * 4096).sum()
 }

@@ -14,6 +14,13 @@
 #![forbid(unsafe_code)]
 
 pub mod chaosfs;
+//! says what came of it. [`demo`] is the smallest whole run; [`hostile`] has clients that misbehave,
+//! [`corrupter`] damages the files of stopped nodes. Nothing here is linked into a node, and
+//! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
+
+#![forbid(unsafe_code)]
+
+pub mod corrupter;
 pub mod demo;
 pub mod faults;
 pub mod fleet;

@@ -31,7 +31,7 @@ const BURST: u64 = 32;
 /// Pause between two bytes of a slow CONNECT.
 const DRIBBLE_PAUSE: Duration = Duration::from_millis(500);
 /// Messages that a slow reader publishes between two pauses: fewer than the hub allows to be unacknowledged.
-const UNREAD_PUBLISHES: u64 = 32;
+const UNREAD_PUBLISHES: u64 = 8;
 /// Bytes that a slow reader's kernel keeps for it, as far as that can be told to.
 const UNREAD_BYTES: u32 = 4 * 1024;
 /// Pause of an attacker that was not let in.

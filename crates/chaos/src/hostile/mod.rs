@@ -52,8 +52,9 @@ pub const GOOD_DEVICES_MAX: usize = 1_000;
 pub const ROUNDS_MAX: u32 = 1_000;
 /// The longest phase in which packets are counted down.
 const PHASE_MAX: Duration = Duration::from_secs(600);
-/// Devices that attackers speak as.
-const INSIDERS: usize = 128;
+/// Devices that attackers speak as at the least; each slow reader has one of its own, or they would throw
+/// each other out.
+const INSIDERS_MIN: usize = 128;
 /// Devices that all attackers of a take-over fight for.
 const FOUGHT_OVER: usize = 4;
 /// Devices that are created at a time.
@@ -290,7 +291,12 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
     let run = format!("{:08x}", random.random::<u32>() ^ std::process::id());
     let names = |what: &str, count: usize| (0..count).map(|i| format!("{what}-{run}-{i}")).collect();
     let good = register(&hub, &host, names("good", options.good_devices), &mut random).await?;
-    let insiders = register(&hub, &host, names("hostile", INSIDERS), &mut random).await?;
+    let shares_devices = !options.kinds.contains(&Kind::SlowReader);
+    let insider_count = match shares_devices {
+        true => INSIDERS_MIN,
+        false => INSIDERS_MIN.max(options.attackers),
+    };
+    let insiders = register(&hub, &host, names("hostile", insider_count), &mut random).await?;
     let come = register(&hub, &host, names("newcomer", newcomer::DEVICES), &mut random).await?;
     let targets = gateways(ready, &host)?;
 

