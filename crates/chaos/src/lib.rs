@@ -5,7 +5,7 @@
 //! says what came of it; [`page`] shows it. [`demo`] is the smallest whole run; [`scenario`] says what
 //! else can be tried, [`faults`] does it, and [`run`] leads through it and writes down what happened.
 //! [`relay`] is a network and [`chaosfs`] a disk that misbehave on demand, [`hostile`] clients that
-//! do. [`load`] asks how fast it is.
+//! do, [`corrupter`] damages the files of stopped nodes. [`load`] asks how fast the hub is.
 //!
 //! Nothing here is linked into a node. All but [`sim`] look at a node from outside only: they knock at
 //! the doors that everyone has, kill, stop and starve processes, and stand between them and the world.
@@ -14,12 +14,6 @@
 #![forbid(unsafe_code)]
 
 pub mod chaosfs;
-//! says what came of it. [`demo`] is the smallest whole run; [`hostile`] has clients that misbehave,
-//! [`corrupter`] damages the files of stopped nodes. Nothing here is linked into a node, and
-//! nothing here looks inside one: it knocks at the doors that everyone has, and kills processes.
-
-#![forbid(unsafe_code)]
-
 pub mod corrupter;
 pub mod demo;
 pub mod faults;
