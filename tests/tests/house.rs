@@ -61,6 +61,8 @@ const ONLY_NAMED_BY: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["dunlin-node"]),
     ("tracing-opentelemetry", &["dunlin-node"]),
     ("hdrhistogram", &["dunlin-chaos", "dunlin-node"]),
+    ("fuser", &["dunlin-chaos"]),
+    ("plotters", &["dunlin-chaos"]),
 ];
 
 /// All that the pure crate may name: no runtime, no clock, no randomness, no files.
