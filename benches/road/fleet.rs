@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use dunlin_chaos::load::content::{Content, Ring};
 use dunlin_chaos::load::dial::{Door, Wrapping};
-use dunlin_chaos::load::engine::{self, Action, Client, Observer, Plan, Unseen};
+use dunlin_chaos::load::engine::{self, Observer, Unseen};
+use dunlin_chaos::load::plan::{Action, Client, Plan};
 use dunlin_chaos::load::template::Template;
 use dunlin_chaos::verdict::LatencyUs;
-use dunlin_gateway::mqtt::Version;
 
 use crate::support::Failure;
 use crate::support::cluster::Device;
@@ -23,8 +23,6 @@ use crate::support::kernel::{self, Disks, Machine};
 pub(crate) const WINDOW: u16 = 32;
 /// Bytes of a payload.
 pub(crate) const PAYLOAD_BYTES: usize = 256;
-/// Time for outstanding acknowledgements after the load has stopped.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection to be.
 #[derive(Debug, Clone)]
@@ -130,9 +128,6 @@ fn plan(load: &Load) -> Result<Plan, Failure> {
             tls: load.tls.clone(),
             websocket: None,
         },
-        version: Version::V3,
-        clean: true,
-        keep_alive_s: 0,
         action: Action::Publish {
             qos: 1,
             window: WINDOW,
@@ -142,14 +137,9 @@ fn plan(load: &Load) -> Result<Plan, Failure> {
             content: Content::Ring(Arc::new(Ring::new(PAYLOAD_BYTES))),
         },
         clients,
-        listener: None,
-        keeps_history: false,
-        connect_interval: Duration::ZERO,
         warm_up: load.warm_up,
         duration: Some(load.measured),
-        drain: DRAIN_TIMEOUT,
-        start_at: None,
-        threads: 1,
+        ..Plan::default()
     })
 }
 
@@ -193,7 +183,6 @@ pub(crate) async fn run(load: Load) -> Result<Measured, Failure> {
 pub(crate) async fn register_subscriber(address: SocketAddr, id: &str, filter: &str) -> Result<(), Failure> {
     let plan = Plan {
         doors: vec![door(address)],
-        wrapping: Wrapping::default(),
         clean: false,
         clients: vec![Client {
             index: 0,
@@ -204,15 +193,7 @@ pub(crate) async fn register_subscriber(address: SocketAddr, id: &str, filter: &
             door: 0,
         }],
         action: Action::Subscribe { qos: 1 },
-        warm_up: Duration::ZERO,
-        duration: Some(Duration::ZERO),
-        ..plan(&Load {
-            senders: Vec::new(),
-            tls: None,
-            warm_up: Duration::ZERO,
-            measured: Duration::ZERO,
-            servers: Vec::new(),
-        })?
+        ..Plan::default()
     };
     let outcome = engine::run(plan, &mut Unseen, std::future::pending()).await?;
     match outcome.total.tally.lost + outcome.total.tally.connects_failed {

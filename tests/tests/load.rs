@@ -1,14 +1,14 @@
 //! `dunlin load` as its users run it: against a cluster that keeps its word, a sink, and a broker that
 //! breaks its word in every way that a comparison must notice.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
-use dunlin_node::local::{LocalCluster, LocalOptions};
 use dunlin_tests::PATIENCE;
+use dunlin_tests::field::Field;
 use dunlin_tests::forgetful::{Forgetful, Misdeed};
-use dunlin_tests::ports::{Ports, free_port};
-use dunlin_tests::program::dunlin;
+use dunlin_tests::ports::free_port;
+use dunlin_tests::program::{Serve, dunlin};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -68,27 +68,19 @@ fn file(folder: &TempDir, name: &str) -> PathBuf {
     folder.path().join(name)
 }
 
-async fn cluster(data: &Path) -> LocalCluster {
-    let ports = Ports::take();
-    let mut options = LocalOptions::new(3, data).expect("a local cluster");
-    options.program = dunlin().to_owned();
-    options.mqtts_port = ports.mqtts;
-    options.https_port = ports.https;
-    options.cluster_port = ports.cluster;
-    options.mqtt_port = Some(free_port());
-    options.arguments = ["--shards", "4", "--https-alt-port", "0"]
-        .map(str::to_owned)
-        .into();
-    LocalCluster::start(options).await.expect("three nodes start")
-}
-
 #[tokio::test]
 async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
     let folder = TempDir::new().expect("a folder");
-    let data = file(&folder, "data");
-    let cluster = cluster(&data).await;
+    let field = Field::start(3, &["--mqtt-port", &free_port().to_string()]).await;
+    field.settled("the cluster healthy", |_| true).await;
+    let data = field
+        .data(0)
+        .parent()
+        .expect("the cluster's own folder")
+        .to_owned();
     let (log, page) = (file(&folder, "a.hdr"), file(&folder, "a.html"));
-    let words = "pub -c 9 --rate 300 --duration 1 --warm-up 0 --verify -V 5 -o json";
+    // Fewer messages each than a window holds, so that none waits for a busy machine's answers.
+    let words = "pub -c 9 --rate 250 --duration 1 --warm-up 0 --verify -o json";
     let mut command = load(words);
     command.arg("--data").arg(&data);
     command.arg("--hdr").arg(&log).arg("--report").arg(&page);
@@ -96,24 +88,29 @@ async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
     assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
     let figures = judged.json();
     assert_eq!(figures["loop"], "open");
-    assert_eq!(figures["counts"]["sent"], 300);
-    assert_eq!(figures["latency_us"]["count"], 300);
+    assert_eq!(figures["counts"]["sent"], 250);
+    assert_eq!(figures["latency_us"]["count"], 250, "{}", judged.output);
     let verification = &figures["verification"];
     assert_eq!(
         (&verification["verdict"], &verification["acked"]),
-        (&"PASS".into(), &300.into())
+        (&"PASS".into(), &250.into())
     );
-    assert_eq!(verification["found"], 300);
+    let distinct = |verification: &Value| {
+        let number = |name: &str| verification[name].as_u64().expect("a number");
+        number("found") - number("duplicated")
+    };
+    assert_eq!(distinct(verification), 250, "{verification}");
 
     // A second run on the same devices is judged by itself, through the other doors.
     for door in ["--plain", "--ws"] {
-        let mut command = load(&format!("pub {door} -c 9 --count 200 --verify -o json"));
+        let mut command = load(&format!("pub {door} -c 9 --count 200 --verify -V 5 -o json"));
         command.arg("--data").arg(&data);
         let judged = ended(command).await;
         assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
-        assert_eq!(judged.json()["verification"]["found"], 200);
+        let verification = &judged.json()["verification"];
+        assert_eq!(distinct(verification), 200, "{verification}");
     }
-    cluster.stop().await;
+    field.stop().await;
 
     let html = std::fs::read_to_string(&page).expect("a page");
     assert!(html.contains("<svg") && html.contains("verdict: PASS") && !html.contains("<script"));
@@ -122,7 +119,7 @@ async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
         command.arg(&log);
         command
     });
-    assert_eq!(merged.await.json()["latency_us"]["count"], 300);
+    assert_eq!(merged.await.json()["latency_us"]["count"], 250);
 }
 
 #[tokio::test]
@@ -158,7 +155,7 @@ async fn each_way_to_break_ones_word_is_found_and_an_honest_broker_passes() {
             assert_eq!(figures["counts"]["lost"], 1);
             assert_ne!(figures["counts"]["resent"], 0);
             assert!(
-                figures["reasons"].to_string().contains("closed"),
+                figures["reasons"].to_string().contains("lost: "),
                 "{}",
                 figures["reasons"]
             );
@@ -234,22 +231,14 @@ async fn who_is_not_let_in_or_finds_nobody_is_told_why() {
         refused.errors
     );
 
-    let folder = TempDir::new().expect("a folder");
-    let (data, ports) = (file(&folder, "data"), Ports::take());
-    let mut options = LocalOptions::new(1, &data).expect("a local cluster");
-    options.program = dunlin().to_owned();
-    (options.mqtts_port, options.https_port) = (ports.mqtts, ports.https);
-    options.cluster_port = ports.cluster;
-    options.arguments = ["--shards", "1", "--https-alt-port", "0"]
-        .map(str::to_owned)
-        .into();
-    let cluster = LocalCluster::start(options).await.expect("a node starts");
+    let serve = Serve::new(&[]);
+    let serving = serve.start().await;
     let words = format!(
         "conn -h localhost -p {} --tls -u nobody -P nothing -c 2 --no-ceiling --duration 0",
-        ports.mqtts
+        serve.ports.mqtts
     );
     let mut command = load(&words);
-    command.arg("--cafile").arg(&cluster.ready().ca_file);
+    command.arg("--cafile").arg(&serving.ready.ca_file);
     let refused = ended(command).await;
     assert_eq!(refused.code, Some(1));
     assert!(
@@ -262,5 +251,5 @@ async fn who_is_not_let_in_or_finds_nobody_is_told_why() {
         "a CONNACK's code in {}",
         refused.errors
     );
-    cluster.stop().await;
+    serving.kill().await;
 }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use dunlin_chaos::demo::Progress;
 use dunlin_chaos::load::compare::{Comparison, Sample, order};
-use dunlin_chaos::load::engine::{self, Plan};
+use dunlin_chaos::load::engine;
 use dunlin_chaos::load::figures::Figures;
 use dunlin_chaos::load::files::raise_open_files;
 use dunlin_chaos::load::live::Live;
+use dunlin_chaos::load::plan::Plan;
 use dunlin_chaos::load::report;
 use dunlin_node::serve::stop_signal;
 
 use super::options::{Making, Messages, Server, parse_seconds};
-use super::run::{ceiling_of, command_line, empty, plan_of};
+use super::run::{ceiling_of, command_line, plan_of};
 use super::target::{self, Address};
 use crate::commands::hub::HubArgs;
 use crate::commands::{CommandError, CommandResult, Format, say};
@@ -148,7 +149,7 @@ impl Compare {
                     action: self.messages.action(self.server.clients, None)?,
                     warm_up: self.messages.warm_up(),
                     duration: self.messages.window(),
-                    ..empty()
+                    ..Plan::default()
                 },
             );
             plans.push((named.name, plan));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{ArgAction, Args};
 use dunlin_chaos::load::content::{Content, PAYLOAD_BYTES_MAX, Ring};
-use dunlin_chaos::load::engine::{Action, CLIENTS_MAX, THREADS_MAX};
+use dunlin_chaos::load::plan::{Action, CLIENTS_MAX, THREADS_MAX};
 use dunlin_chaos::load::publisher::WINDOW_MAX;
 use dunlin_chaos::load::schedule::{Schedule, Share};
 use dunlin_chaos::load::template::{self, Template, TemplateError};

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use dunlin_chaos::demo::Progress;
 use dunlin_chaos::load::ceiling;
-use dunlin_chaos::load::engine::{self, Action, Client, Listener, LoadError, Outcome, Plan};
+use dunlin_chaos::load::engine::{self, LoadError, Outcome};
 use dunlin_chaos::load::figures::Figures;
 use dunlin_chaos::load::files::raise_open_files;
 use dunlin_chaos::load::live::Live;
+use dunlin_chaos::load::plan::{Action, Client, Listener, Plan};
 use dunlin_chaos::load::report;
 use dunlin_chaos::load::template::Template;
 use dunlin_chaos::load::verify::{self, Verification};
@@ -21,8 +22,6 @@ use super::target::{self, Address, Target};
 use crate::commands::hub::HubArgs;
 use crate::commands::{CommandError, CommandResult, Format, say};
 
-/// How long answers are waited for at the end.
-pub(super) const DRAIN: Duration = Duration::from_secs(20);
 /// Records of one shard that are read beyond those that were sent; others may use the hub, too.
 const OTHERS_MAX: u64 = 1_000_000;
 
@@ -84,7 +83,7 @@ impl Publish {
                 action: self.messages.action(server.clients, writer.as_deref())?,
                 warm_up: self.messages.warm_up(),
                 duration: self.messages.window(),
-                ..empty()
+                ..Plan::default()
             },
         );
         plan.keeps_history = self.verify;
@@ -130,7 +129,7 @@ impl Subscribe {
                 Plan {
                     action: Action::Subscribe { qos: self.qos },
                     duration: Some(self.duration),
-                    ..empty()
+                    ..Plan::default()
                 },
             ),
             target,
@@ -160,7 +159,7 @@ impl Connect {
                 &target,
                 Plan {
                     duration: Some(self.duration),
-                    ..empty()
+                    ..Plan::default()
                 },
             ),
             target,
@@ -186,27 +185,6 @@ fn listener(server: &Server, topic: &Template, writer: &str) -> Listener {
             door: 0,
         },
         writer: writer.to_owned(),
-    }
-}
-
-/// A plan of nothing, to be filled in.
-pub(super) fn empty() -> Plan {
-    Plan {
-        doors: Vec::new(),
-        wrapping: dunlin_chaos::load::dial::Wrapping::default(),
-        version: dunlin_gateway::mqtt::Version::V3,
-        clean: true,
-        keep_alive_s: 0,
-        clients: Vec::new(),
-        action: Action::Connect,
-        listener: None,
-        keeps_history: false,
-        connect_interval: Duration::ZERO,
-        warm_up: Duration::ZERO,
-        duration: None,
-        drain: DRAIN,
-        start_at: None,
-        threads: 1,
     }
 }
 

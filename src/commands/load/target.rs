@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dunlin_chaos::hub::Hub as Reader;
 use dunlin_chaos::load::dial::{Door, Wrapping};
-use dunlin_chaos::load::engine::Client;
+use dunlin_chaos::load::plan::Client;
 use dunlin_chaos::load::schedule::Share;
 use dunlin_chaos::load::template::{self, Template};
 use dunlin_chaos::load::trust;

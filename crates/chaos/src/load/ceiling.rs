@@ -11,9 +11,10 @@ use dunlin_gateway::TlsIdentity;
 use dunlin_node::pki::{Authority, PkiError};
 
 use super::dial::{Door, Wrapping};
-use super::engine::{self, Action, LoadError, Plan, Unseen};
+use super::engine::{self, LoadError, Unseen};
 use super::figures::Figures;
 use super::hdr::HdrError;
+use super::plan::{Action, Plan};
 use super::sink::{LOG_BYTES, Sink, SinkError, SinkOptions};
 
 /// How long it is measured, and what comes before that.

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::dial::{self, Door, Introduction, Opened};
-use super::engine::{Client, Plan};
 use super::packet;
+use super::plan::{Client, Plan};
 use super::publisher::{Publisher, Span};
 use super::recorder::Recorder;
 use super::subscriber::Subscriber;
@@ -48,8 +48,10 @@ pub(super) enum Machine {
 pub(super) struct Stage {
     /// When messages are sent, once that is known.
     pub(super) span: Option<Span>,
-    /// Nothing is sent any more, and what has no answer waits for one.
+    /// The load is over: what was due is still sent, and what has no answer waits for one.
     pub(super) is_draining: bool,
+    /// What was not sent by now is not sent at all.
+    pub(super) is_closed: bool,
     /// Listeners end, too.
     pub(super) is_over: bool,
 }
@@ -205,7 +207,7 @@ async fn talk(seat: &Seat, common: &Common, opened: Opened) -> End {
         }
         let stage = common.stage.get();
         let is_over = seat.is_over(stage);
-        let span = if is_over { None } else { stage.span };
+        let span = stage.span.filter(|_| !stage.is_closed);
         let (mut has_more, mut is_exhausted, mut is_ready) = (false, false, true);
         match &mut *seat.machine.borrow_mut() {
             Machine::Publish(publisher) => {

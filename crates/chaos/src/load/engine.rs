@@ -1,36 +1,29 @@
 //! The engine: clients on few threads, taken through connecting, warming up, measuring and draining.
 //!
 //! Each thread has a runtime of its own and its share of the clients; it meets the others only in one
-//! recorder, once per burst of messages. The run's own task asks the recorders once a second and tells
-//! the threads where the run stands. What a client does is in [`super::publisher`] and
-//! [`super::subscriber`]; what came of it is put into words in [`super::report`].
+//! recorder, once per burst of messages. The run's own task, which is here, asks the recorders once a
+//! second and tells the threads ([`super::worker`]) where the run stands. What a client does is in
+//! [`super::publisher`] and `subscriber`; what came of it is put into words in [`super::report`].
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dunlin_gateway::mqtt::Version;
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::sync::{oneshot, watch};
+use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::connection::{self, Common, Machine, Seat, Stage};
-use super::content::Content;
-use super::dial::{Door, Wrapping};
-use super::publisher::{self, Publisher, Span};
+use super::connection::Stage;
+use super::dial::Door;
+use super::plan::{Action, Plan, THREADS_MAX};
+use super::publisher::{self, Span};
 use super::recorder::{Interval, Recorder, Tally, Window};
-use super::schedule::Schedule;
-use super::subscriber::{Heard, Subscriber};
-use super::template::Template;
-use super::timer::Timer;
+use super::subscriber::Heard;
+use super::worker::{Brought, Job, work};
 use crate::oracle::DeviceHistory;
 
-/// Connects of one thread at a time.
-const CONNECTS_AT_A_TIME: usize = 64;
 /// Time in which every client has to be connected or to have failed once, beyond its own interval.
 const SETTLE_WAIT: Duration = Duration::from_secs(60);
 /// From the decision to start to the start, so that every thread has heard of it.
@@ -41,102 +34,10 @@ const TICK: Duration = Duration::from_secs(1);
 const TAIL_NS: u64 = 200_000_000;
 /// Between two looks at what there is no signal for.
 const LOOK: Duration = Duration::from_millis(5);
-/// The pacer gathers what is due within such a time, so that it does not wake for each message.
-const PACE_NS_MIN: u64 = 50_000;
+/// Time after the load in which messages that were due and could not leave still do.
+const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 /// After such a time without a message, what is missing is not on its way to the listener any more.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Threads at the most.
-pub const THREADS_MAX: usize = 64;
-/// Clients of one generator at the most; a generator is bound by its ports and files long before.
-pub const CLIENTS_MAX: u64 = 1_000_000;
-
-/// One client.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// Its number within the whole run, all generators together.
-    pub index: u64,
-    /// Its client id.
-    pub id: String,
-    /// Its user name.
-    pub username: Option<String>,
-    /// Its password.
-    pub password: Option<String>,
-    /// Where it publishes or what it subscribes to, its own places filled in.
-    pub topic: Template,
-    /// Which door it comes to, counted on beyond the last.
-    pub door: usize,
-}
-
-/// What the clients do.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Publish.
-    Publish {
-        /// 0, 1 or 2.
-        qos: u8,
-        /// Messages that a client may have unacknowledged; with QoS 0, that it writes at a time.
-        window: u16,
-        /// When; without a schedule, whenever a window has room.
-        schedule: Option<Schedule>,
-        /// Messages of the whole run, if they are bounded.
-        count_max: Option<u64>,
-        /// Clients of the whole run, all generators together.
-        clients: u64,
-        /// What.
-        content: Content,
-    },
-    /// Subscribe, and take what comes.
-    Subscribe {
-        /// 0, 1 or 2.
-        qos: u8,
-    },
-    /// Stay connected.
-    Connect,
-}
-
-/// A client beside the others that takes everything of one writer, for a comparison.
-#[derive(Debug, Clone)]
-pub struct Listener {
-    /// The client.
-    pub client: Client,
-    /// Whose messages are kept.
-    pub writer: String,
-}
-
-/// A whole run of one generator.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Where the server is, one door or several that are used in turn.
-    pub doors: Vec<Door>,
-    /// What is between us and MQTT.
-    pub wrapping: Wrapping,
-    /// Protocol version.
-    pub version: Version,
-    /// Whether a session begins anew with each connection.
-    pub clean: bool,
-    /// Seconds; 0 for none.
-    pub keep_alive_s: u16,
-    /// This generator's clients.
-    pub clients: Vec<Client>,
-    /// What they do.
-    pub action: Action,
-    /// A listener beside them.
-    pub listener: Option<Listener>,
-    /// Whether each message is kept for a comparison.
-    pub keeps_history: bool,
-    /// Between the connects of two clients.
-    pub connect_interval: Duration,
-    /// Load before the measured window.
-    pub warm_up: Duration,
-    /// The measured window; without one the run ends when all messages are sent.
-    pub duration: Option<Duration>,
-    /// How long answers are waited for at the end.
-    pub drain: Duration,
-    /// When the load starts, so that several generators start as one.
-    pub start_at: Option<SystemTime>,
-    /// Threads.
-    pub threads: usize,
-}
 
 /// Why a run has no figures.
 #[derive(Debug, thiserror::Error)]
@@ -227,30 +128,6 @@ pub struct Outcome {
 
 /// Rows that are kept; a longer run forgets how it began.
 const ROWS_MAX: usize = 100_000;
-
-/// What the run tells its threads.
-type Orders = watch::Receiver<Stage>;
-
-struct Job {
-    plan: Arc<Plan>,
-    publish: Option<Arc<publisher::Publish>>,
-    addresses: Vec<SocketAddr>,
-    clients: Vec<(u64, Client)>,
-    listener: Option<Listener>,
-    epoch: Instant,
-    epoch_us: u64,
-    recorder: Arc<Mutex<Recorder>>,
-    settled: Arc<AtomicUsize>,
-    /// Clients, the listener aside, that have something left to do.
-    active: Arc<AtomicUsize>,
-    orders: Orders,
-}
-
-#[derive(Default)]
-struct Brought {
-    devices: Vec<(u64, DeviceHistory)>,
-    heard: Option<(Vec<Heard>, bool)>,
-}
 
 /// Runs a plan to its end, or until `stop` is ready, and tells `observer` on the way.
 pub async fn run(
@@ -561,8 +438,12 @@ impl Run {
             }
         });
         let mut next = Instant::now() + TICK;
+        let closing = Instant::now() + BACKLOG_WAIT;
         while self.active.load(Ordering::Relaxed) > 0 && Instant::now() < drain_until {
             tokio::time::sleep(LOOK).await;
+            if Instant::now() >= closing && !self.orders.borrow().is_closed {
+                self.orders.send_modify(|stage| stage.is_closed = true);
+            }
             if Instant::now() >= next {
                 self.interval(observer);
                 next += TICK;
@@ -627,191 +508,4 @@ fn publish_of(plan: &Plan, epoch_us: u64) -> Option<publisher::Publish> {
         epoch_us,
         keeps_history: plan.keeps_history,
     })
-}
-
-/// What a thread does, from the first connect to the last answer.
-async fn work(mut job: Job) -> Brought {
-    let common = Rc::new(Common {
-        plan: Arc::clone(&job.plan),
-        addresses: job.addresses.clone(),
-        epoch: job.epoch,
-        stage: Cell::new(Stage::default()),
-        recorder: Arc::clone(&job.recorder),
-        connects: Semaphore::new(CONNECTS_AT_A_TIME),
-        settled: Arc::clone(&job.settled),
-    });
-    let seats = seats(&mut job);
-    let mut tasks = JoinSet::new();
-    for (place, seat) in &seats {
-        let (seat, common, place) = (Rc::clone(seat), Rc::clone(&common), *place);
-        let active = (!seat.is_listener).then(|| Arc::clone(&job.active));
-        tasks.spawn_local(async move {
-            connection::run(seat, common, place).await;
-            if let Some(active) = active {
-                active.fetch_sub(1, Ordering::Relaxed);
-            }
-        });
-    }
-    let mut pacing = JoinSet::new();
-    loop {
-        tokio::select! {
-            changed = job.orders.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                let stage = *job.orders.borrow_and_update();
-                let is_first = common.stage.replace(stage).span.is_none();
-                for (_, seat) in &seats {
-                    seat.wake.notify_one();
-                }
-                if stage.is_over {
-                    break;
-                }
-                if let (true, Some(span)) = (is_first, stage.span) {
-                    pacing.spawn_local(pace(seats.clone(), Rc::clone(&common), span));
-                }
-            }
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-        }
-    }
-    // Most end by themselves once they are told; the others have had their time.
-    let ending = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LEAD, ending).await;
-    tasks.shutdown().await;
-    pacing.shutdown().await;
-    gather(seats, &common)
-}
-
-fn seats(job: &mut Job) -> Vec<(u64, Rc<Seat>)> {
-    let mut seats = Vec::with_capacity(job.clients.len() + 1);
-    for (place, client) in std::mem::take(&mut job.clients) {
-        let machine = match (&job.plan.action, &job.publish) {
-            (
-                Action::Publish {
-                    count_max, clients, ..
-                },
-                Some(publish),
-            ) => {
-                let publish = match (publish.pace, count_max) {
-                    (publisher::Pace::Closed(_), Some(count_max)) => {
-                        let own = super::schedule::share_of(*count_max, *clients, client.index);
-                        Arc::new(publisher::Publish {
-                            pace: publisher::Pace::Closed(own),
-                            ..(**publish).clone()
-                        })
-                    }
-                    _ => Arc::clone(publish),
-                };
-                let (id, topic) = (client.id.clone(), client.topic.clone());
-                Machine::Publish(Publisher::new(publish, client.index, id, topic))
-            }
-            (Action::Subscribe { qos }, _) => Machine::Subscribe(Subscriber::new(
-                job.plan.version,
-                client.topic.filter(),
-                *qos,
-                job.epoch_us,
-            )),
-            _ => Machine::Idle,
-        };
-        seats.push((place, Rc::new(Seat::new(client, machine, false))));
-    }
-    if let Some(Listener { client, writer }) = job.listener.take() {
-        let subscriber = Subscriber::new(job.plan.version, client.topic.filter(), 1, job.epoch_us);
-        let machine = Machine::Subscribe(subscriber.keeping(&writer));
-        seats.push((0, Rc::new(Seat::new(client, machine, true))));
-    }
-    seats
-}
-
-/// Wakes each client when a message of its own is due.
-async fn pace(seats: Vec<(u64, Rc<Seat>)>, common: Rc<Common>, span: Span) {
-    let Action::Publish {
-        schedule: Some(schedule),
-        ..
-    } = common.plan.action
-    else {
-        return wake_all_at(&seats, &common, span.start_ns).await;
-    };
-    let mut seats: Vec<Rc<Seat>> = seats.into_iter().map(|(_, seat)| seat).collect();
-    seats.retain(|seat| !seat.is_listener);
-    // In this order messages of one round are due one after the other.
-    seats.sort_by_key(|seat| seat.client.index);
-    let mut timer = match Timer::new() {
-        Ok(timer) => timer,
-        Err(error) => {
-            tracing::error!(%error, "no timer, no load");
-            return;
-        }
-    };
-    let (mut round, mut place) = (0, 0);
-    loop {
-        let now_ns = common.now_ns();
-        let next_ns = loop {
-            let due_ns = match schedule.due_ns(seats[place].client.index, round) {
-                Some(due_ns) => due_ns + span.start_ns,
-                None => return,
-            };
-            if due_ns > now_ns {
-                break due_ns;
-            }
-            seats[place].wake.notify_one();
-            place += 1;
-            if place == seats.len() {
-                (round, place) = (round + 1, 0);
-            }
-        };
-        if next_ns >= span.end_ns {
-            return;
-        }
-        let until_ns = next_ns.max(now_ns + PACE_NS_MIN);
-        let wait = Duration::from_nanos(until_ns.saturating_sub(common.now_ns()));
-        if let Err(error) = timer.sleep(wait).await {
-            tracing::error!(%error, "the timer fails, the load ends");
-            return;
-        }
-    }
-}
-
-async fn wake_all_at(seats: &[(u64, Rc<Seat>)], common: &Common, ns: u64) {
-    tokio::time::sleep_until(common.epoch + Duration::from_nanos(ns)).await;
-    // The runtime's timer may be early by a fraction of its step.
-    while common.now_ns() < ns {
-        tokio::task::yield_now().await;
-    }
-    for (_, seat) in seats {
-        seat.wake.notify_one();
-    }
-}
-
-/// Counts what was given up and takes the histories out.
-fn gather(seats: Vec<(u64, Rc<Seat>)>, common: &Common) -> Brought {
-    let mut brought = Brought::default();
-    let (now_ns, span) = (common.now_ns(), common.stage.get().span);
-    for (_, seat) in seats {
-        let machine = seat.machine.replace(Machine::Idle);
-        match machine {
-            Machine::Publish(mut publisher) => {
-                if let Some(span) = span {
-                    publisher.give_up(now_ns, span, &mut common.recorder());
-                }
-                if common.plan.keeps_history {
-                    let (device, messages) = publisher.into_history();
-                    let connections = seat.connections.take();
-                    brought.devices.push((
-                        seat.client.index,
-                        DeviceHistory {
-                            device,
-                            messages,
-                            connections,
-                        },
-                    ));
-                }
-            }
-            Machine::Subscribe(subscriber) if seat.is_listener => {
-                brought.heard = Some(subscriber.into_heard());
-            }
-            Machine::Subscribe(_) | Machine::Idle => {}
-        }
-    }
-    brought
 }

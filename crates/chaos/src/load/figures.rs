@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Action, Outcome, Plan, Row};
+use super::engine::{Outcome, Row};
 use super::hdr::{self, HdrError};
+use super::plan::{Action, Plan};
 use super::recorder::Tally;
 use super::verify::Verification;
 
@@ -73,7 +74,7 @@ pub struct Figures {
     /// How messages were paced, if there were any.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     pub pacing: Option<Loop>,
-    /// Messages per second that were scheduled.
+    /// Messages per second that were scheduled for this generator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_per_s: Option<f64>,
     /// Clients of this generator.
@@ -131,6 +132,7 @@ impl Figures {
                 schedule,
                 window,
                 qos,
+                clients,
                 ..
             } => {
                 let pacing = if schedule.is_some() {
@@ -140,12 +142,9 @@ impl Figures {
                 };
                 // With QoS 0 nothing is answered, so there is nothing to correct.
                 let slots = (pacing == Loop::Closed && *qos > 0).then_some(u64::from(*window));
-                (
-                    "pub",
-                    Some(pacing),
-                    schedule.map(|schedule| schedule.per_s()),
-                    slots,
-                )
+                let share = plan.clients.len() as f64 / (*clients).max(1) as f64;
+                let scheduled_per_s = schedule.map(|schedule| schedule.per_s() * share);
+                ("pub", Some(pacing), scheduled_per_s, slots)
             }
             Action::Subscribe { .. } => ("sub", None, None, None),
             Action::Connect => ("conn", None, None, None),

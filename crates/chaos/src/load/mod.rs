@@ -4,7 +4,7 @@
 //! counted from then, so a server that stalls cannot hide it. Without one each client keeps its window
 //! full.
 //!
-//! [`engine`] runs a plan; [`publisher`] and `subscriber` are the clients as pure machines,
+//! [`engine`] runs a [`plan`], thread by thread (`worker`); [`publisher`] and `subscriber` are the clients as pure machines,
 //! [`schedule`] says when, [`content`] what, [`template`] where. [`figures`] is what came of it,
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
@@ -22,6 +22,7 @@ pub mod hdr;
 pub mod live;
 pub mod merge;
 mod packet;
+pub mod plan;
 pub mod publisher;
 pub mod recorder;
 pub mod report;
@@ -32,3 +33,4 @@ pub mod template;
 mod timer;
 pub mod trust;
 pub mod verify;
+mod worker;
