@@ -24,6 +24,7 @@ fn help_names_every_command_and_succeeds() {
         "up",
         "demo",
         "load",
+        "chaos",
         "device",
         "monitor",
         "cluster",

@@ -1,6 +1,7 @@
 //! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load, what is
 //! seen of it, clients that misbehave, broken networks and disks, and power cuts.
 
+mod chaos;
 mod clients;
 mod cluster;
 mod damage;

@@ -89,7 +89,7 @@ pub struct Parameter {
     pub max: u64,
 }
 
-/// Sets up what a kind of faults needs, in the options of the cluster to be. An error is why it cannot.
+/// Sets up what a kind needs, or says why it cannot.
 pub type Prepare = fn(&mut LocalOptions, &mut Gear) -> Result<(), String>;
 
 /// One kind of fault.

@@ -2,29 +2,23 @@
 //!
 //! `PASS` needs every promise to hold *and* everything reached that the scenario said it would reach.
 //! Without the first it is `FAIL`; with it and without the second, `INCOMPLETE`: nothing was broken, but
-//! too little was tried. Figures of speed decide nothing. Never looks at a node or a clock.
+//! too little was tried. Figures of speed decide nothing. Never looks at a node or a clock. The promises
+//! are in [`super::promises`], the figures in [`super::figures`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::figures::{fault_lines, gaps, in_s, load_span, quiet_spans, reached, timeline};
 use super::folder::{Folder, FolderError, Remains};
 use super::journal::{Event, Progress};
+use super::promises::promises;
+use super::report;
 use crate::fleet::histogram;
-use crate::invariants::{
-    Findings, Violation, alarms, audit, bounded, connections, duplicates, identity, liveness, no_loss,
-    no_phantom, offsets, order, replicas, single_owner,
-};
+use crate::invariants::{Violation, duplicates};
 use crate::oracle::Disturbance;
 use crate::verdict::{LatencyUs, SpanMs};
-use crate::workload::operation::{Action, Outcome};
-
-/// Violations of one promise that the text shows; the JSON holds all that were kept.
-const SHOWN_MAX: usize = 5;
-/// Seconds of the time line.
-const TIMELINE_S_MAX: usize = 100_000;
 
 /// A promise and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -143,6 +137,10 @@ pub fn judge(folder: &Folder) -> Result<Verdict, FolderError> {
     let remains = folder.load()?;
     let mut verdict = judge_remains(remains);
     verdict.folder = folder.0.clone();
+    if let Err(error) = report::write(&verdict, &folder.file("report.html")) {
+        // The verdict stands without its page.
+        tracing::warn!(%error, "there is no page");
+    }
     let path = folder.file("report.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&verdict)?)
         .map_err(|source| FolderError::Io { path, source })?;
@@ -232,300 +230,19 @@ fn take_disturbances(remains: &mut Remains) {
     }
 }
 
-fn promises(remains: &Remains) -> Vec<Promise> {
-    let Remains {
-        scenario,
-        journal,
-        history,
-        operations,
-        samples,
-        stored,
-        replicas: readings,
-        audit: audits,
-        ..
-    } = remains;
-    let promise = |id, promise, looked_at: String, findings: Findings| Promise {
-        id,
-        promise,
-        looked_at,
-        violations: findings.count,
-        examples: findings.examples,
-    };
-    let acked = history.sent_and_acked().1;
-    let records = || format!("{} records", stored.len());
-    let probes = operations
-        .iter()
-        .filter(|operation| operation.action == Action::Probe);
-    let (probes, actions) = (probes.clone().count(), operations.len() - probes.count());
-    let quiet = journal
-        .iter()
-        .filter(|entry| matches!(entry.event, Event::Quiet { .. }));
-    let alarms_due = journal
-        .iter()
-        .filter(|entry| matches!(entry.event, Event::Alarm { .. }));
-    let connected: usize = history
-        .devices
-        .iter()
-        .map(|device| device.connections.len())
-        .sum();
-    let mut never_acked = Findings::default();
-    if history.never_acked() > 0 {
-        never_acked.add(|| Violation {
-            what: format!("{} messages had no ack when all was over", history.never_acked()),
-            device: None,
-            seq: None,
-            places: Vec::new(),
-        });
-    }
-    vec![
-        promise(
-            "I1",
-            "acked and lost",
-            format!("{acked} acked messages"),
-            no_loss::check(history, stored),
-        ),
-        promise(
-            "I2",
-            "stored and never sent so",
-            records(),
-            no_phantom::check(history, stored),
-        ),
-        promise("I3", "out of order", records(), order::check(history, stored)),
-        promise(
-            "I4",
-            "copies that no re-send explains",
-            records(),
-            duplicates::check(history, stored).unexplained,
-        ),
-        promise(
-            "I5",
-            "offsets missing or repeated",
-            records(),
-            offsets::check(stored),
-        ),
-        promise(
-            "I10",
-            "credentials judged wrongly",
-            format!("{probes} probes, {actions} actions"),
-            identity::check(operations),
-        ),
-        promise(
-            "I11",
-            "stored after a take-over",
-            format!("{connected} connections"),
-            single_owner::check(history, stored),
-        ),
-        promise(
-            "I12",
-            "replicas that differ",
-            format!("{} readings", readings.len()),
-            replicas::check(stored, readings),
-        ),
-        promise(
-            "I15",
-            "deadlines missed after faults",
-            format!("{} quiet times", quiet.count()),
-            liveness::check(journal, &scenario.liveness),
-        ),
-        promise(
-            "I15",
-            "never acked",
-            format!("{} sent", history.sent_and_acked().0),
-            never_acked,
-        ),
-        promise(
-            "I15",
-            "connections lost at nodes that lived",
-            format!("{connected} connections"),
-            connections::check(history),
-        ),
-        promise(
-            "I16",
-            "caps exceeded",
-            format!("{} samples", samples.len()),
-            bounded::check(samples, &scenario.caps),
-        ),
-        promise(
-            "I17",
-            "actions without one audit record",
-            format!("{actions} actions"),
-            audit::check(operations, audits),
-        ),
-        promise(
-            "I19",
-            "faults that passed in silence",
-            format!("{} faults that must be told of", alarms_due.count()),
-            alarms::check(journal),
-        ),
-    ]
-}
-
-fn in_s(us: u64) -> f64 {
-    (us as f64 / 1e5).round() / 10.0
-}
-
-fn load_span(remains: &Remains) -> (u64, u64) {
-    let at = |wanted: &Event| {
-        let found = remains.journal.iter().find(|entry| entry.event == *wanted);
-        found.map(|entry| entry.us)
-    };
-    let begun_us = at(&Event::LoadBegun).unwrap_or(0);
-    let last_us = remains.journal.last().map_or(0, |entry| entry.us);
-    (begun_us, at(&Event::LoadEnded).unwrap_or(last_us))
-}
-
-fn fault_lines(remains: &Remains) -> Vec<FaultLine> {
-    let (begun_us, _) = load_span(remains);
-    let mut lines: BTreeMap<usize, (FaultLine, u64)> = BTreeMap::new();
-    for entry in &remains.journal {
-        let Event::Fault {
-            fault,
-            epoch,
-            kind,
-            number,
-            nodes,
-            step,
-            detail,
-        } = &entry.event
-        else {
-            continue;
-        };
-        let (line, since_us) = lines.entry(*fault).or_insert_with(|| {
-            let line = FaultLine {
-                fault: fault + 1,
-                epoch: epoch + 1,
-                kind: format!("{number} {kind}"),
-                nodes: Vec::new(),
-                at_s: in_s(entry.us.saturating_sub(begun_us)),
-                for_s: None,
-                outcome: Progress::Begun,
-                detail: String::new(),
-            };
-            (line, entry.us)
-        });
-        line.nodes = nodes.iter().map(|node| node + 1).collect();
-        if *step == Progress::Healed {
-            line.for_s = Some(in_s(entry.us.saturating_sub(*since_us)));
-        }
-        // What became unclear does not become clear by being healed.
-        let is_settled = matches!(line.outcome, Progress::Skipped | Progress::Indeterminate);
-        if !is_settled {
-            line.outcome = *step;
-        }
-        if !detail.is_empty() {
-            line.detail
-                .push_str(if line.detail.is_empty() { "" } else { "; " });
-            line.detail.push_str(detail);
-        }
-    }
-    lines.into_values().map(|(line, _)| line).collect()
-}
-
-/// Faults that were confirmed, by kind, and states.
-fn reached(remains: &Remains) -> BTreeMap<String, u64> {
-    let mut reached: BTreeMap<String, u64> = BTreeMap::new();
-    let mut count = |name: &str, times: u64| {
-        if times > 0 {
-            *reached.entry(name.to_owned()).or_default() += times;
-        }
-    };
-    for entry in &remains.journal {
-        match &entry.event {
-            Event::Fault {
-                kind,
-                step: Progress::Confirmed,
-                ..
-            } => {
-                count(kind, 1);
-                count("faults", 1);
-            }
-            Event::Reached { state } => count(state, 1),
-            Event::Quiet {
-                whole_us: Some(_), ..
-            } => count("epochs", 1),
-            _ => {}
-        }
-    }
-    let messages = remains.history.devices.iter().flat_map(|device| &device.messages);
-    let resent = messages.filter(|message| message.first_connection != message.last_connection);
-    count("redelivered", resent.count() as u64);
-    // A connection that was neither lost nor closed before its device opened another was taken over.
-    let devices = remains.history.devices.iter();
-    let taken_over = devices.flat_map(|device| device.connections.windows(2));
-    let taken_over = taken_over.filter(|pair| pair[0].lost_us.is_none());
-    count("taken-over", taken_over.count() as u64);
-    let revoked = remains.operations.iter();
-    let revoked =
-        revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
-    count("revoked", revoked.count() as u64);
-    reached
-}
-
-fn gaps(remains: &Remains) -> BTreeMap<String, SpanMs> {
-    let mut kinds: BTreeMap<usize, &str> = BTreeMap::new();
-    let mut spans: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for entry in &remains.journal {
-        match &entry.event {
-            Event::Fault { fault, kind, .. } => {
-                kinds.insert(*fault, kind);
-            }
-            Event::Gap { fault, gap_us, .. } => {
-                if let Some(kind) = kinds.get(fault) {
-                    spans.entry((*kind).to_owned()).or_default().push(*gap_us);
-                }
-            }
-            _ => {}
-        }
-    }
-    let of = |(kind, spans_us)| Some((kind, SpanMs::of_us(spans_us)?));
-    spans.into_iter().filter_map(of).collect()
-}
-
-fn quiet_spans(remains: &Remains, which: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Option<SpanMs> {
-    let span = |event: &Event| match event {
-        Event::Quiet {
-            from_us,
-            served_us,
-            whole_us,
-            ..
-        } => Some(which(*served_us, *whole_us)?.saturating_sub(*from_us)),
-        _ => None,
-    };
-    let journal = remains.journal.iter();
-    SpanMs::of_us(journal.filter_map(|entry| span(&entry.event)).collect())
-}
-
-fn timeline(remains: &Remains, begun_us: u64) -> Vec<Second> {
-    let mut seconds: Vec<Vec<u64>> = Vec::new();
-    for message in remains.history.devices.iter().flat_map(|device| &device.messages) {
-        let Some(acked_us) = message.acked_us else {
-            continue;
-        };
-        let second = (acked_us.saturating_sub(begun_us) / 1_000_000) as usize;
-        if second < TIMELINE_S_MAX {
-            seconds.resize_with(seconds.len().max(second + 1), Vec::new);
-            seconds[second].push(acked_us.saturating_sub(message.sent_us));
-        }
-    }
-    let of = |mut latencies: Vec<u64>| {
-        latencies.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (latencies.len() * percent).div_ceil(100).max(1);
-            latencies.get(rank - 1).copied().unwrap_or(0)
-        };
-        Second {
-            acked: latencies.len() as u64,
-            p50_us: at(50),
-            p99_us: at(99),
-        }
-    };
-    seconds.into_iter().map(of).collect()
-}
-
 impl Verdict {
     /// Whether everything holds and everything was reached.
     pub fn is_pass(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// The verdict and why, as one sentence.
+    pub fn sentence(&self) -> String {
+        let said = match self.is_pass() {
+            true => format!("all {} acked messages read back, each in its place", self.acked),
+            false => self.reasons.join("; "),
+        };
+        format!("{} {said}", self.verdict)
     }
 
     fn decide(&mut self, remains: &Remains) {
@@ -575,95 +292,6 @@ impl Verdict {
             (false, false) => "INCOMPLETE",
             (false, true) => "PASS",
         };
-    }
-}
-
-/// For people: figures, faults, promises; the last line is the verdict.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, value: String| writeln!(f, "  {name:<18} {value}");
-        let span = |span: &SpanMs| {
-            format!(
-                "p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} seen)",
-                span.p50, span.p99, span.max, span.count
-            )
-        };
-        line(
-            "run",
-            format!(
-                "{}, seed {}, {} nodes, {} shards, {} devices, {:.0} s",
-                self.scenario, self.seed, self.nodes, self.shards, self.devices, self.load_s
-            ),
-        )?;
-        line("acked", format!("{} of {} sent", self.acked, self.sent))?;
-        let ms = |us: u64| us as f64 / 1000.0;
-        let latency = &self.ack_latency_us;
-        line(
-            "ack latency",
-            format!(
-                "p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms",
-                ms(latency.p50),
-                ms(latency.p99),
-                ms(latency.p999)
-            ),
-        )?;
-        for (kind, gap) in &self.gap_ms {
-            line("ack gap", format!("{kind}: {}", span(gap)))?;
-        }
-        for (name, value) in [
-            ("reconnect", &self.reconnect_ms),
-            ("served again", &self.served_after_ms),
-            ("replicas again", &self.whole_after_ms),
-        ] {
-            if let Some(value) = value {
-                line(name, span(value))?;
-            }
-        }
-        let mut outcomes: BTreeMap<(&str, Progress), u64> = BTreeMap::new();
-        for fault in &self.faults {
-            *outcomes.entry((&fault.kind, fault.outcome)).or_default() += 1;
-        }
-        for ((kind, outcome), count) in outcomes {
-            let outcome = format!("{outcome:?}").to_lowercase();
-            line("fault", format!("{kind}: {count} {outcome}"))?;
-        }
-        for reach in &self.must_reach {
-            let mark = if reach.reached < reach.wanted {
-                "  too few"
-            } else {
-                ""
-            };
-            line(
-                "reached",
-                format!("{}: {} of {}{mark}", reach.name, reach.reached, reach.wanted),
-            )?;
-        }
-        for promise in &self.promises {
-            line(
-                &format!(
-                    "{:<4} {}",
-                    promise.id,
-                    if promise.violations == 0 {
-                        "holds"
-                    } else {
-                        "BROKEN"
-                    }
-                ),
-                format!(
-                    "{} {} (of {})",
-                    promise.violations, promise.promise, promise.looked_at
-                ),
-            )?;
-            for example in promise.examples.iter().take(SHOWN_MAX) {
-                line("", format!("! {example}"))?;
-            }
-        }
-        line("report", self.folder.join("report.json").display().to_string())?;
-        let said = match self.is_pass() {
-            true => format!("all {} acked messages read back, each in its place", self.acked),
-            false => self.reasons.join("; "),
-        };
-        write!(f, "verdict: {} {said}", self.verdict)
     }
 }
 
@@ -768,6 +396,8 @@ leader-killed = 1
             (line.outcome, line.for_s, line.at_s),
             (Progress::Healed, Some(2.0), 1.0)
         );
+        let html = report::page(&verdict).unwrap().render();
+        assert!(html.contains("F01 kill") && html.contains("PASS"), "{html}");
         let text = verdict.to_string();
         assert!(
             text.lines()
@@ -809,8 +439,8 @@ leader-killed = 1
 
     #[test]
     fn whatever_is_broken_makes_it_fail() {
-        type Break = fn(&mut Remains);
-        let broken: [(&str, Break); 7] = [
+        type Damage = fn(&mut Remains);
+        let broken: [(&str, Damage); 7] = [
             ("I1", |remains| {
                 remains.stored.pop();
             }),

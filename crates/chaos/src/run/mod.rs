@@ -5,10 +5,14 @@
 //! same folder can be judged again, by a better judge or after somebody has changed a line.
 
 pub mod epochs;
+mod figures;
 pub mod folder;
 pub mod journal;
 pub mod judge;
 mod keeper;
+mod promises;
+pub mod report;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

@@ -1,0 +1,178 @@
+//! What a run's folder shows besides its promises: faults with their steps, what was reached, gaps, the time
+//! line. Plain data in, plain data out; nothing here decides whether a run is good.
+
+use std::collections::BTreeMap;
+
+use super::folder::Remains;
+use super::journal::{Event, Progress};
+use super::judge::{FaultLine, Second};
+use crate::verdict::SpanMs;
+use crate::workload::operation::{Action, Outcome};
+
+/// Seconds of the time line.
+const TIMELINE_S_MAX: usize = 100_000;
+
+pub(super) fn in_s(us: u64) -> f64 {
+    (us as f64 / 1e5).round() / 10.0
+}
+
+pub(super) fn load_span(remains: &Remains) -> (u64, u64) {
+    let at = |wanted: &Event| {
+        let found = remains.journal.iter().find(|entry| entry.event == *wanted);
+        found.map(|entry| entry.us)
+    };
+    let begun_us = at(&Event::LoadBegun).unwrap_or(0);
+    let last_us = remains.journal.last().map_or(0, |entry| entry.us);
+    (begun_us, at(&Event::LoadEnded).unwrap_or(last_us))
+}
+
+pub(super) fn fault_lines(remains: &Remains) -> Vec<FaultLine> {
+    let (begun_us, _) = load_span(remains);
+    let mut lines: BTreeMap<usize, (FaultLine, u64)> = BTreeMap::new();
+    for entry in &remains.journal {
+        let Event::Fault {
+            fault,
+            epoch,
+            kind,
+            number,
+            nodes,
+            step,
+            detail,
+        } = &entry.event
+        else {
+            continue;
+        };
+        let (line, since_us) = lines.entry(*fault).or_insert_with(|| {
+            let line = FaultLine {
+                fault: fault + 1,
+                epoch: epoch + 1,
+                kind: format!("{number} {kind}"),
+                nodes: Vec::new(),
+                at_s: in_s(entry.us.saturating_sub(begun_us)),
+                for_s: None,
+                outcome: Progress::Begun,
+                detail: String::new(),
+            };
+            (line, entry.us)
+        });
+        line.nodes = nodes.iter().map(|node| node + 1).collect();
+        if *step == Progress::Healed {
+            line.for_s = Some(in_s(entry.us.saturating_sub(*since_us)));
+        }
+        // What became unclear does not become clear by being healed.
+        let is_settled = matches!(line.outcome, Progress::Skipped | Progress::Indeterminate);
+        if !is_settled {
+            line.outcome = *step;
+        }
+        if !detail.is_empty() {
+            line.detail
+                .push_str(if line.detail.is_empty() { "" } else { "; " });
+            line.detail.push_str(detail);
+        }
+    }
+    lines.into_values().map(|(line, _)| line).collect()
+}
+
+/// Faults that were confirmed, by kind, and states.
+pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
+    let mut reached: BTreeMap<String, u64> = BTreeMap::new();
+    let mut count = |name: &str, times: u64| {
+        if times > 0 {
+            *reached.entry(name.to_owned()).or_default() += times;
+        }
+    };
+    for entry in &remains.journal {
+        match &entry.event {
+            Event::Fault {
+                kind,
+                step: Progress::Confirmed,
+                ..
+            } => {
+                count(kind, 1);
+                count("faults", 1);
+            }
+            Event::Reached { state } => count(state, 1),
+            Event::Quiet {
+                whole_us: Some(_), ..
+            } => count("epochs", 1),
+            _ => {}
+        }
+    }
+    let messages = remains.history.devices.iter().flat_map(|device| &device.messages);
+    let resent = messages.filter(|message| message.first_connection != message.last_connection);
+    count("redelivered", resent.count() as u64);
+    // A connection that was neither lost nor closed before its device opened another was taken over.
+    let devices = remains.history.devices.iter();
+    let taken_over = devices.flat_map(|device| device.connections.windows(2));
+    let taken_over = taken_over.filter(|pair| pair[0].lost_us.is_none());
+    count("taken-over", taken_over.count() as u64);
+    let revoked = remains.operations.iter();
+    let revoked =
+        revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
+    count("revoked", revoked.count() as u64);
+    reached
+}
+
+pub(super) fn gaps(remains: &Remains) -> BTreeMap<String, SpanMs> {
+    let mut kinds: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut spans: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for entry in &remains.journal {
+        match &entry.event {
+            Event::Fault { fault, kind, .. } => {
+                kinds.insert(*fault, kind);
+            }
+            Event::Gap { fault, gap_us, .. } => {
+                if let Some(kind) = kinds.get(fault) {
+                    spans.entry((*kind).to_owned()).or_default().push(*gap_us);
+                }
+            }
+            _ => {}
+        }
+    }
+    let of = |(kind, spans_us)| Some((kind, SpanMs::of_us(spans_us)?));
+    spans.into_iter().filter_map(of).collect()
+}
+
+pub(super) fn quiet_spans(
+    remains: &Remains,
+    which: impl Fn(Option<u64>, Option<u64>) -> Option<u64>,
+) -> Option<SpanMs> {
+    let span = |event: &Event| match event {
+        Event::Quiet {
+            from_us,
+            served_us,
+            whole_us,
+            ..
+        } => Some(which(*served_us, *whole_us)?.saturating_sub(*from_us)),
+        _ => None,
+    };
+    let journal = remains.journal.iter();
+    SpanMs::of_us(journal.filter_map(|entry| span(&entry.event)).collect())
+}
+
+pub(super) fn timeline(remains: &Remains, begun_us: u64) -> Vec<Second> {
+    let mut seconds: Vec<Vec<u64>> = Vec::new();
+    for message in remains.history.devices.iter().flat_map(|device| &device.messages) {
+        let Some(acked_us) = message.acked_us else {
+            continue;
+        };
+        let second = (acked_us.saturating_sub(begun_us) / 1_000_000) as usize;
+        if second < TIMELINE_S_MAX {
+            seconds.resize_with(seconds.len().max(second + 1), Vec::new);
+            seconds[second].push(acked_us.saturating_sub(message.sent_us));
+        }
+    }
+    let of = |mut latencies: Vec<u64>| {
+        latencies.sort_unstable();
+        let at = |percent: usize| {
+            let rank = (latencies.len() * percent).div_ceil(100).max(1);
+            latencies.get(rank - 1).copied().unwrap_or(0)
+        };
+        Second {
+            acked: latencies.len() as u64,
+            p50_us: at(50),
+            p99_us: at(99),
+        }
+    };
+    seconds.into_iter().map(of).collect()
+}

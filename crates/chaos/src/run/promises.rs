@@ -1,0 +1,141 @@
+//! Every promise of a run, each with what was looked at and what was found.
+//!
+//! Asks the checkers of [`crate::invariants`], one after the other, and decides nothing itself.
+
+use super::folder::Remains;
+use super::journal::Event;
+use super::judge::Promise;
+use crate::invariants::{
+    Findings, Violation, alarms, audit, bounded, connections, duplicates, identity, liveness, no_loss,
+    no_phantom, offsets, order, replicas, single_owner,
+};
+use crate::workload::operation::Action;
+
+/// All of them, in the order of their numbers.
+pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
+    let Remains {
+        scenario,
+        journal,
+        history,
+        operations,
+        samples,
+        stored,
+        replicas: readings,
+        audit: audits,
+        ..
+    } = remains;
+    let promise = |id, promise, looked_at: String, findings: Findings| Promise {
+        id,
+        promise,
+        looked_at,
+        violations: findings.count,
+        examples: findings.examples,
+    };
+    let acked = history.sent_and_acked().1;
+    let records = || format!("{} records", stored.len());
+    let probes = operations
+        .iter()
+        .filter(|operation| operation.action == Action::Probe);
+    let (probes, actions) = (probes.clone().count(), operations.len() - probes.count());
+    let quiet = journal
+        .iter()
+        .filter(|entry| matches!(entry.event, Event::Quiet { .. }));
+    let alarms_due = journal
+        .iter()
+        .filter(|entry| matches!(entry.event, Event::Alarm { .. }));
+    let connected: usize = history
+        .devices
+        .iter()
+        .map(|device| device.connections.len())
+        .sum();
+    let mut never_acked = Findings::default();
+    if history.never_acked() > 0 {
+        never_acked.add(|| Violation {
+            what: format!("{} messages had no ack when all was over", history.never_acked()),
+            device: None,
+            seq: None,
+            places: Vec::new(),
+        });
+    }
+    vec![
+        promise(
+            "I1",
+            "acked and lost",
+            format!("{acked} acked messages"),
+            no_loss::check(history, stored),
+        ),
+        promise(
+            "I2",
+            "stored and never sent so",
+            records(),
+            no_phantom::check(history, stored),
+        ),
+        promise("I3", "out of order", records(), order::check(history, stored)),
+        promise(
+            "I4",
+            "copies that no re-send explains",
+            records(),
+            duplicates::check(history, stored).unexplained,
+        ),
+        promise(
+            "I5",
+            "offsets missing or repeated",
+            records(),
+            offsets::check(stored),
+        ),
+        promise(
+            "I10",
+            "credentials judged wrongly",
+            format!("{probes} probes, {actions} actions"),
+            identity::check(operations),
+        ),
+        promise(
+            "I11",
+            "stored after a take-over",
+            format!("{connected} connections"),
+            single_owner::check(history, stored),
+        ),
+        promise(
+            "I12",
+            "replicas that differ",
+            format!("{} readings", readings.len()),
+            replicas::check(stored, readings),
+        ),
+        promise(
+            "I15",
+            "deadlines missed after faults",
+            format!("{} quiet times", quiet.count()),
+            liveness::check(journal, &scenario.liveness),
+        ),
+        promise(
+            "I15",
+            "never acked",
+            format!("{} sent", history.sent_and_acked().0),
+            never_acked,
+        ),
+        promise(
+            "I15",
+            "connections lost at nodes that lived",
+            format!("{connected} connections"),
+            connections::check(history),
+        ),
+        promise(
+            "I16",
+            "caps exceeded",
+            format!("{} samples", samples.len()),
+            bounded::check(samples, &scenario.caps),
+        ),
+        promise(
+            "I17",
+            "actions without one audit record",
+            format!("{actions} actions"),
+            audit::check(operations, audits),
+        ),
+        promise(
+            "I19",
+            "faults that passed in silence",
+            format!("{} faults that must be told of", alarms_due.count()),
+            alarms::check(journal),
+        ),
+    ]
+}
