@@ -56,6 +56,9 @@ pub struct Connection {
     pub opened_us: u64,
     /// When it was lost; a connection that the device closed itself never is.
     pub lost_us: Option<u64>,
+    /// Whether the attempt before it was given up without an answer. The hub may open that one's session
+    /// late, and whoever connects later wins: then this connection is taken over by its own device.
+    pub is_contested: bool,
 }
 
 /// A device with all it did. Sequence numbers are places in `messages`.
@@ -67,6 +70,8 @@ pub struct DeviceHistory {
     pub messages: Vec<Message>,
     /// Its connections, in order.
     pub connections: Vec<Connection>,
+    /// Whether the last attempt to connect was given up without an answer.
+    pub has_given_up: bool,
 }
 
 /// Something that a device did or was told. A history is these, one after the other.
@@ -76,6 +81,13 @@ pub enum Deed {
     /// A connection was accepted.
     Opened {
         /// By which node.
+        node: usize,
+        /// When.
+        us: u64,
+    },
+    /// An attempt to connect was given up without an answer: its outcome is unknown.
+    GaveUp {
+        /// At which node.
         node: usize,
         /// When.
         us: u64,
@@ -137,7 +149,9 @@ impl DeviceHistory {
                 node,
                 opened_us: us,
                 lost_us: None,
+                is_contested: std::mem::take(&mut self.has_given_up),
             }),
+            Deed::GaveUp { .. } => self.has_given_up = true,
             Deed::Lost { us } => {
                 self.connections.last_mut().ok_or(OutOfPlace(deed))?.lost_us = Some(us);
             }
@@ -239,14 +253,16 @@ impl History {
         copies
     }
 
-    /// Whether a connection was lost because its node was disturbed.
+    /// Whether a connection was lost because its node was disturbed, or may have been to an attempt of its
+    /// own device.
     pub fn is_excused(&self, connection: &Connection) -> bool {
         connection.lost_us.is_some_and(|lost_us| {
-            self.disturbances.iter().any(|fault| {
-                fault.node == connection.node
-                    && connection.opened_us <= fault.until_us
-                    && lost_us >= fault.from_us
-            })
+            connection.is_contested
+                || self.disturbances.iter().any(|fault| {
+                    fault.node == connection.node
+                        && connection.opened_us <= fault.until_us
+                        && lost_us >= fault.from_us
+                })
         })
     }
 
@@ -310,7 +326,9 @@ pub(crate) mod tests {
                 node: 0,
                 opened_us: 0,
                 lost_us: None,
+                is_contested: false,
             }],
+            has_given_up: false,
         });
         History {
             devices: devices.collect(),
@@ -345,6 +363,7 @@ pub(crate) mod tests {
             node,
             opened_us,
             lost_us,
+            is_contested: false,
         };
         assert!(history.is_excused(&connection(1, 0, Some(105))));
         assert!(
@@ -373,6 +392,7 @@ pub(crate) mod tests {
             Deed::Opened { node: 0, us: 1 },
             sent,
             Deed::Lost { us: 6 },
+            Deed::GaveUp { node: 2, us: 7 },
             Deed::Opened { node: 1, us: 8 },
             Deed::Resent { seq: 0 },
             Deed::Acked { seq: 0, us: 9 },
@@ -381,6 +401,8 @@ pub(crate) mod tests {
             let text = serde_json::to_string(&deed).unwrap();
             assert_eq!(serde_json::from_str::<Deed>(&text).unwrap(), deed, "{text}");
         }
+        let contested: Vec<bool> = device.connections.iter().map(|one| one.is_contested).collect();
+        assert_eq!(contested, [false, true]);
         let message = device.messages[0];
         assert_eq!((message.first_connection, message.last_connection), (0, 1));
         assert_eq!(

@@ -4,6 +4,7 @@
 //! not acknowledged; only then anything new. It keeps every message it ever handed to a connection.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -174,6 +175,12 @@ impl Device {
                     return Some(client);
                 }
                 Err(error) => {
+                    if !is_definite(&error) {
+                        self.note(Deed::GaveUp {
+                            node,
+                            us: self.since_epoch_us(),
+                        });
+                    }
                     self.shared.live.set_error(format!(
                         "{} at node {}: {error}",
                         self.plan().device,
@@ -348,6 +355,15 @@ impl Device {
             watch.longest = watch.longest.max(now - watch.last);
             watch.last = now;
         }
+    }
+}
+
+/// Whether an attempt to connect that ended so has opened no session, and never will.
+fn is_definite(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused(_) | ClientError::Options(_) => true,
+        ClientError::Lost(error) => error.kind() == ErrorKind::ConnectionRefused,
+        ClientError::TimedOut | ClientError::Protocol(_) => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Connections hold: a gateway that lives keeps its devices, whatever happens to the shards behind it.
 //!
 //! Source: design §4 ("a backend failover never drops a device's connection"); part of I15, since a
-//! device that is thrown out is not served.
+//! device that is thrown out is not served. A connection whose device had given up an attempt just before
+//! may be taken over by that one, as `docs/semantics.md` has it (whoever connects later wins).
 
 use super::{Findings, Violation};
 use crate::oracle::History;
@@ -53,5 +54,10 @@ mod tests {
         assert!(check(&history).is_empty());
         history.disturbances[0].node = 1;
         assert_eq!(check(&history).count, 1);
+        history.devices[1].connections[0].is_contested = true;
+        assert!(
+            check(&history).is_empty(),
+            "its device had given up an attempt before"
+        );
     }
 }

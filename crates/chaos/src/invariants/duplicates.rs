@@ -80,11 +80,13 @@ mod tests {
                 node: 0,
                 opened_us: 0,
                 lost_us: Some(11),
+                is_contested: false,
             },
             Connection {
                 node: 1,
                 opened_us: 12,
                 lost_us: None,
+                is_contested: false,
             },
         ];
         history.devices[0].messages[0].last_connection = 1;

@@ -99,7 +99,11 @@ impl Device {
             )
         };
         let connected = timeout(CONNECT_TIMEOUT, Client::connect(&options)).await;
-        let client = connected.ok()?.ok()?;
+        let Ok(Ok(client)) = connected else {
+            let us = self.bench.now_us();
+            self.note(Deed::GaveUp { node, us });
+            return None;
+        };
         let us = self.bench.now_us();
         self.note(Deed::Opened { node, us });
         Some(Held {
