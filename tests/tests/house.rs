@@ -274,6 +274,8 @@ fn unsafe_code_is_forbidden_everywhere() {
         workspace().join("tests/Cargo.toml"),
     ];
     files(&workspace().join("crates"), "toml", &mut manifests);
+    // Scenarios of the chaos crate are TOML as well.
+    manifests.retain(|path| path.ends_with("Cargo.toml"));
     let manifests: BTreeMap<String, String> = manifests
         .iter()
         .map(|path| (path.display().to_string(), read(path)))
