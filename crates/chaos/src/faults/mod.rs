@@ -8,12 +8,14 @@
 //! The numbers are those of the fault list in `docs/chaos.md`.
 
 mod crash_loop;
+mod disk;
 pub mod field;
 mod kill;
 mod leaders;
 mod limits;
 mod lost_disk;
 mod membership;
+mod network;
 mod pause;
 pub mod processes;
 mod replica_making;
@@ -45,6 +47,24 @@ pub const CATALOGUE: &[&Kind] = &[
     &leaders::KIND,
     &replica_making::RECEIVER,
     &replica_making::SENDER,
+    &network::PARTITION,
+    &network::ONE_WAY,
+    &network::BRIDGE,
+    &network::FLAP,
+    &network::LOSS,
+    &network::LATENCY,
+    &network::REPEAT,
+    &network::CORRUPT,
+    &network::SLOW_LINK,
+    &network::MTU_HOLE,
+    &network::REBIND,
+    &disk::POWER,
+    &disk::TORN,
+    &disk::SPOIL,
+    &disk::SYNC_FAILS,
+    &disk::FULL,
+    &disk::SLOW,
+    &disk::STALL,
 ];
 
 /// States that a run may reach, and what each means.

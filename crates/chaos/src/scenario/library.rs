@@ -19,6 +19,10 @@ pub const SCENARIOS: &[(&str, &str)] = shipped![
     "membership",
     "making-replicas",
     "lost-disk",
+    "partitions",
+    "lossy-network",
+    "disk",
+    "power",
     "churn",
     "composed",
 ];

@@ -1,0 +1,372 @@
+//! F20, F21, F23, F25 to F27: the disk below a node loses what was not synced, tears, spoils, refuses, stalls.
+//!
+//! Source: `docs/chaos.md`, fault list. Carried by [`chaosfs`](crate::chaosfs), which is mounted at the data
+//! directory of each node that a run begins with, if the scenario names one of these kinds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_node::local::LocalOptions;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use super::{Fault, FaultError, Field, Gear, Kind, Order, Parameter, Step, indeterminate, skipped};
+use crate::chaosfs::ChaosFs;
+use crate::chaosfs::faults::{DiskCounters, DiskError, DiskFaults, Failure, Operation, Slowness};
+use crate::chaosfs::pages::Tear;
+use crate::scenario::target::Target;
+
+/// Time for an operation to meet a fault. A node under load syncs many times a second.
+const FELT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// The disks of the nodes that a run begins with, by place.
+struct Disks(Vec<ChaosFs>);
+
+impl Disks {
+    fn of(disks: &Option<Arc<Disks>>, node: usize) -> Result<&ChaosFs, FaultError> {
+        let disk = disks.as_ref().and_then(|disks| disks.0.get(node));
+        disk.ok_or_else(|| skipped(format!("node {} has no disk of ours", node + 1)))
+    }
+}
+
+const fn kind(
+    name: &'static str,
+    number: &'static str,
+    how: &'static str,
+    begin: fn(Order) -> Box<dyn Fault>,
+) -> Kind {
+    Kind {
+        how,
+        prepare: Some(prepare),
+        ..Kind::new(name, number, begin)
+    }
+}
+
+/// All that was not synced is gone.
+pub(super) const POWER: Kind = Kind {
+    is_watched: true,
+    target: Target::MostLeaders,
+    ..kind(
+        "power-cut",
+        "F20",
+        "SIGKILL, and the file system below the node takes back all that was not synced",
+        |order| PowerCut::begin(order, false),
+    )
+};
+
+/// Some of it is there.
+pub(super) const TORN: Kind = Kind {
+    is_watched: true,
+    target: Target::MostLeaders,
+    ..kind(
+        "torn-power-cut",
+        "F21",
+        "SIGKILL, and the file system below the node takes back some sectors of what was not synced",
+        |order| PowerCut::begin(order, true),
+    )
+};
+
+/// Reads that are wrong.
+pub(super) const SPOIL: Kind = Kind {
+    damages: true,
+    target: Target::Follower,
+    with: &[Parameter {
+        name: "percent",
+        meaning: "share of reads",
+        usual: (5, 30),
+        min: 1,
+        max: 100,
+    }],
+    ..kind(
+        "spoiled-reads",
+        "F23",
+        "reads of event segments have a flipped bit, or come from another page",
+        |order| {
+            let share = order.told("percent") as f64 / 100.0;
+            DiskFault::begin(
+                order,
+                DiskFaults {
+                    flip_read: share / 2.0,
+                    misdirect_read: share / 2.0,
+                    spoil_path: Some("events/".to_owned()),
+                    ..DiskFaults::default()
+                },
+                // Readers of events come when they come.
+                None,
+            )
+        },
+    )
+};
+
+/// A sync of the journal that fails once.
+pub(super) const SYNC_FAILS: Kind = Kind {
+    is_watched: true,
+    target: Target::MostLeaders,
+    alarms: &["the journal has failed"],
+    ..kind(
+        "sync-fails",
+        "F25",
+        "one sync of the journal fails with EIO, and the next succeeds",
+        |order| {
+            let failure = Failure {
+                on: Operation::Sync,
+                error: DiskError::Io,
+                after: 0,
+                times: Some(1),
+                path: Some("journal/".to_owned()),
+            };
+            DiskFault::begin(
+                order,
+                DiskFaults {
+                    fail: vec![failure],
+                    ..DiskFaults::default()
+                },
+                Some(|counters| counters.failed),
+            )
+        },
+    )
+};
+
+/// No room.
+pub(super) const FULL: Kind = Kind {
+    target: Target::MostLeaders,
+    ..kind(
+        "full-disk",
+        "F26",
+        "nothing is free on the node's disk, and what would grow fails with ENOSPC",
+        |order| {
+            DiskFault::begin(
+                order,
+                DiskFaults {
+                    full: true,
+                    ..DiskFaults::default()
+                },
+                None,
+            )
+        },
+    )
+};
+
+fn slow(order: &Order, delay_ms: u64) -> DiskFaults {
+    let rule = |on| Slowness {
+        on,
+        delay_ms,
+        jitter_ms: order.told("jitter_ms"),
+        share: 1.0,
+        path: None,
+    };
+    DiskFaults {
+        slow: vec![rule(Operation::Sync), rule(Operation::SyncFolder)],
+        ..DiskFaults::default()
+    }
+}
+
+/// Syncs that take long.
+pub(super) const SLOW: Kind = Kind {
+    is_watched: true,
+    target: Target::MostLeaders,
+    with: &[
+        Parameter {
+            name: "delay_ms",
+            meaning: "that each sync takes longer",
+            usual: (5, 500),
+            min: 1,
+            max: 60_000,
+        },
+        Parameter {
+            name: "jitter_ms",
+            meaning: "by which they differ",
+            usual: (0, 50),
+            min: 0,
+            max: 60_000,
+        },
+    ],
+    ..kind("slow-disk", "F27", "each sync takes longer", |order| {
+        let faults = slow(&order, order.told("delay_ms"));
+        DiskFault::begin(order, faults, Some(|counters| counters.delayed))
+    })
+};
+
+/// Syncs that do not end.
+pub(super) const STALL: Kind = Kind {
+    is_watched: true,
+    target: Target::MostLeaders,
+    for_ms: (1_000, 5_000),
+    ..kind(
+        "stalled-disk",
+        "F27",
+        "no sync ends before the fault does",
+        |order| {
+            let faults = slow(&order, order.for_ms.clamp(1, 60_000));
+            DiskFault::begin(order, faults, Some(|counters| counters.delayed))
+        },
+    )
+};
+
+/// Mounts a disk at the data directory of each node.
+fn prepare(local: &mut LocalOptions, gear: &mut Gear) -> Result<(), String> {
+    if gear.get::<Disks>().is_some() {
+        return Ok(());
+    }
+    let mut disks = Vec::new();
+    for place in 0..local.nodes + local.gateways {
+        let data = local.data_dir(place);
+        let backing = local.data.join(format!("disk-{}", place + 1));
+        for folder in [&data, &backing] {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| format!("create {}: {error}", folder.display()))?;
+        }
+        let disk = ChaosFs::mount(&backing, &data, place as u64 + 1);
+        disks.push(disk.map_err(|error| error.to_string())?);
+    }
+    gear.put(Disks(disks));
+    Ok(())
+}
+
+/// The machines of all nodes that it meets lose their power at once.
+struct PowerCut {
+    order: Order,
+    tears: bool,
+    from_us: u64,
+}
+
+impl PowerCut {
+    fn begin(order: Order, tears: bool) -> Box<dyn Fault> {
+        Box::new(PowerCut {
+            order,
+            tears,
+            from_us: 0,
+        })
+    }
+
+    fn tear(&self) -> Tear {
+        const TEARS: [Tear; 4] = [Tear::Prefix, Tear::Suffix, Tear::Middle, Tear::Scattered];
+        match self.tears {
+            true => TEARS[(self.order.seed % TEARS.len() as u64) as usize],
+            false => Tear::Nothing,
+        }
+    }
+}
+
+impl Fault for PowerCut {
+    fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let disks = field.gear.get::<Disks>();
+            self.from_us = field.now_us();
+            for node in &self.order.nodes {
+                Disks::of(&disks, *node)?;
+            }
+            for killed in join_all(self.order.nodes.iter().map(|node| field.kill(*node))).await {
+                killed?;
+            }
+            if (0..field.node_count()).all(|node| !field.is_running(node)) {
+                field.reached("all-down");
+            }
+            for node in &self.order.nodes {
+                let cut = Disks::of(&disks, *node)?.lose_power(self.tear());
+                cut.map_err(indeterminate)?;
+            }
+            Ok(format!("{:?} is kept of what was not synced", self.tear()))
+        }
+        .boxed_local()
+    }
+
+    fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let disks = field.gear.get::<Disks>();
+            let mut lost = 0;
+            for node in &self.order.nodes {
+                lost += Disks::of(&disks, *node)?.counters().sectors_lost;
+            }
+            Ok(format!("{lost} sectors lost so far"))
+        }
+        .boxed_local()
+    }
+
+    fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let started = join_all(self.order.nodes.iter().map(|node| field.start(*node))).await;
+            let lines = started.into_iter().collect::<Result<Vec<_>, _>>()?;
+            Ok(lines.join("; "))
+        }
+        .boxed_local()
+    }
+}
+
+/// The disk of a node does something wrong for a while.
+struct DiskFault {
+    order: Order,
+    faults: DiskFaults,
+    /// What shows that it was met; without it, that it was told.
+    felt: Option<fn(&DiskCounters) -> u64>,
+    before: u64,
+    from_us: u64,
+}
+
+impl DiskFault {
+    fn begin(order: Order, faults: DiskFaults, felt: Option<fn(&DiskCounters) -> u64>) -> Box<dyn Fault> {
+        Box::new(DiskFault {
+            order,
+            faults,
+            felt,
+            before: 0,
+            from_us: 0,
+        })
+    }
+}
+
+impl Fault for DiskFault {
+    fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let disks = field.gear.get::<Disks>();
+            let disk = Disks::of(&disks, self.order.node())?;
+            if disk.faults() != DiskFaults::default() {
+                return Err(skipped("another fault has this disk"));
+            }
+            self.from_us = field.now_us();
+            self.before = self.felt.map_or(0, |felt| felt(&disk.counters()));
+            disk.set(self.faults.clone()).map_err(skipped)?;
+            Ok(format!("the disk of node {} is told", self.order.node() + 1))
+        }
+        .boxed_local()
+    }
+
+    fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let disks = field.gear.get::<Disks>();
+            let disk = Disks::of(&disks, self.order.node())?;
+            let Some(felt) = self.felt else {
+                return Ok("it is told".into());
+            };
+            let deadline = Instant::now() + FELT_TIMEOUT;
+            loop {
+                match felt(&disk.counters()) - self.before {
+                    0 if Instant::now() >= deadline => {
+                        return Err(indeterminate("no operation has met it"));
+                    }
+                    0 => sleep(LOOK_PAUSE).await,
+                    count => return Ok(format!("{count} operations have met it")),
+                }
+            }
+        }
+        .boxed_local()
+    }
+
+    fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
+        async move {
+            let node = self.order.node();
+            let disks = field.gear.get::<Disks>();
+            let disk = Disks::of(&disks, node)?;
+            if disk.faults() == self.faults {
+                disk.set(DiskFaults::default()).map_err(indeterminate)?;
+            }
+            field.disturbed(node, self.from_us);
+            // It may have ended over this, as it should where a sync has failed.
+            field.start(node).await
+        }
+        .boxed_local()
+    }
+}
