@@ -224,19 +224,27 @@ async fn checkpoint_group(
     let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
     let synced = blocking(move || {
+        // The last entry with events. Entries behind it may have had frames that were all rejected: nothing
+        // in the event log tells that it has passed them, so a start feeds them again and needs the notes.
+        let last_run = events.as_ref().map_or(0, |events| events.applied_index());
         let events_upto = events
             .map(|events| events.checkpoint(applied.index))
             .transpose()?;
         store.checkpoint()?;
         if mutant::is_on(Mutant::PurgeTooFar) {
-            return Ok(applied.index);
+            return Ok((applied.index, applied.index));
         }
-        Ok::<_, StoreError>(events_upto.unwrap_or(applied.index).min(applied.index))
+        let durable = events_upto.unwrap_or(applied.index).min(applied.index);
+        let passed = match mutant::is_on(Mutant::ForgetNoteEarly) {
+            true => durable,
+            false => durable.min(last_run),
+        };
+        Ok::<_, StoreError>((durable, passed))
     });
-    let durable = synced
+    let (durable, passed) = synced
         .await
         .map_err(|error| StoreError::io("sync stores", error))??;
-    group.machine().machine().lock().await.forget_verdicts(durable)?;
+    group.machine().machine().lock().await.forget_verdicts(passed)?;
     if pressed && durable < applied.index {
         // A few events in an open block pin the whole log above them: cut the block, everywhere.
         match group.sight().leads {

@@ -76,6 +76,8 @@ mutants! {
     StaleFence = "stale-fence",
     /// A note on fenced records is not kept for the event log.
     ForgetNote = "forget-note",
+    /// A note on fenced records is dropped although a start may still feed its entry to the event log.
+    ForgetNoteEarly = "forget-note-early",
     /// A membership entry is not remembered over a restart.
     ForgetMembership = "forget-membership",
     /// Entries that a new leader took back stay in the log.
