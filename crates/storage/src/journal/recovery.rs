@@ -42,6 +42,10 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
         match found.get(&number).and_then(Option::as_ref) {
             Some(segment) => {
                 let bytes = read_whole(segment)?;
+                // Segments are made at full length, so no crash leaves a shorter one.
+                if (bytes.len() as u64) < segment.header.segment_bytes {
+                    replay.damage_all(format!("segment {number} is cut at {}", bytes.len()), number);
+                }
                 for flush in scan(&bytes, segment) {
                     replay.take(flush);
                 }
@@ -370,6 +374,10 @@ impl Replay {
             } else {
                 self.apply(held, known.1);
             }
+        } else if flush.header.previous_segment >= self.oldest {
+            // The flush before it is needed as well, and is not there.
+            let reason = format!("flushes before {} do not read", flush.header.sequence);
+            self.damage_all(reason, self.oldest);
         }
         self.held = Some(flush);
     }

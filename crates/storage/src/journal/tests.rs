@@ -770,3 +770,56 @@ fn a_replica_that_is_made_after_a_loss_is_whole_at_every_later_start() {
     disk.flip_bit(&name, 8 * (flushes[flushes.len() - 2] + 20));
     assert_eq!(open(&disk).stats().damaged, vec![id(2)]);
 }
+
+/// Entries of one replica in the first two segments; behind them that most of these are cut off, and votes of
+/// another. The segments' files, in order.
+fn several_segments(disk: &FaultyDisk) -> Vec<String> {
+    let journal = open(disk);
+    let log = journal.replica(id(1));
+    for index in 0..14 {
+        append(&log, vec![entry(1, index, vec![7; 4_000])]).unwrap();
+    }
+    for number in 0..16 {
+        vote(&journal.replica(id(2)), &format!("vote {number}")).unwrap();
+        if number == 6 {
+            wait(|done| log.truncate_after(Some(at(1, 5)), done)).unwrap();
+        }
+    }
+    drop(journal);
+    let names = disk.list("journal").unwrap().into_iter();
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".log")).collect();
+    names.sort_unstable();
+    assert!(names.len() >= 3);
+    names.into_iter().map(|name| format!("journal/{name}")).collect()
+}
+
+#[test]
+fn flushes_that_vanish_from_the_beginning_are_missed() {
+    let disk = FaultyDisk::new();
+    let names = several_segments(&disk);
+    for name in &names[..2] {
+        let length = disk.bytes_of(name).unwrap().len();
+        let file = disk.open(name).unwrap();
+        file.write_at(&vec![0; length - BLOCK_BYTES as usize], BLOCK_BYTES)
+            .unwrap();
+    }
+    // That entries were cut off would leave an empty log, as good as new, if nobody asked what came before.
+    assert_eq!(open(&disk).stats().damaged, vec![id(1), id(2)]);
+}
+
+#[test]
+fn a_segment_that_was_cut_is_seen_to_be_wherever_it_stands() {
+    let count = several_segments(&FaultyDisk::new()).len();
+    for place in 0..count {
+        let disk = FaultyDisk::new();
+        let name = several_segments(&disk).swap_remove(place);
+        disk.open(&name).unwrap().set_len(BLOCK_BYTES + 9).unwrap();
+        let damaged = open(&disk).stats().damaged;
+        assert!(damaged.contains(&id(1)), "{name}: {damaged:?}");
+        // It goes on behind the loss, and whoever is new there is whole.
+        let journal = open(&disk);
+        append(&journal.replica(id(3)), vec![entry(1, 0, "new")]).unwrap();
+        drop(journal);
+        assert!(!open(&disk).stats().damaged.contains(&id(3)), "{name}");
+    }
+}
