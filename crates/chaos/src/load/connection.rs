@@ -186,6 +186,7 @@ async fn connect(seat: &Seat, common: &Common, intended: Option<Instant>) -> Res
             node: place,
             opened_us: common.now_ns() / 1000,
             lost_us: None,
+            is_contested: false,
         });
     }
     Ok(opened)

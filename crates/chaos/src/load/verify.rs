@@ -246,6 +246,7 @@ mod tests {
             node: 0,
             opened_us: 9,
             lost_us: None,
+            is_contested: false,
         });
         let twice = Verification::judge(run, &stored(&[(0, 0), (0, 1), (0, 1)]));
         assert!(twice.is_pass() && twice.duplicated == 1, "{twice}");

@@ -203,6 +203,7 @@ impl Link {
                 node: self.place,
                 opened_us,
                 lost_us: None,
+                is_contested: false,
             });
             self.shared.trace.event(
                 opened_us,
