@@ -79,9 +79,10 @@ pub(super) struct Server {
     /// Milliseconds between the connects of two clients
     #[arg(short = 'i', long, value_name = "MS", default_value_t = 0)]
     pub(super) connect_interval: u64,
-    /// Client ids; %i is the client's number, from 1. With a hub, its devices
-    #[arg(long, value_name = "TEMPLATE", default_value = "load-%i", value_parser = template::parse_client_id)]
-    pub(super) client_id: Template,
+    /// Client ids; %i is the client's number, from 1 [default: load-%i with a hub, whose devices they
+    /// are; else one that no other run has]
+    #[arg(long, value_name = "TEMPLATE", value_parser = template::parse_client_id)]
+    pub(super) client_id: Option<Template>,
     /// User name
     #[arg(short, long, value_name = "NAME", requires = "host")]
     pub(super) username: Option<String>,

@@ -102,13 +102,13 @@ impl Address {
 fn clients(
     server: &Server,
     share: Share,
-    topic: &Template,
+    (names, topic): (&Template, &Template),
     introduce: impl Fn(u64, &str) -> Result<(Option<String>, Option<String>), CommandError>,
 ) -> Result<Vec<Client>, CommandError> {
     (0..server.clients)
         .filter(|index| share.has(*index))
         .map(|index| {
-            let id = client_id(server, index);
+            let id = client_id(names, index);
             let (username, password) = introduce(index, &id)?;
             let own = template::Client {
                 index: index + 1,
@@ -127,14 +127,22 @@ fn clients(
         .collect()
 }
 
-fn client_id(server: &Server, index: u64) -> String {
+/// What clients are called: as was said, or with `prefix` and their number.
+fn names(server: &Server, prefix: &str) -> Result<Template, CommandError> {
+    match &server.client_id {
+        Some(template) => Ok(template.clone()),
+        None => template::parse_client_id(&format!("{prefix}-%i")).map_err(super::options::usage),
+    }
+}
+
+fn client_id(names: &Template, index: u64) -> String {
     let own = template::Client {
         index: index + 1,
         client_id: "",
         username: "",
     };
     let mut id = String::new();
-    server.client_id.of_client(own).write(&mut id, 0);
+    names.of_client(own).write(&mut id, 0);
     id
 }
 
@@ -160,16 +168,18 @@ pub(super) fn broker(
         (Some(_), false) => " over WebSocket",
         (Some(_), true) => " over WebSocket and TLS",
     };
-    let names: Vec<String> = doors.iter().map(Door::address).collect();
+    let addresses: Vec<String> = doors.iter().map(Door::address).collect();
+    // A server ends the connection of whoever comes with a name that is in use.
+    let names = names(server, &format!("load-{:08x}", rand::random::<u32>()))?;
     let introduce = |_, _: &str| Ok((server.username.clone(), server.password.clone()));
     Ok(Target {
-        name: format!("{}{how}", names.join(", ")),
+        name: format!("{}{how}", addresses.join(", ")),
         doors,
         wrapping: Wrapping {
             tls: config,
             websocket: address.websocket.clone(),
         },
-        clients: clients(server, share, topic, introduce)?,
+        clients: clients(server, share, (&names, topic), introduce)?,
         hub: None,
     })
 }
@@ -204,10 +214,12 @@ pub(super) async fn hub(
     if doors.is_empty() {
         return Err(CommandError::Failed("this hub has no gateway".into()));
     }
+    let devices = names(server, "load")?;
     let ids = (0..server.clients)
         .filter(|index| share.has(*index))
         .map(|index| {
-            DeviceId::parse(&client_id(server, index)).map_err(|error| CommandError::Usage(error.to_string()))
+            DeviceId::parse(&client_id(&devices, index))
+                .map_err(|error| CommandError::Usage(error.to_string()))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let found = device::ensure(&hub, &ids).await?;
@@ -244,7 +256,7 @@ pub(super) async fn hub(
     let names: Vec<String> = doors.iter().map(Door::address).collect();
     Ok(Target {
         name: format!("Dunlin at {}{how}", names.join(", ")),
-        clients: clients(server, share, topic, introduce)?,
+        clients: clients(server, share, (&devices, topic), introduce)?,
         wrapping: Wrapping {
             tls: (!server.plain).then(|| Arc::clone(hub.trust())),
             websocket: server.ws.then(|| WEBSOCKET_PATH.to_owned()),

@@ -197,7 +197,7 @@ async fn talk(seat: &Seat, common: &Common, opened: Opened) -> End {
     let mut wire = Wire::new(opened.stream, opened.rest, common.plan.keep_alive_s);
     match &mut *seat.machine.borrow_mut() {
         Machine::Publish(publisher) => {
-            publisher.begin(opened.receive_max, &mut wire.out, &mut common.recorder());
+            publisher.begin(&opened.connack, &mut wire.out, &mut common.recorder());
         }
         Machine::Subscribe(subscriber) => subscriber.begin(&mut wire.out),
         Machine::Idle => {}

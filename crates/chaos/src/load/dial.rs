@@ -64,7 +64,7 @@ pub(super) struct Introduction<'a> {
 /// An accepted connection.
 pub(super) struct Opened {
     pub(super) stream: Box<dyn Io>,
-    pub(super) receive_max: Option<u16>,
+    pub(super) connack: Connack,
     /// What came behind the CONNACK.
     pub(super) rest: Vec<u8>,
 }
@@ -93,7 +93,7 @@ pub(super) async fn open(
         match connack.code {
             0 => Ok(Opened {
                 stream,
-                receive_max: connack.receive_max,
+                connack,
                 rest,
             }),
             code => Err(format!(

@@ -163,6 +163,8 @@ fn length(bytes: &[u8]) -> Option<(usize, usize)> {
 pub(super) struct Connack {
     /// 0 is yes.
     pub(super) code: u8,
+    /// Whether the server knows what an earlier connection left open.
+    pub(super) has_session: bool,
     /// QoS 1 and 2 messages that may be unacknowledged (MQTT 5).
     pub(super) receive_max: Option<u16>,
 }
@@ -174,7 +176,11 @@ pub(super) fn connack(version: Version, body: &[u8]) -> Option<Connack> {
         Version::V3 => None,
         Version::V5 => receive_max(body.get(2..)?),
     };
-    Some(Connack { code, receive_max })
+    Some(Connack {
+        code,
+        has_session: body[0] & 1 != 0,
+        receive_max,
+    })
 }
 
 /// Looks for the receive maximum among the properties of a CONNACK.
@@ -277,6 +283,7 @@ mod tests {
             connack(Version::V3, &[0, 5]),
             Some(Connack {
                 code: 5,
+                has_session: false,
                 receive_max: None
             })
         );
@@ -290,6 +297,7 @@ mod tests {
             connack(Version::V5, &[0, 0, 9]).map(|connack| connack.receive_max),
             Some(None)
         );
+        assert!(connack(Version::V3, &[1, 0]).is_some_and(|connack| connack.has_session));
         assert_eq!(connack(Version::V5, &[0]), None);
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dunlin_gateway::mqtt::Version;
 
 use super::content::Content;
-use super::packet::{self, Split};
+use super::packet::{self, Connack, Split};
 use super::recorder::Recorder;
 use super::schedule::Schedule;
 use super::template::Template;
@@ -112,8 +112,10 @@ impl Publisher {
     }
 
     /// A connection is there; what is unanswered goes out first.
-    pub(super) fn begin(&mut self, receive_max: Option<u16>, out: &mut Vec<u8>, recorder: &mut Recorder) {
-        self.window = receive_max.map_or(self.publish.window, |max| max.min(self.publish.window).max(1));
+    pub(super) fn begin(&mut self, connack: &Connack, out: &mut Vec<u8>, recorder: &mut Recorder) {
+        self.window = connack
+            .receive_max
+            .map_or(self.publish.window, |max| max.min(self.publish.window).max(1));
         let mut open: Vec<(u64, u16)> = (1..)
             .zip(&self.slots)
             .filter(|(_, slot)| slot.stage != Stage::Free)
@@ -123,10 +125,12 @@ impl Publisher {
         recorder.resent(open.len() as u64);
         for (number, id) in open {
             let slot = self.slots[usize::from(id) - 1];
-            if slot.stage == Stage::Received {
+            // A server without the session has forgotten what it took, and would say yes to a PUBREL.
+            if slot.stage == Stage::Received && connack.has_session {
                 packet::push_answer(out, packet::PUBREL, id);
                 continue;
             }
+            self.slots[usize::from(id) - 1].stage = Stage::Sent;
             if let Some(message) = self.history.get_mut(number as usize) {
                 message.last_connection = self.connection;
             }

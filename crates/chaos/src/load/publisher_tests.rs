@@ -74,6 +74,14 @@ impl Pair {
     }
 }
 
+fn yes(has_session: bool, receive_max: Option<u16>) -> Connack {
+    Connack {
+        code: 0,
+        has_session,
+        receive_max,
+    }
+}
+
 fn open(rate: u64) -> Pace {
     Pace::Open(Schedule::of_rate(rate, 1, None))
 }
@@ -134,7 +142,7 @@ fn a_full_window_and_a_servers_smaller_one_are_kept() {
     let mut small = Pair::new(publish(1, Pace::Closed(u64::MAX)), "t");
     small
         .publisher
-        .begin(Some(2), &mut small.out, &mut small.recorder);
+        .begin(&yes(false, Some(2)), &mut small.out, &mut small.recorder);
     assert_eq!(small.fill(0).len(), 2);
 }
 
@@ -145,10 +153,12 @@ fn what_a_lost_connection_left_is_sent_again_in_order_and_marked() {
     pair.hear(1, &[0x40, 2, 0, 1, 0x40, 2, 0, 3]).unwrap();
     assert_eq!(pair.fill(2), [(0x32, 3), (0x32, 1)], "places are used again");
     pair.publisher.lose();
-    pair.publisher.begin(None, &mut pair.out, &mut pair.recorder);
+    pair.publisher
+        .begin(&yes(false, None), &mut pair.out, &mut pair.recorder);
     let order: Vec<u16> = pair.sent().iter().map(|(_, id)| *id).collect();
     assert_eq!(order, [2, 4, 3, 1]);
-    pair.publisher.begin(None, &mut pair.out, &mut pair.recorder);
+    pair.publisher
+        .begin(&yes(false, None), &mut pair.out, &mut pair.recorder);
     assert!(pair.sent().iter().all(|(head, _)| head & packet::DUPLICATE != 0));
     assert!(pair.publisher.is_exhausted() && !pair.publisher.is_idle());
     pair.hear(5, &[0x40, 2, 0, 1, 0x40, 2, 0, 2, 0x40, 2, 0, 3, 0x40, 2, 0, 4])
@@ -177,6 +187,20 @@ fn qos_2_ends_with_the_second_answer() {
     assert!(!pair.publisher.is_idle());
     pair.hear(2, &[0x70, 2, 0, 1]).unwrap();
     assert!(pair.publisher.is_idle());
+}
+
+#[test]
+fn qos_2_begins_anew_where_the_server_has_no_session() {
+    for (has_session, expected) in [(true, packet::PUBREL), (false, 0x34 | packet::DUPLICATE)] {
+        let mut pair = Pair::new(publish(2, Pace::Closed(1)), "t");
+        pair.fill(0);
+        pair.hear(1, &[0x50, 2, 0, 1]).unwrap();
+        pair.sent();
+        pair.publisher.lose();
+        let connack = yes(has_session, None);
+        pair.publisher.begin(&connack, &mut pair.out, &mut pair.recorder);
+        assert_eq!(pair.sent(), [(expected, 1)], "{has_session}");
+    }
 }
 
 #[test]
