@@ -117,6 +117,9 @@ fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: 16,
+        // A follower whose disk was put back to an older state has less than it once confirmed. Its leader
+        // must outlive that, and send it again what it lacks.
+        allow_log_reversion: Some(true),
         ..openraft::Config::default()
     }
 }

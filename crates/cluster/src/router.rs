@@ -140,6 +140,12 @@ impl Router {
         nodes
     }
 
+    /// The shard of a device; none before the cluster is formed, when doors are open already.
+    fn place_of(&self, device: &DeviceId) -> Option<ShardId> {
+        let directory = self.shared.view.load();
+        directory.is_formed().then(|| directory.shard_of(device.slot()))
+    }
+
     fn submit_record(
         &self,
         device: &DeviceId,
@@ -147,7 +153,7 @@ impl Router {
         (sink, token): (&Arc<dyn AckSink>, u64),
         trace: Option<TraceContext>,
     ) -> Result<(), SubmitError> {
-        let shard = self.shared.view.load().shard_of(device.slot());
+        let shard = self.place_of(device).ok_or(SubmitError::CutOff)?;
         let lanes = self.lanes.read().expect("no panic holds it");
         let lane = lanes.get(shard.0 as usize).ok_or(SubmitError::CutOff)?;
         if !self.budget.take(record.len()) {
@@ -193,7 +199,7 @@ impl Router {
 
 impl ShardClient for Router {
     fn stream_id(&self, device: &DeviceId) -> StreamId {
-        match self.lane(self.shard_of(device)) {
+        match self.place_of(device).and_then(|shard| self.lane(shard)) {
             Some(lane) => lane.stream(),
             None => StreamId {
                 gateway: self.shared.node,
@@ -212,7 +218,8 @@ impl ShardClient for Router {
     }
 
     fn shard_of(&self, device: &DeviceId) -> ShardId {
-        self.shared.view.get().shard_of(device.slot())
+        // Before there are shards, one that there never is.
+        self.place_of(device).unwrap_or(ShardId(u32::MAX))
     }
 
     fn submit_telemetry(
@@ -250,8 +257,10 @@ impl ShardClient for Router {
 
     fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
         async move {
-            let shard = self.shard_of(command.device());
-            let lane = self.lane(shard).ok_or(SubmitError::CutOff)?;
+            let shard = self.place_of(command.device());
+            let lane = shard
+                .and_then(|shard| self.lane(shard))
+                .ok_or(SubmitError::CutOff)?;
             let outcome = lane.submit_command(command)?;
             match tokio::time::timeout(COMMAND_TIMEOUT, outcome).await {
                 Ok(Ok(Some(outcome))) => Ok(outcome),
@@ -264,7 +273,7 @@ impl ShardClient for Router {
     fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         async move {
             let shard = match &query {
-                Query::Device(device) => self.shard_of(device),
+                Query::Device(device) => self.place_of(device).ok_or(QueryError::CutOff)?,
                 Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
             };
             self.ask(shard, move |server| {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use dunlin_model::command::{Command, Outcome, Receipt, TelemetryAck};
+use dunlin_model::command::{Command, Consistency, Outcome, Query, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
 use dunlin_model::port::{AckSink, Downlink, DownlinkSink, ShardClient};
@@ -222,8 +222,11 @@ impl Link {
 
     /// Makes sure of the device, and opens a session; its epoch.
     async fn open(&self) -> Option<u64> {
-        // As a door does: nobody is admitted by a node that has lost sight of the directory.
-        if !self.client.is_fresh() {
+        // As a door does: it looks for the device, and nobody is admitted by a node that has lost sight of the
+        // directory, or never had one.
+        let known = Query::Device(self.device.clone());
+        let known = self.client.query(known, Consistency::Leader).await;
+        if known.is_err() || !self.client.is_fresh() {
             return None;
         }
         let spec = DeviceSpec {
