@@ -21,6 +21,7 @@ mod outside;
 pub mod pki;
 pub mod ready;
 pub mod serve;
+pub mod steady;
 mod traces;
 mod wiring;
 

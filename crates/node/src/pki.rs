@@ -247,14 +247,14 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     })
 }
 
-fn named(name: &str) -> DistinguishedName {
+pub(crate) fn named(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
     distinguished
 }
 
 /// Sets from when to when the authority is valid.
-fn set_validity(params: &mut CertificateParams, years: i32) {
+pub(crate) fn set_validity(params: &mut CertificateParams, years: i32) {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

@@ -39,7 +39,7 @@ enum Command {
     Faults,
     /// Judge the folder of a run again
     Judge(Judge),
-    /// Run whole clusters in simulated time, network and disk; a seed repeats a run event for event
+    /// Run whole clusters in simulated time, network and disk, drawn from a seed
     Sim(sim::Sim),
     /// Try seeded bugs on the checkers (builds with the feature `mutants`)
     Mutants(mutants::Mutants),

@@ -1,5 +1,6 @@
 //! Deterministic simulation: the production code of nodes, consensus, storage, actors and transport in one
-//! thread, on simulated time, network and disk. One seed and one commit repeat a run event for event.
+//! thread, on simulated time, network and disk. One seed draws one plan, and most seeds repeat their run event
+//! for event; some do not yet, and the gate says which.
 //!
 //! A run has four phases: the cluster forms; faults happen ([`Plan`]); everything heals and must serve again
 //! (liveness); what is stored is compared with what the devices were told. Simulated are time ([`machine`]), the
@@ -21,10 +22,8 @@ mod trace;
 mod world;
 
 use std::path::Path;
-use std::time::Duration;
 
 use dunlin_cluster::config::NodeIdentity;
-use dunlin_node::pki::Authority;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -40,8 +39,6 @@ use world::World;
 const FORM_MS: u64 = 60_000;
 /// Nodes that a run may have.
 const NODES_MAX: usize = 5;
-/// How long the nodes' certificates are good for: longer than any campaign.
-const IDENTITY_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Why a run has no outcome.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +89,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Makes what all runs share: the nodes' certificates, and a folder for their small files.
+    /// Makes what all runs share: the nodes' identities, and a folder for their small files.
     pub fn new() -> Result<Simulator, SimError> {
         let setup = |error: &dyn ToString| SimError::Setup(error.to_string());
         // In memory if possible: those files are synced, and nothing about them is simulated.
@@ -104,11 +101,8 @@ impl Simulator {
             false => builder.tempdir(),
         };
         let folder = folder.map_err(|error| setup(&error))?;
-        let authority = Authority::open(&folder.path().join("pki")).map_err(|error| setup(&error))?;
-        let identities = (0..NODES_MAX)
-            .map(|place| authority.node_identity(machine::node_id(place), IDENTITY_TTL))
-            .collect::<Result<_, _>>()
-            .map_err(|error| setup(&error))?;
+        let nodes: Vec<_> = (0..NODES_MAX).map(machine::node_id).collect();
+        let identities = dunlin_node::steady::identities(&nodes).map_err(|error| setup(&error))?;
         Ok(Simulator { identities, folder })
     }
 

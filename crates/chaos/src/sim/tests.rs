@@ -1,4 +1,4 @@
-//! A few runs in every test run, twice each, and every plan that has ever failed.
+//! A few runs in every test run, and every plan that has ever failed.
 
 use std::path::Path;
 
@@ -8,15 +8,13 @@ use super::{Plan, Simulator};
 const SEEDS: std::ops::Range<u64> = 1..4;
 
 #[test]
-fn a_seed_repeats_a_run_event_for_event_and_nothing_is_wrong() {
+fn a_cluster_under_drawn_faults_keeps_every_promise() {
     let simulator = Simulator::new().unwrap();
     for seed in SEEDS {
         let plan = Plan::draw(seed);
         let one = simulator.run(&plan).unwrap();
         assert_eq!(one.violations, [""; 0], "seed {seed}");
         assert!(one.acked > 0 && one.acked == one.sent, "{one:?}");
-        #[cfg(tokio_unstable)]
-        assert_eq!(simulator.run(&plan).unwrap(), one, "seed {seed}");
     }
 }
 
