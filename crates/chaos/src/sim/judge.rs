@@ -10,7 +10,7 @@ use dunlin_model::command::ReadFrom;
 use dunlin_model::id::{GroupId, GroupReplica, ShardId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::port::{EventRun, ShardClient, ShardStore as _};
-use dunlin_model::shard::verdict;
+use dunlin_model::shard::{keys, verdict};
 use dunlin_model::telemetry;
 
 use super::world::World;
@@ -160,10 +160,34 @@ fn have_applied_the_same(world: &World) -> bool {
     let Some(life) = &world.machines[0].life else {
         return false;
     };
+    if !stand_at_the_same_entry(world) {
+        return false;
+    }
     let found = applied(world);
     life.client.directory().groups.iter().all(|(group, entry)| {
         let of = found.get(&group.0).map_or(&[][..], Vec::as_slice);
         of.len() == entry.replicas.len() && of.iter().all(|applied| *applied == of[0])
+    })
+}
+
+/// Whether the states of a group's replicas are of one entry. What a node reports of itself may be a moment
+/// older than its state.
+fn stand_at_the_same_entry(world: &World) -> bool {
+    let mut first: BTreeMap<GroupId, Option<Bytes>> = BTreeMap::new();
+    world.machines.iter().all(|machine| {
+        let Some(life) = &machine.life else { return true };
+        let states = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = life.cluster.status().groups;
+        groups.into_iter().all(|(group, status)| {
+            let id = GroupReplica {
+                group: GroupId(group),
+                replica: dunlin_model::id::ReplicaId(status.replica),
+            };
+            let at = states
+                .get(&id)
+                .and_then(|state| state.get(keys::META).ok().flatten());
+            *first.entry(id.group).or_insert_with(|| at.clone()) == at
+        })
     })
 }
 

@@ -108,6 +108,8 @@ pub(super) struct Machine {
     pub(super) cut_seed: Option<u64>,
     /// Microseconds of its own that pass in a million of the world's.
     pub(super) rate_ppm: u64,
+    /// Whether its disk refuses to sync.
+    refuses_syncs: bool,
     /// Whether bits were flipped.
     is_damaged: bool,
     data: Arc<DataDir>,
@@ -133,6 +135,7 @@ impl Machine {
             is_stopped: false,
             cut_seed: None,
             rate_ppm: 1_000_000,
+            refuses_syncs: false,
             is_damaged: false,
             data: Arc::new(data),
             local_us: 0,
@@ -276,8 +279,16 @@ impl Machine {
             .is_some_and(|life| life.failed.load(Ordering::Relaxed))
     }
 
-    /// Ends the process. What it had written is in the system's hands and stays.
+    /// Ends the process. What it had written is in the system's hands and stays, but for what the disk had
+    /// refused to sync: the system has forgotten that it must be written.
     pub(super) fn kill(&mut self, site: &Site) {
+        self.end(site);
+        if std::mem::take(&mut self.refuses_syncs) {
+            self.cut_power(site, None);
+        }
+    }
+
+    fn end(&mut self, site: &Site) {
         if let Some(life) = self.life.take() {
             site.net.unbind(site.addresses[self.place]);
             life.runtime.shutdown_background();
@@ -287,7 +298,8 @@ impl Machine {
 
     /// Ends the process and takes from the disk what was not synced, or some of it.
     pub(super) fn cut_power(&mut self, site: &Site, seed: Option<u64>) {
-        self.kill(site);
+        self.end(site);
+        self.refuses_syncs = false;
         let cut = seed.map_or(PowerCut::LoseAll, |seed| PowerCut::KeepSome { seed });
         self.disk = self.disk.power_cut(cut);
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
@@ -342,7 +354,8 @@ impl Machine {
     }
 
     /// From now on no sync of its disk succeeds; the node gives itself up.
-    pub(super) fn refuse_syncs(&self) {
+    pub(super) fn refuse_syncs(&mut self) {
+        self.refuses_syncs = true;
         self.disk.fail(Operation::Sync, 0, true);
     }
 }
