@@ -381,6 +381,7 @@ impl Group {
     /// Stops taking part. Entries that are under way may or may not be committed by the others.
     pub(crate) async fn stop(&self) {
         let _ = self.raft.shutdown().await;
+        self.machine.close().await;
     }
 
     fn propose_body(&self, body: EntryBody) -> BoxFuture<'static, Ended> {

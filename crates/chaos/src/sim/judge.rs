@@ -2,7 +2,7 @@
 //! again, and what only a simulation can see: every receipt names the message's place, and all replicas are
 //! alike, events and state, byte for byte (I12).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ const LIVENESS_MS: u64 = 20_000;
 const EQUAL_MS: u64 = 10_000;
 /// Time for reading everything.
 const READ_MS: u64 = 20_000;
+/// Keys that differ between two replicas that are shown.
+const DIFFERING_SHOWN_MAX: usize = 6;
 /// Pause before a page is asked for again.
 const PAGE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -327,6 +329,36 @@ fn check_receipts(world: &World, history: &History, stored: &[Stored], found: &m
     }
 }
 
+/// The first difference between states of one entry, at any time in a run (I12).
+pub(super) fn first_difference(world: &World) -> Option<String> {
+    let mut seen: BTreeMap<(GroupId, Bytes), (usize, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
+    for machine in &world.machines {
+        let states = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, state) in states.iter() {
+            let Ok(Some(meta)) = state.get(keys::META) else {
+                continue;
+            };
+            let pairs: Vec<(Bytes, Bytes)> = state
+                .snapshot()
+                .flatten()
+                .filter(|(key, _)| !verdict::is_local(key))
+                .collect();
+            let (place, first) = seen
+                .entry((id.group, meta))
+                .or_insert_with(|| (machine.place, pairs.clone()));
+            if let Some((one, other)) = first.iter().zip(&pairs).find(|(one, other)| one != other) {
+                return Some(format!(
+                    "I12: at {} ms, states of {id:?} at node {} and of its group at node {} are of one entry and differ: {one:?}, {other:?}",
+                    world.now_us / 1000,
+                    machine.place + 1,
+                    *place + 1
+                ));
+            }
+        }
+    }
+    None
+}
+
 /// Replicas that have applied the same entry have the same events and the same state.
 fn check_replicas(world: &World, found: &mut Vec<String>) {
     let mut events: BTreeMap<GroupId, (usize, Vec<Bytes>)> = BTreeMap::new();
@@ -390,7 +422,17 @@ fn check_replicas(world: &World, found: &mut Vec<String>) {
                     .entry(id.group)
                     .or_insert_with(|| (machine.place, pairs.clone()));
                 if *first != pairs {
-                    let differing = first.iter().zip(&pairs).find(|(one, other)| one != other);
+                    let other: BTreeMap<&Bytes, &Bytes> =
+                        pairs.iter().map(|(key, value)| (key, value)).collect();
+                    let one: BTreeMap<&Bytes, &Bytes> =
+                        first.iter().map(|(key, value)| (key, value)).collect();
+                    let keys: BTreeSet<&&Bytes> = one.keys().chain(other.keys()).collect();
+                    let differing: Vec<_> = keys
+                        .into_iter()
+                        .filter(|key| one.get(*key) != other.get(*key))
+                        .map(|key| (key, one.get(key), other.get(key)))
+                        .take(DIFFERING_SHOWN_MAX)
+                        .collect();
                     found.push(format!(
                         "I12: state of group {} differs between node {} and node {}: {differing:?}",
                         id.group.0,

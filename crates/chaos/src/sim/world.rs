@@ -15,6 +15,7 @@ use dunlin_cluster::config::NodeIdentity;
 use super::SimError;
 use super::disk::Pace;
 use super::fleet::{Device, Shared};
+use super::judge;
 use super::machine::{Machine, Site};
 use super::net::{Link, Net};
 use super::plan::{Action, Plan};
@@ -29,6 +30,8 @@ const RECONNECT_US: u64 = 20_000;
 const STOP_US_MAX: u64 = 3_000_000;
 /// Time for a node that has stopped to write its journal's end.
 const STOPPED_US: u64 = 50_000;
+/// States of replicas are compared this often, in microseconds.
+const COMPARE_EVERY_US: u64 = 50_000;
 /// Milliseconds between looks at a condition that is waited for.
 const LOOK_MS: u64 = 10;
 
@@ -116,6 +119,9 @@ impl World {
         for turn in 0..self.machines.len() {
             let place = (first + turn) % self.machines.len();
             self.machines[place].pass(TICK_US);
+        }
+        if self.broken.is_none() && self.now_us.is_multiple_of(COMPARE_EVERY_US) {
+            self.broken = judge::first_difference(self);
         }
     }
 

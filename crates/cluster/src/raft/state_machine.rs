@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_model::id::{GroupReplica, LogPosition};
 use dunlin_model::limits::READ_BYTES_MAX;
@@ -37,6 +38,8 @@ pub(crate) struct StateMachine {
     id: GroupReplica,
     log: ReplicaLog,
     machine: Arc<Mutex<Machine>>,
+    /// Set under the machine's lock, and never taken back.
+    is_closed: Arc<AtomicBool>,
 }
 
 impl StateMachine {
@@ -45,6 +48,22 @@ impl StateMachine {
             id,
             log,
             machine: Arc::new(Mutex::new(machine)),
+            is_closed: Arc::default(),
+        }
+    }
+
+    /// Nothing is applied or installed after this returns. openraft's worker outlives a core that has failed for
+    /// as long as it has entries, and would go on with them beside the replica that is started in its place:
+    /// two machines over one store, each with a position of its own.
+    pub(crate) async fn close(&self) {
+        let _machine = self.machine.lock().await;
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    fn check_open(&self) -> Result<(), io::Error> {
+        match self.is_closed.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the replica was taken down")),
+            false => Ok(()),
         }
     }
 
@@ -208,6 +227,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let position = convert::position(&entry.log_id);
             self.wait_durable(position.index).await?;
             let mut machine = self.machine.lock().await;
+            self.check_open()?;
             let reply = self.apply_one(&mut machine, position, &entry.payload).inspect_err(|error| {
                 tracing::error!(replica = %self.id, index = position.index, %error, "cannot apply an entry; the replica stops");
             })?;
@@ -230,6 +250,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         // It may take minutes, on a thread of its own; whoever wants the machine meanwhile waits.
         let machine = self.machine.clone().lock_owned().await;
+        self.check_open()?;
         let installed = blocking(move || snapshot.install(&machine).map(|()| machine)).await;
         let mut machine = installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let wire = convert::membership_out(meta.last_membership.membership());
