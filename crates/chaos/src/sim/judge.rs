@@ -331,14 +331,15 @@ fn check_receipts(world: &World, history: &History, stored: &[Stored], found: &m
 
 /// The first difference between states of one entry, at any time in a run (I12).
 pub(super) fn first_difference(world: &World) -> Option<String> {
-    let mut seen: BTreeMap<(GroupId, Bytes), (usize, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
+    type Pairs = Vec<(Bytes, Bytes)>;
+    let mut seen: BTreeMap<(GroupId, Bytes), (usize, Pairs)> = BTreeMap::new();
     for machine in &world.machines {
         let states = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, state) in states.iter() {
             let Ok(Some(meta)) = state.get(keys::META) else {
                 continue;
             };
-            let pairs: Vec<(Bytes, Bytes)> = state
+            let pairs: Pairs = state
                 .snapshot()
                 .flatten()
                 .filter(|(key, _)| !verdict::is_local(key))
