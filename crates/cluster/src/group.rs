@@ -124,6 +124,16 @@ fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
     }
 }
 
+/// The offset from which on events are in no sealed segment; none if all are.
+pub(crate) fn open_from(events: &dyn EventLog) -> Option<u64> {
+    let (first, next) = events.range();
+    let open = events
+        .sealed_segments()
+        .last()
+        .map_or(first, |segment| segment.next_offset);
+    (open < next).then_some(open)
+}
+
 impl Group {
     pub(crate) async fn start(
         id: GroupReplica,
@@ -370,10 +380,7 @@ impl Group {
 
     /// The same, if anything is open.
     pub(crate) fn seal_open(&self) {
-        let Some(events) = self.events() else { return };
-        let (first, next) = events.range();
-        let sealed = events.sealed_segments();
-        if sealed.last().map_or(first, |segment| segment.next_offset) < next {
+        if self.events().and_then(|events| open_from(&**events)).is_some() {
             self.seal();
         }
     }

@@ -16,7 +16,7 @@ use dunlin_model::port::{EventLog, StoreError};
 
 use crate::blocking::blocking;
 use crate::forming;
-use crate::group::Group;
+use crate::group::{Group, open_from};
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::router::Router;
@@ -310,13 +310,9 @@ async fn seal_old(shared: Arc<Shared>) {
 
 /// Whether the open segment has an event from before `old_ms`.
 fn has_old_event(events: &dyn EventLog, old_ms: u64) -> bool {
-    let (first, next) = events.range();
-    let open = events
-        .sealed_segments()
-        .last()
-        .map_or(first, |segment| segment.next_offset);
-    let first_run = || events.read(open, 1).ok()?.into_iter().next();
-    open < next && first_run().is_some_and(|run| run.time_ms < old_ms)
+    let first_run = |open| events.read(open, 1).ok()?.into_iter().next();
+    let first = open_from(events).and_then(first_run);
+    first.is_some_and(|run| run.time_ms < old_ms)
 }
 
 /// Starts and removes what the directory asks of this node, as it changes; and now and then, since a

@@ -66,8 +66,8 @@ mutants! {
     ReceiptOffByOne = "receipt-off-by-one",
     /// The offset does not move past an entry in which a record was fenced.
     ReuseOffset = "reuse-offset",
-    /// A snapshot leaves out its last key.
-    SnapshotWithoutLast = "snapshot-without-last",
+    /// A snapshot leaves out its first key.
+    SnapshotWithoutFirst = "snapshot-without-first",
     /// A snapshot brings state and no events.
     SnapshotWithoutEvents = "snapshot-without-events",
     /// The stamp of an entry is this node's own time.

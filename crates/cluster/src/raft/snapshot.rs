@@ -82,7 +82,7 @@ impl SnapshotData {
 
 fn pairs_of(machine: &Machine) -> Pairs {
     let mut pairs = machine.store().snapshot();
-    if mutant::is_on(Mutant::SnapshotWithoutLast) {
+    if mutant::is_on(Mutant::SnapshotWithoutFirst) {
         pairs.next();
     }
     pairs

@@ -84,10 +84,13 @@ impl StateDb {
         let database = match open_database(path) {
             Err(fjall::Error::JournalRecovery(reason)) => {
                 let cut = tail::cut(path).map_err(|error| StoreError::io("cut state journal", error))?;
-                if let Some(bytes) = cut {
-                    tracing::warn!(bytes, %reason, "cut the state's journal");
+                match cut {
+                    Some(bytes) => {
+                        tracing::warn!(bytes, %reason, "cut the state's journal");
+                        open_database(path)
+                    }
+                    None => Err(fjall::Error::JournalRecovery(reason)),
                 }
-                open_database(path)
             }
             opened => opened,
         };
