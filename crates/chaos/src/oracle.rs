@@ -56,9 +56,18 @@ pub struct Connection {
     pub opened_us: u64,
     /// When it was lost; a connection that the device closed itself never is.
     pub lost_us: Option<u64>,
-    /// Whether the attempt before it was given up without an answer. The hub may open that one's session
-    /// late, and whoever connects later wins: then this connection is taken over by its own device.
-    pub is_contested: bool,
+    /// When the device closed it to connect elsewhere.
+    pub closed_us: Option<u64>,
+    /// When an attempt of its own device was last given up without an answer, before it or beside it. The hub
+    /// may open that one's session late, and whoever connects later wins: then this connection is taken over.
+    pub contested_us: Option<u64>,
+}
+
+impl Connection {
+    /// Whether it was neither lost nor closed, as far as its device knows.
+    pub fn is_held(&self) -> bool {
+        self.lost_us.is_none() && self.closed_us.is_none()
+    }
 }
 
 /// A device with all it did. Sequence numbers are places in `messages`.
@@ -70,8 +79,8 @@ pub struct DeviceHistory {
     pub messages: Vec<Message>,
     /// Its connections, in order.
     pub connections: Vec<Connection>,
-    /// Whether the last attempt to connect was given up without an answer.
-    pub has_given_up: bool,
+    /// When the last attempt to connect was given up without an answer, if it was.
+    pub gave_up_us: Option<u64>,
 }
 
 /// Something that a device did or was told. A history is these, one after the other.
@@ -94,6 +103,11 @@ pub enum Deed {
     },
     /// The newest connection was lost.
     Lost {
+        /// When.
+        us: u64,
+    },
+    /// The newest connection was closed by its device, which goes elsewhere.
+    Closed {
         /// When.
         us: u64,
     },
@@ -149,11 +163,20 @@ impl DeviceHistory {
                 node,
                 opened_us: us,
                 lost_us: None,
-                is_contested: std::mem::take(&mut self.has_given_up),
+                closed_us: None,
+                contested_us: self.gave_up_us.take(),
             }),
-            Deed::GaveUp { .. } => self.has_given_up = true,
+            Deed::GaveUp { us, .. } => {
+                self.gave_up_us = Some(us);
+                if let Some(held) = self.connections.last_mut().filter(|held| held.is_held()) {
+                    held.contested_us = Some(us);
+                }
+            }
             Deed::Lost { us } => {
                 self.connections.last_mut().ok_or(OutOfPlace(deed))?.lost_us = Some(us);
+            }
+            Deed::Closed { us } => {
+                self.connections.last_mut().ok_or(OutOfPlace(deed))?.closed_us = Some(us);
             }
             Deed::Sent {
                 us,
@@ -225,6 +248,10 @@ pub struct Stored {
     pub digest: u64,
 }
 
+/// How long after a disturbance its consequence for a connection may show: a device's own time-outs (8 s to
+/// connect, 10 s to write), and the lease after which a shard gives a silent gateway up and ends its sessions.
+pub const NOTICED_WITHIN_US: u64 = 30_000_000;
+
 /// The fingerprint by which a payload is compared. Not for secrets: nobody forges here.
 pub fn digest(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -254,14 +281,18 @@ impl History {
     }
 
     /// Whether a connection was lost because its node was disturbed, or may have been to an attempt of its
-    /// own device.
+    /// own device; for as long after that as [`NOTICED_WITHIN_US`].
     pub fn is_excused(&self, connection: &Connection) -> bool {
+        let in_time = |at_us: u64, lost_us: u64| lost_us <= at_us.saturating_add(NOTICED_WITHIN_US);
         connection.lost_us.is_some_and(|lost_us| {
-            connection.is_contested
+            connection
+                .contested_us
+                .is_some_and(|at_us| in_time(at_us, lost_us))
                 || self.disturbances.iter().any(|fault| {
                     fault.node == connection.node
                         && connection.opened_us <= fault.until_us
                         && lost_us >= fault.from_us
+                        && in_time(fault.until_us, lost_us)
                 })
         })
     }
@@ -275,12 +306,13 @@ impl History {
         )
     }
 
-    /// Messages of QoS 1 without an acknowledgement.
-    pub fn never_acked(&self) -> u64 {
-        let messages = self.devices.iter().flat_map(|device| &device.messages);
-        messages
-            .filter(|message| message.road == Road::Qos1 && !message.is_acked())
-            .count() as u64
+    /// Messages of QoS 1 without an acknowledgement: device and sequence number.
+    pub fn never_acked(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.devices.iter().flat_map(|device| {
+            let numbered = (0..).zip(&device.messages);
+            let open = numbered.filter(|(_, message)| message.road == Road::Qos1 && !message.is_acked());
+            open.map(|(seq, _)| (device.device.as_str(), seq))
+        })
     }
 
     /// Microseconds from each loss that a fault excuses to the device's connection to another node. A probe
@@ -326,9 +358,10 @@ pub(crate) mod tests {
                 node: 0,
                 opened_us: 0,
                 lost_us: None,
-                is_contested: false,
+                closed_us: None,
+                contested_us: None,
             }],
-            has_given_up: false,
+            gave_up_us: None,
         });
         History {
             devices: devices.collect(),
@@ -363,7 +396,8 @@ pub(crate) mod tests {
             node,
             opened_us,
             lost_us,
-            is_contested: false,
+            closed_us: None,
+            contested_us: None,
         };
         assert!(history.is_excused(&connection(1, 0, Some(105))));
         assert!(
@@ -376,6 +410,17 @@ pub(crate) mod tests {
             "after the node had come back"
         );
         assert!(!history.is_excused(&connection(1, 0, None)));
+        assert!(history.is_excused(&connection(1, 0, Some(110 + NOTICED_WITHIN_US))));
+        assert!(
+            !history.is_excused(&connection(1, 0, Some(111 + NOTICED_WITHIN_US))),
+            "long after it"
+        );
+        let contested = |lost_us| Connection {
+            contested_us: Some(50),
+            ..connection(0, 0, Some(lost_us))
+        };
+        assert!(history.is_excused(&contested(60)));
+        assert!(!history.is_excused(&contested(51 + NOTICED_WITHIN_US)));
     }
 
     #[test]
@@ -401,13 +446,23 @@ pub(crate) mod tests {
             let text = serde_json::to_string(&deed).unwrap();
             assert_eq!(serde_json::from_str::<Deed>(&text).unwrap(), deed, "{text}");
         }
-        let contested: Vec<bool> = device.connections.iter().map(|one| one.is_contested).collect();
-        assert_eq!(contested, [false, true]);
+        let contested: Vec<_> = device.connections.iter().map(|one| one.contested_us).collect();
+        assert_eq!(contested, [None, Some(7)]);
+        device.note(Deed::GaveUp { node: 0, us: 10 }).unwrap();
+        assert_eq!(device.connections[1].contested_us, Some(10), "it is still held");
         let message = device.messages[0];
         assert_eq!((message.first_connection, message.last_connection), (0, 1));
         assert_eq!(
             (message.acked_us, device.connections[0].lost_us),
             (Some(9), Some(6))
+        );
+        device.note(Deed::Closed { us: 11 }).unwrap();
+        assert!(!device.connections[1].is_held());
+        device.note(Deed::GaveUp { node: 0, us: 12 }).unwrap();
+        assert_eq!(
+            device.connections[1].contested_us,
+            Some(10),
+            "it was closed before"
         );
         assert!(device.note(Deed::Acked { seq: 1, us: 9 }).is_err());
         assert!(device.note(Deed::Resent { seq: 1 }).is_err());

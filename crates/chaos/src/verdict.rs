@@ -191,7 +191,7 @@ impl Report {
             load_s: rounded(evidence.load_s),
             sent,
             acked,
-            unknown: history.never_acked(),
+            unknown: history.never_acked().count() as u64,
             read_back: stored.len() as u64,
             lost: lost.count,
             phantom: phantom.count,

@@ -20,8 +20,9 @@ mod tests;
 pub mod tree;
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,36 @@ pub struct ChaosFs {
     backing: Arc<Backing>,
     mountpoint: PathBuf,
     session: Option<BackgroundSession>,
+    guardian: Guardian,
+}
+
+/// Unmounts when its input ends, which it does with this process, however that ends. FUSE's own way asks once,
+/// just then, whether the file system still answers; a kernel that is still closing a killed process's handles
+/// answers otherwise than it expects, and the mount stays.
+struct Guardian(Child);
+
+impl Guardian {
+    fn start(mountpoint: &Path) -> io::Result<Guardian> {
+        let script = "trap '' HUP INT TERM; cat >/dev/null; exec fusermount3 -u -q -z -- \"$0\"";
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .arg(mountpoint)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Signals to a terminal's foreground are not for it.
+            .process_group(0)
+            .spawn()?;
+        Ok(Guardian(child))
+    }
+
+    /// Has it unmount now, and waits until it has.
+    fn call(&mut self) {
+        drop(self.0.stdin.take());
+        if let Err(error) = self.0.wait() {
+            tracing::warn!(%error, "cannot wait for the unmount");
+        }
+    }
 }
 
 impl ChaosFs {
@@ -64,12 +95,13 @@ impl ChaosFs {
             move |source| ChaosFsError { action, source }
         };
         let backing = Arc::new(Backing::open(backing, seed).map_err(failed("open backing folder", backing))?);
+        let mountpoint = &mountpoint.canonicalize().map_err(failed("find", mountpoint))?;
+        // Before there is anything to unmount, so that nothing is ever mounted without it.
+        let mut guardian = Guardian::start(mountpoint).map_err(failed("start a guardian of", mountpoint))?;
         let mut config = fuser::Config::default();
         config.mount_options = vec![
             MountOption::FSName("chaosfs".to_owned()),
             MountOption::Subtype("chaosfs".to_owned()),
-            // However this process ends.
-            MountOption::AutoUnmount,
             MountOption::DefaultPermissions,
         ];
         config.acl = SessionACL::All;
@@ -78,17 +110,15 @@ impl ChaosFs {
         let fuse = Fuse {
             backing: backing.clone(),
         };
-        let session = fuser::spawn_mount(fuse, mountpoint, &config).map_err(failed("mount", mountpoint))?;
+        let session = fuser::spawn_mount(fuse, mountpoint, &config)
+            .inspect_err(|_| guardian.call())
+            .map_err(failed("mount", mountpoint))?;
         Ok(ChaosFs {
             backing,
             mountpoint: mountpoint.to_owned(),
             session: Some(session),
+            guardian,
         })
-    }
-
-    /// Where it is mounted.
-    pub fn mountpoint(&self) -> &Path {
-        &self.mountpoint
     }
 
     /// Tells the disk what to do wrong from now on. Operations that wait go on at once.
@@ -131,15 +161,7 @@ impl Drop for ChaosFs {
     fn drop(&mut self) {
         // Whoever stands in a stall must not hold up the end.
         self.backing.set(DiskFaults::default());
-        // The automatic unmount is for a process that dies: `fusermount3` takes away only what does not
-        // answer any more.
-        let unmount = Command::new("fusermount3")
-            .args(["-u", "-z", "--"])
-            .arg(&self.mountpoint)
-            .output();
-        if let Err(error) = unmount {
-            tracing::warn!(%error, "cannot run fusermount3");
-        }
+        self.guardian.call();
         drop(self.session.take());
         let begin = Instant::now();
         while self.is_mounted() && begin.elapsed() < UNMOUNT_WAIT {

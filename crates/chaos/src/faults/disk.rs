@@ -11,7 +11,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{Fault, FaultError, Field, Gear, Kind, Order, Parameter, Step, indeterminate, skipped};
+use super::{
+    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped,
+};
 use crate::chaosfs::ChaosFs;
 use crate::chaosfs::faults::{DiskCounters, DiskError, DiskFaults, Failure, Operation, Slowness};
 use crate::chaosfs::pages::Tear;
@@ -71,6 +73,7 @@ pub(super) const TORN: Kind = Kind {
 
 /// Reads that are wrong.
 pub(super) const SPOIL: Kind = Kind {
+    may_end: true,
     damages: true,
     target: Target::Follower,
     with: &[Parameter {
@@ -103,6 +106,7 @@ pub(super) const SPOIL: Kind = Kind {
 
 /// A sync of the journal that fails once.
 pub(super) const SYNC_FAILS: Kind = Kind {
+    may_end: true,
     is_watched: true,
     target: Target::MostLeaders,
     alarms: &["the journal has failed"],
@@ -132,6 +136,7 @@ pub(super) const SYNC_FAILS: Kind = Kind {
 
 /// No room.
 pub(super) const FULL: Kind = Kind {
+    may_end: true,
     target: Target::MostLeaders,
     ..kind(
         "full-disk",
@@ -230,16 +235,11 @@ fn prepare(local: &mut LocalOptions, gear: &mut Gear) -> Result<(), String> {
 struct PowerCut {
     order: Order,
     tears: bool,
-    from_us: u64,
 }
 
 impl PowerCut {
     fn begin(order: Order, tears: bool) -> Box<dyn Fault> {
-        Box::new(PowerCut {
-            order,
-            tears,
-            from_us: 0,
-        })
+        Box::new(PowerCut { order, tears })
     }
 
     fn tear(&self) -> Tear {
@@ -255,7 +255,6 @@ impl Fault for PowerCut {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let disks = field.gear.get::<Disks>();
-            self.from_us = field.now_us();
             for node in &self.order.nodes {
                 Disks::of(&disks, *node)?;
             }
@@ -303,7 +302,8 @@ struct DiskFault {
     /// What shows that it was met; without it, that it was told.
     felt: Option<fn(&DiskCounters) -> u64>,
     before: u64,
-    from_us: u64,
+    /// Since when it is on the disk; not at all, if it was skipped.
+    from_us: Option<u64>,
 }
 
 impl DiskFault {
@@ -313,7 +313,7 @@ impl DiskFault {
             faults,
             felt,
             before: 0,
-            from_us: 0,
+            from_us: None,
         })
     }
 }
@@ -326,9 +326,10 @@ impl Fault for DiskFault {
             if disk.faults() != DiskFaults::default() {
                 return Err(skipped("another fault has this disk"));
             }
-            self.from_us = field.now_us();
+            let from_us = field.now_us();
             self.before = self.felt.map_or(0, |felt| felt(&disk.counters()));
             disk.set(self.faults.clone()).map_err(skipped)?;
+            self.from_us = Some(from_us);
             Ok(format!("the disk of node {} is told", self.order.node() + 1))
         }
         .boxed_local()
@@ -358,12 +359,15 @@ impl Fault for DiskFault {
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
+            let Some(from_us) = self.from_us else {
+                return Ok(NOTHING_DONE.into());
+            };
             let disks = field.gear.get::<Disks>();
             let disk = Disks::of(&disks, node)?;
             if disk.faults() == self.faults {
                 disk.set(DiskFaults::default()).map_err(indeterminate)?;
             }
-            field.disturbed(node, self.from_us);
+            field.disturbed(node, from_us);
             // It may have ended over this, as it should where a sync has failed.
             field.start(node).await
         }

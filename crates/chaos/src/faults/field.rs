@@ -121,6 +121,14 @@ impl Field {
         });
     }
 
+    /// Says that a process ended as nothing asked of it.
+    pub fn died(&self, node: usize, how: &str) {
+        self.journal(Event::Died {
+            node,
+            how: how.to_owned(),
+        });
+    }
+
     /// Says that a state of [`super::STATES`] was reached.
     pub fn reached(&self, state: &str) {
         self.journal(Event::Reached {

@@ -9,13 +9,14 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
 use super::processes::{self, Group};
-use super::{Fault, Field, Kind, Order, Parameter, Step, indeterminate, skipped};
+use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped};
 
 /// Time for a limit to be met.
 const MET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// No more descriptors.
 pub(super) const DESCRIPTORS: Kind = Kind {
+    may_end: true,
     how: "prlimit of the node's open descriptors to what it has, and a few",
     for_ms: (3_000, 6_000),
     with: &[Parameter {
@@ -29,13 +30,14 @@ pub(super) const DESCRIPTORS: Kind = Kind {
         Box::new(Descriptors {
             order,
             before: None,
-            from_us: 0,
+            from_us: None,
         })
     })
 };
 
 /// No more memory.
 pub(super) const MEMORY: Kind = Kind {
+    may_end: true,
     how: "limit of a memory control group just above what the node has",
     for_ms: (3_000, 6_000),
     with: &[Parameter {
@@ -49,7 +51,7 @@ pub(super) const MEMORY: Kind = Kind {
         Box::new(Memory {
             order,
             group: None,
-            from_us: 0,
+            from_us: None,
         })
     })
 };
@@ -58,7 +60,7 @@ struct Descriptors {
     order: Order,
     /// The process that was limited, and its limit before.
     before: Option<(u32, Option<u64>)>,
-    from_us: u64,
+    from_us: Option<u64>,
 }
 
 impl Fault for Descriptors {
@@ -68,8 +70,9 @@ impl Fault for Descriptors {
             let pid = field.pid(node)?;
             let open = processes::descriptors(pid).ok_or_else(|| skipped("the process is gone"))?;
             let limit = open + self.order.told("spare");
-            self.from_us = field.now_us();
+            let from_us = field.now_us();
             let before = processes::limit_descriptors(pid, Some(limit)).map_err(skipped)?;
+            self.from_us = Some(from_us);
             self.before = Some((pid, before));
             Ok(format!(
                 "node {} may have {limit} descriptors, and has {open}",
@@ -113,13 +116,16 @@ impl Fault for Descriptors {
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
+            let Some(from_us) = self.from_us else {
+                return Ok(NOTHING_DONE.into());
+            };
             if let Some((pid, before)) = self.before
                 && field.pid(node) == Ok(pid)
                 && !field.ended_by_itself(node)
             {
                 processes::limit_descriptors(pid, before).map_err(indeterminate)?;
             }
-            field.disturbed(node, self.from_us);
+            field.disturbed(node, from_us);
             field.start(node).await
         }
         .boxed_local()
@@ -129,7 +135,7 @@ impl Fault for Descriptors {
 struct Memory {
     order: Order,
     group: Option<Group>,
-    from_us: u64,
+    from_us: Option<u64>,
 }
 
 impl Fault for Memory {
@@ -138,18 +144,18 @@ impl Fault for Memory {
             let node = self.order.node();
             let pid = field.pid(node)?;
             let usage = processes::usage(pid).ok_or_else(|| skipped("the process is gone"))?;
-            let limit = usage.rss_bytes + self.order.told("spare_mib") * 1024 * 1024;
-            self.from_us = field.now_us();
+            let spare = self.order.told("spare_mib") * 1024 * 1024;
+            let from_us = field.now_us();
             // What a process has already counts where it was taken, so only what it takes from here on does
             // in the new group: a limit of the spare is a limit of the whole.
-            let spare = limit - usage.rss_bytes;
             let settings = [("memory.limit_in_bytes", spare.max(1024 * 1024).to_string())];
             self.group = Some(Group::confine(pid, "memory", &settings).map_err(skipped)?);
+            self.from_us = Some(from_us);
             Ok(format!(
                 "node {} has {} MiB and gets no more than {} MiB",
                 node + 1,
                 usage.rss_bytes >> 20,
-                limit >> 20
+                (usage.rss_bytes + spare) >> 20
             ))
         }
         .boxed_local()
@@ -178,9 +184,12 @@ impl Fault for Memory {
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
+            let Some(from_us) = self.from_us else {
+                return Ok(NOTHING_DONE.into());
+            };
             let has_ended = field.ended_by_itself(node);
             self.group = None;
-            field.disturbed(node, self.from_us);
+            field.disturbed(node, from_us);
             let line = field.start(node).await?;
             Ok(match has_ended {
                 true => format!("it had ended over it; {line}"),

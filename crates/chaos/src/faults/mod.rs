@@ -85,7 +85,7 @@ pub const STATES: &[(&str, &str)] = &[
     ("revoked", "a credential was revoked and probed on every gateway"),
     (
         "redelivered",
-        "a device sent a message again on another connection",
+        "a device lost its connection and sent an unacknowledged message again on another",
     ),
 ];
 
@@ -108,6 +108,9 @@ pub struct Parameter {
     /// The most.
     pub max: u64,
 }
+
+/// What the healing of a fault says that was never there.
+pub(crate) const NOTHING_DONE: &str = "nothing was done";
 
 /// Sets up what a kind needs, or says why it cannot.
 pub type Prepare = fn(&mut LocalOptions, &mut Gear) -> Result<(), String>;
@@ -136,6 +139,8 @@ pub struct Kind {
     /// Sets up what must stand before the first node starts. If it cannot, its faults are skipped, with
     /// the reason that it gives.
     pub prepare: Option<Prepare>,
+    /// Whether a node may end over it.
+    pub may_end: bool,
     /// Makes a fault of it.
     pub begin: fn(Order) -> Box<dyn Fault>,
 }
@@ -154,6 +159,7 @@ impl Kind {
             with: &[],
             alarms: &[],
             prepare: None,
+            may_end: false,
             begin,
         }
     }
@@ -238,6 +244,19 @@ mod tests {
                 let (low, high) = parameter.usual;
                 assert!(parameter.min <= low && low <= high && high <= parameter.max);
             }
+        }
+    }
+
+    #[test]
+    fn the_document_lists_every_kind_with_what_it_damages() {
+        let document = include_str!("../../../../docs/chaos.md");
+        for kind in CATALOGUE {
+            let begin = format!("| {} | `{}` | ", kind.number, kind.name);
+            let end = if kind.damages { " | yes |" } else { " | no |" };
+            let listed = document
+                .lines()
+                .any(|line| line.starts_with(&begin) && line.ends_with(end));
+            assert!(listed, "docs/chaos.md has no row {begin}..{end}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use futures_util::FutureExt as _;
 
 use super::processes::Group;
-use super::{Fault, Field, Kind, Order, Parameter, Step, indeterminate, skipped};
+use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped};
 
 /// Microseconds over which the quota counts.
 const PERIOD_US: u64 = 100_000;
@@ -26,7 +26,7 @@ pub(super) const KIND: Kind = Kind {
         Box::new(Starve {
             order,
             group: None,
-            from_us: 0,
+            from_us: None,
         })
     })
 };
@@ -34,7 +34,7 @@ pub(super) const KIND: Kind = Kind {
 struct Starve {
     order: Order,
     group: Option<Group>,
-    from_us: u64,
+    from_us: Option<u64>,
 }
 
 impl Fault for Starve {
@@ -43,12 +43,13 @@ impl Fault for Starve {
             let node = self.order.node();
             let pid = field.pid(node)?;
             let percent = self.order.told("cpu_percent");
-            self.from_us = field.now_us();
+            let from_us = field.now_us();
             let settings = [
                 ("cpu.cfs_period_us", PERIOD_US.to_string()),
                 ("cpu.cfs_quota_us", (PERIOD_US * percent / 100).to_string()),
             ];
             self.group = Some(Group::confine(pid, "cpu", &settings).map_err(skipped)?);
+            self.from_us = Some(from_us);
             Ok(format!("node {} has {percent} % of a core", node + 1))
         }
         .boxed_local()
@@ -72,12 +73,15 @@ impl Fault for Starve {
 
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
+            let Some(from_us) = self.from_us else {
+                return Ok(NOTHING_DONE.into());
+            };
             let times = self
                 .group
                 .as_ref()
                 .and_then(|group| group.number("cpu.stat", "nr_throttled"));
             self.group = None;
-            field.disturbed(self.order.node(), self.from_us);
+            field.disturbed(self.order.node(), from_us);
             let line = field.start(self.order.node()).await?;
             Ok(format!("{line}; it was throttled {} times", times.unwrap_or(0)))
         }

@@ -41,11 +41,14 @@ impl Fault for Stop {
         .boxed_local()
     }
 
-    fn confirm<'a>(&'a mut self, _: &'a Field) -> Step<'a> {
+    fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             match self.is_clean {
                 true => Ok("it ended by itself".into()),
-                false => Err(indeterminate("it did not end with exit code 0")),
+                false => {
+                    field.died(self.order.node(), "it did not end with exit code 0");
+                    Err(indeterminate("it did not end with exit code 0"))
+                }
             }
         }
         .boxed_local()

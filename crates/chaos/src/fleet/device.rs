@@ -49,6 +49,8 @@ struct Watch {
 /// How serving a connection ended.
 enum End {
     Lost,
+    /// The device's home may be back.
+    Homeward,
     Done,
 }
 
@@ -65,6 +67,8 @@ pub(super) struct Device {
     pending: VecDeque<Pending>,
     /// Place in the list of nodes.
     node_place: usize,
+    /// How often it has been called home.
+    home_calls: u32,
     watch: Option<Watch>,
     gaps: Vec<Gap>,
 }
@@ -87,6 +91,7 @@ impl Device {
             },
             pending: VecDeque::new(),
             node_place: 0,
+            home_calls: 0,
             watch: None,
             gaps: Vec::new(),
             shared,
@@ -104,6 +109,13 @@ impl Device {
                     // A gateway that does not read goodbyes must not hold up the end of the run.
                     let _ = timeout(GOODBYE_TIMEOUT, client.disconnect()).await;
                     break;
+                }
+                Ok(End::Homeward) => {
+                    let _ = timeout(GOODBYE_TIMEOUT, client.disconnect()).await;
+                    self.note(Deed::Closed {
+                        us: self.since_epoch_us(),
+                    });
+                    self.node_place = 0;
                 }
                 Ok(End::Lost) | Err(_) => {
                     self.note(Deed::Lost {
@@ -242,6 +254,13 @@ impl Device {
         true
     }
 
+    /// Whether the device was called home since it was last asked, and is elsewhere.
+    fn is_called_home(&mut self) -> bool {
+        let was_called = self.seen.home_calls != self.home_calls;
+        self.home_calls = self.seen.home_calls;
+        was_called && !self.node_place.is_multiple_of(self.plan().nodes.len())
+    }
+
     /// Sends again what is unacknowledged, then what is due, until the connection or the run is over.
     async fn serve(&mut self, client: &mut Client) -> Result<End, ClientError> {
         for place in 0..self.pending.len() {
@@ -257,6 +276,9 @@ impl Device {
         loop {
             if !self.look() || self.is_done() {
                 return Ok(End::Done);
+            }
+            if self.is_called_home() {
+                return Ok(End::Homeward);
             }
             let wake = self.send_due(client).await?;
             tokio::select! {
@@ -359,7 +381,7 @@ impl Device {
 }
 
 /// Whether an attempt to connect that ended so has opened no session, and never will.
-fn is_definite(error: &ClientError) -> bool {
+pub(crate) fn is_definite(error: &ClientError) -> bool {
     match error {
         ClientError::Refused(_) | ClientError::Options(_) => true,
         ClientError::Lost(error) => error.kind() == ErrorKind::ConnectionRefused,

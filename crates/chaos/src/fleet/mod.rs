@@ -6,6 +6,8 @@
 
 mod device;
 
+pub(crate) use device::is_definite;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +100,9 @@ pub struct Phase {
     pub start: Option<Instant>,
     /// Probes that send. A probe that is named twice belongs to the first.
     pub armed: Vec<Arc<Armed>>,
+    /// Counts calls to the devices to go back to their homes, so that the next fault meets connections again
+    /// wherever it strikes.
+    pub home_calls: u32,
     /// Once set, nothing new is sent, and what is unacknowledged is waited for until then.
     pub drain_until: Option<Instant>,
 }

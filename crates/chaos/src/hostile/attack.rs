@@ -368,17 +368,21 @@ async fn dribble(order: &Order, mill: &mut Mill) -> io::Result<()> {
     .concat();
     for byte in connect.chunks(1) {
         order.counters.wrote(0, 1);
-        if !matches!(timeout(STEP_TIMEOUT, stream.write_all(byte)).await, Ok(Ok(()))) {
-            break;
-        }
         let mut answer = [0; 64];
-        match timeout(DRIBBLE_PAUSE, stream.read(&mut answer)).await {
-            Err(_) => {}
-            Ok(_) => break,
+        let is_closed = match timeout(STEP_TIMEOUT, stream.write_all(byte)).await {
+            Ok(Ok(())) => match timeout(DRIBBLE_PAUSE, stream.read(&mut answer)).await {
+                Err(_) => continue,
+                Ok(read) => matches!(read, Ok(0) | Err(_)),
+            },
+            Ok(Err(_)) => true,
+            Err(_) => false,
+        };
+        if is_closed {
+            order.counters.closed.fetch_add(1, Relaxed);
         }
+        return Ok(());
     }
     order.counters.wrote(1, 0);
-    order.counters.closed.fetch_add(1, Relaxed);
     Ok(())
 }
 

@@ -54,7 +54,7 @@ mod tests {
         assert!(check(&history).is_empty());
         history.disturbances[0].node = 1;
         assert_eq!(check(&history).count, 1);
-        history.devices[1].connections[0].is_contested = true;
+        history.devices[1].connections[0].contested_us = Some(0);
         assert!(
             check(&history).is_empty(),
             "its device had given up an attempt before"

@@ -1,5 +1,5 @@
 //! I4 — stored twice only if sent twice: a second copy needs a device that sent the message again
-//! after the gateway that it was connected to had been killed.
+//! after the gateway that it was connected to had been disturbed, or after it had left it by itself.
 //!
 //! Source: `docs/invariants.md` I4, design §3 ("What a device re-sends after a reconnect is
 //! at-least-once"). Whatever the hub repeats by itself, gateway to shard, must not be seen.
@@ -28,10 +28,10 @@ pub fn check(history: &History, stored: &[Stored]) -> Duplicates {
             }
             found.count += u64::from(extra);
             let resent = usize::from(message.first_connection)..usize::from(message.last_connection);
-            let losses = device.connections.get(resent).unwrap_or_default();
-            let explained = losses
+            let carriers = device.connections.get(resent).unwrap_or_default();
+            let explained = carriers
                 .iter()
-                .filter(|connection| history.is_excused(connection))
+                .filter(|connection| connection.closed_us.is_some() || history.is_excused(connection))
                 .count() as u32;
             for _ in explained..extra {
                 found.unexplained.add(|| Violation {
@@ -80,13 +80,15 @@ mod tests {
                 node: 0,
                 opened_us: 0,
                 lost_us: Some(11),
-                is_contested: false,
+                closed_us: None,
+                contested_us: None,
             },
             Connection {
                 node: 1,
                 opened_us: 12,
                 lost_us: None,
-                is_contested: false,
+                closed_us: None,
+                contested_us: None,
             },
         ];
         history.devices[0].messages[0].last_connection = 1;
@@ -100,5 +102,12 @@ mod tests {
         );
         history.disturbances.clear();
         assert_eq!(check(&history, &stored(&[(0, 0), (0, 0)])).unexplained.count, 1);
+        history.devices[0].connections[0].lost_us = None;
+        history.devices[0].connections[0].closed_us = Some(11);
+        assert_eq!(
+            check(&history, &stored(&[(0, 0), (0, 0)])).unexplained.count,
+            0,
+            "the device went elsewhere with the message unacknowledged"
+        );
     }
 }

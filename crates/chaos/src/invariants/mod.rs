@@ -14,6 +14,7 @@
 //! | [`liveness`] | I15 | soon after faults everything serves |
 //! | [`bounded`] | I16 | no node takes more than was declared |
 //! | [`audit`] | I17 | an acknowledged action has one record |
+//! | [`deaths`] | I18 | no process ends without a cause |
 //! | [`alarms`] | I19 | what must not pass in silence does not |
 //!
 //! Checkers take plain data and return [`Findings`]. They never wait, ask, or look at a clock.
@@ -22,6 +23,7 @@ pub mod alarms;
 pub mod audit;
 pub mod bounded;
 pub mod connections;
+pub mod deaths;
 pub mod duplicates;
 pub mod identity;
 pub mod liveness;

@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::dial::{self, Door, Introduction, Opened};
-use super::packet;
+use super::dial::{self, Door, Opened};
+use super::packet::{self, Hello};
 use super::plan::{Client, Plan};
 use super::publisher::{Publisher, Span};
 use super::recorder::Recorder;
@@ -168,7 +168,7 @@ async fn connect(seat: &Seat, common: &Common, intended: Option<Instant>) -> Res
     let _permit = common.connects.acquire().await;
     let begun = intended.unwrap_or_else(Instant::now);
     let (plan, client) = (&common.plan, &seat.client);
-    let introduction = Introduction {
+    let hello = Hello {
         version: plan.version,
         client_id: &client.id,
         username: client.username.as_deref(),
@@ -178,7 +178,7 @@ async fn connect(seat: &Seat, common: &Common, intended: Option<Instant>) -> Res
     };
     let place = client.door % common.addresses.len();
     let door: &Door = &plan.doors[place];
-    let opened = dial::open(common.addresses[place], door, &plan.wrapping, &introduction).await?;
+    let opened = dial::open(common.addresses[place], door, &plan.wrapping, &hello).await?;
     let latency_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     common.recorder().connected(latency_us);
     if plan.keeps_history {
@@ -186,7 +186,8 @@ async fn connect(seat: &Seat, common: &Common, intended: Option<Instant>) -> Res
             node: place,
             opened_us: common.now_ns() / 1000,
             lost_us: None,
-            is_contested: false,
+            closed_us: None,
+            contested_us: None,
         });
     }
     Ok(opened)

@@ -50,17 +50,6 @@ impl Door {
     }
 }
 
-/// What a client introduces itself with.
-#[derive(Debug, Clone)]
-pub(super) struct Introduction<'a> {
-    pub(super) version: Version,
-    pub(super) client_id: &'a str,
-    pub(super) username: Option<&'a str>,
-    pub(super) password: Option<&'a str>,
-    pub(super) clean: bool,
-    pub(super) keep_alive_s: u16,
-}
-
 /// An accepted connection.
 pub(super) struct Opened {
     pub(super) stream: Box<dyn Io>,
@@ -74,32 +63,21 @@ pub(super) async fn open(
     address: SocketAddr,
     door: &Door,
     wrapping: &Wrapping,
-    introduction: &Introduction<'_>,
+    hello: &Hello<'_>,
 ) -> Result<Opened, String> {
     let opening = async {
         let mut stream = wrap(address, door, wrapping).await?;
-        let hello = Hello {
-            version: introduction.version,
-            client_id: introduction.client_id,
-            username: introduction.username,
-            password: introduction.password,
-            clean: introduction.clean,
-            keep_alive_s: introduction.keep_alive_s,
-        };
         let io = |error: io::Error| format!("connect: {}", kind(&error));
-        stream.write_all(&packet::connect(&hello)).await.map_err(io)?;
+        stream.write_all(&packet::connect(hello)).await.map_err(io)?;
         stream.flush().await.map_err(io)?;
-        let (connack, rest) = read_connack(&mut stream, introduction.version).await?;
+        let (connack, rest) = read_connack(&mut stream, hello.version).await?;
         match connack.code {
             0 => Ok(Opened {
                 stream,
                 connack,
                 rest,
             }),
-            code => Err(format!(
-                "connect: {}",
-                packet::refusal(introduction.version, code)
-            )),
+            code => Err(format!("connect: {}", packet::refusal(hello.version, code))),
         }
     };
     tokio::time::timeout(CONNECT_WAIT, opening)

@@ -66,8 +66,6 @@ pub enum LoadError {
 
 /// What is told while a run goes on.
 pub trait Observer {
-    /// All clients are connected, or failed once.
-    fn connected(&mut self, _total: &Interval) {}
     /// The load starts at this time.
     fn starting(&mut self, _at: SystemTime) {}
     /// The measured window begins.
@@ -142,13 +140,15 @@ pub async fn run(
         settled = run.settle() => settled?,
         () = &mut stop => is_stopped = true,
     }
-    observer.connected(&run.total);
     if !is_stopped {
         let starting = run.begin();
         observer.starting(run.started());
-        tokio::time::sleep_until(starting).await;
+        let measured = async {
+            tokio::time::sleep_until(starting).await;
+            run.measure(observer).await;
+        };
         tokio::select! {
-            () = run.measure(observer) => {}
+            () = measured => {}
             () = &mut stop => {}
         }
     }

@@ -323,6 +323,7 @@ impl Publisher {
                     self.free(id).ok_or("an answer to no message")?;
                 } else if head == packet::PUBREC {
                     let slot = self.slots.get_mut(usize::from(id).wrapping_sub(1));
+                    let slot = slot.filter(|slot| slot.stage != Stage::Free);
                     let slot = slot.ok_or("an answer to no message")?;
                     slot.stage = Stage::Received;
                     packet::push_answer(out, packet::PUBREL, id);

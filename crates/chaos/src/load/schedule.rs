@@ -92,11 +92,6 @@ impl Share {
     pub fn has(&self, client: u64) -> bool {
         client % self.count == self.index
     }
-
-    /// How many generators there are.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! (both ends on one machine, or with clocks that agree). For a run that is judged each message is
 //! kept as what it claims to be; [`super::verify`] compares.
 
+use std::collections::HashSet;
+
 use dunlin_gateway::mqtt::Version;
 use serde::Deserialize;
 
@@ -34,6 +36,8 @@ pub(super) struct Subscriber {
     writer: Option<String>,
     is_subscribed: bool,
     heard: Vec<Heard>,
+    /// Digests of what was heard: a message that comes again was counted.
+    seen: HashSet<u64>,
     is_overfull: bool,
 }
 
@@ -47,6 +51,7 @@ impl Subscriber {
             writer: None,
             is_subscribed: false,
             heard: Vec::new(),
+            seen: HashSet::new(),
             is_overfull: false,
         }
     }
@@ -135,12 +140,15 @@ impl Subscriber {
         }
         let now_us = self.epoch_us + now_ns / 1000;
         let latency_us = content::stamp(message.payload).map(|due_us| now_us.saturating_sub(due_us));
-        recorder.received(now_ns, latency_us);
-        self.keep(message.payload);
+        if self.keep(message.payload) {
+            recorder.received(now_ns, latency_us);
+        }
         Ok(())
     }
 
-    fn keep(&mut self, payload: &[u8]) {
+    /// Keeps a message for the comparison. Whether it counts: with a writer to listen for, only that one's
+    /// messages do, and each once.
+    fn keep(&mut self, payload: &[u8]) -> bool {
         #[derive(Deserialize)]
         struct Claim<'a> {
             #[serde(borrow)]
@@ -149,23 +157,25 @@ impl Subscriber {
             device: std::borrow::Cow<'a, str>,
             seq: u32,
         }
-        let Some(writer) = &self.writer else { return };
+        let Some(writer) = &self.writer else { return true };
         // What cannot be read was written by somebody else; others may use the topic, too.
         let Ok(claim) = serde_json::from_slice::<Claim<'_>>(payload) else {
-            return;
+            return false;
         };
         if claim.writer != writer.as_str() {
-            return;
+            return false;
         }
         if self.heard.len() >= KEPT_MAX {
             self.is_overfull = true;
-            return;
+            return false;
         }
+        let digest = oracle::digest(payload);
         self.heard.push(Heard {
             device: claim.device.into_owned(),
             seq: claim.seq,
-            digest: oracle::digest(payload),
+            digest,
         });
+        self.seen.insert(digest)
     }
 
     /// What came, and whether that is all of it.
@@ -207,9 +217,8 @@ mod tests {
         let (mut subscriber, mut recorder) = subscribed(Version::V3);
         let ours = br#"{"writer":"w","device":"d","seq":3}"#;
         let theirs = br#"{"writer":"x","device":"d","seq":3}"#;
-        let stamped = br#"{"us":1000000000000000,"seq":1}"#;
         let mut read = vec![0x90, 3, 0, 1, 1];
-        for (qos, payload) in [(0, &ours[..]), (1, theirs), (2, b"\xff"), (1, stamped)] {
+        for (qos, payload) in [(0, &ours[..]), (1, theirs), (2, b"\xff"), (1, ours)] {
             read.extend(message(qos, payload));
         }
         read.extend([0x62, 2, 0, 5]);
@@ -221,12 +230,30 @@ mod tests {
         assert!(subscriber.is_subscribed());
         assert_eq!(out, [0x40, 2, 0, 5, 0x50, 2, 0, 5, 0x40, 2, 0, 5, 0x70, 2, 0, 5]);
         let interval = recorder.take();
-        assert_eq!(interval.tally.received, 4);
-        assert_eq!((interval.latency_us.len(), interval.latency_us.max()), (1, 7003));
+        assert_eq!(interval.tally.received, 1, "ours counts, and once");
         let (heard, is_all) = subscriber.into_heard();
         assert!(is_all);
-        assert_eq!(heard.len(), 1);
-        assert_eq!((heard[0].device.as_str(), heard[0].seq), ("d", 3));
+        assert_eq!(heard.len(), 2);
+        for one in heard {
+            assert_eq!((one.device.as_str(), one.seq), ("d", 3));
+        }
+    }
+
+    #[test]
+    fn without_a_writer_to_listen_for_every_message_counts() {
+        let (subscriber, mut recorder) = subscribed(Version::V3);
+        let mut subscriber = Subscriber {
+            writer: None,
+            ..subscriber
+        };
+        let stamped = br#"{"us":1000000000000000,"seq":1}"#;
+        let read = [message(0, b"\xff"), message(1, stamped), message(1, stamped)].concat();
+        let taken = subscriber.take(7_000_000, &read, &mut Vec::new(), &mut recorder);
+        assert_eq!(taken, Ok(read.len()));
+        let interval = recorder.take();
+        assert_eq!(interval.tally.received, 3);
+        assert_eq!((interval.latency_us.len(), interval.latency_us.max()), (2, 7003));
+        assert!(subscriber.into_heard().0.is_empty());
     }
 
     #[test]

@@ -102,12 +102,6 @@ impl Template {
         self.parts.contains(&Part::Sequence)
     }
 
-    /// Whether each client has a text of its own.
-    pub fn is_per_client(&self) -> bool {
-        let own = |part: &Part| matches!(part, Part::Index(_) | Part::ClientId | Part::Username);
-        self.parts.iter().any(own)
-    }
-
     /// The template with everything filled in but the message's number.
     pub fn of_client(&self, client: Client<'_>) -> Template {
         let mut parts: Vec<Part> = Vec::new();
@@ -203,7 +197,6 @@ mod tests {
         assert_eq!(filled("%4i/%10i/%1i", 0), "3/7/0");
         assert!(Template::parse("t/%s").unwrap().is_numbered());
         assert!(!Template::parse("t/%i").unwrap().is_numbered());
-        assert!(Template::parse("t/%c").unwrap().is_per_client());
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl Verification {
                 reasons.push(format!("{count} {what}"));
             }
         }
-        if sent == 0 {
-            reasons.push("nothing was sent, so nothing was tried".into());
+        if acked == 0 {
+            reasons.push("nothing was acked, so nothing was tried".into());
         }
         let findings = [&lost, &phantom, &reordered, &duplicates.unexplained];
         let examples = findings.into_iter().flat_map(|findings| &findings.examples);
@@ -246,7 +246,8 @@ mod tests {
             node: 0,
             opened_us: 9,
             lost_us: None,
-            is_contested: false,
+            closed_us: None,
+            contested_us: None,
         });
         let twice = Verification::judge(run, &stored(&[(0, 0), (0, 1), (0, 1)]));
         assert!(twice.is_pass() && twice.duplicated == 1, "{twice}");

@@ -228,7 +228,7 @@ fn gather(seats: Vec<(u64, Rc<Seat>)>, common: &Common) -> Brought {
                     brought.devices.push((
                         seat.client.index,
                         DeviceHistory {
-                            has_given_up: false,
+                            gave_up_us: None,
                             device,
                             messages,
                             connections,

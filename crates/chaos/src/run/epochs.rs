@@ -154,6 +154,7 @@ impl<'a> Epochs<'a> {
         let is_well = self.quiet(index).await;
         self.look_for_alarms();
         self.damaged.borrow_mut().clear();
+        self.fleet.set_phase(|phase| phase.home_calls += 1);
         is_well
     }
 
@@ -180,7 +181,7 @@ impl<'a> Epochs<'a> {
             Ok(led) => led,
             Err(reason) => return self.note(&running, Progress::Skipped, &reason),
         };
-        self.expect_alarms(&running);
+        let alarms = self.alarms_due(&running);
         let mut fault = (kind.begin)(Order {
             nodes: running.nodes.clone(),
             for_ms: drawn.for_ms,
@@ -199,7 +200,9 @@ impl<'a> Epochs<'a> {
             let watched = led.iter().map(|shard| (number, *shard));
             self.watched.borrow_mut().extend(watched);
             let confirmed = fault.confirm(self.field).await;
-            self.note_step(&running, Progress::Confirmed, &confirmed);
+            if self.note_step(&running, Progress::Confirmed, &confirmed) {
+                self.expected.borrow_mut().extend(alarms);
+            }
             let over = installed_at + Duration::from_millis(drawn.for_ms);
             sleep_until(over.min(installed_at + ARMED_AFTER)).await;
             self.disarm(number);
@@ -212,8 +215,20 @@ impl<'a> Epochs<'a> {
             let _ = fault.heal(self.field).await;
             return;
         }
+        self.look_for_deaths(&running);
         let healed = fault.heal(self.field).await;
         self.note_step(&running, Progress::Healed, &healed);
+    }
+
+    /// A node that a fault met must still run when it is healed, unless the fault ends processes.
+    fn look_for_deaths(&self, running: &Running<'_>) {
+        if running.drawn.kind.may_end {
+            return;
+        }
+        let died = |node: &&usize| self.field.ended_by_itself(**node);
+        for node in running.nodes.iter().filter(died) {
+            self.field.died(*node, "it ended by itself");
+        }
     }
 
     fn note(&self, running: &Running<'_>, step: Progress, detail: &str) {
@@ -420,21 +435,21 @@ impl<'a> Epochs<'a> {
         silent.map(|line| format!("node {} is silent", line.node))
     }
 
-    fn expect_alarms(&self, running: &Running<'_>) {
+    fn alarms_due(&self, running: &Running<'_>) -> Option<Expected> {
         let words = running.drawn.kind.alarms;
         if words.is_empty() {
-            return;
+            return None;
         }
         let log = |node| {
             let path = self.field.log_file(node);
             let end = path.metadata().map_or(0, |found| found.len());
             (path, end)
         };
-        self.expected.borrow_mut().push(Expected {
+        Some(Expected {
             fault: running.number,
             words,
             logs: (0..self.field.node_count()).map(log).collect(),
-        });
+        })
     }
 
     fn look_for_alarms(&self) {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::folder::Remains;
 use super::journal::{Event, Progress};
 use super::judge::{FaultLine, Second};
+use crate::oracle::{DeviceHistory, History, Message};
 use crate::verdict::SpanMs;
 use crate::workload::operation::{Action, Outcome};
 
@@ -98,19 +99,30 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
             _ => {}
         }
     }
-    let messages = remains.history.devices.iter().flat_map(|device| &device.messages);
-    let resent = messages.filter(|message| message.first_connection != message.last_connection);
-    count("redelivered", resent.count() as u64);
+    count("redelivered", redelivered(&remains.history));
     // A connection that was neither lost nor closed before its device opened another was taken over.
     let devices = remains.history.devices.iter();
     let taken_over = devices.flat_map(|device| device.connections.windows(2));
-    let taken_over = taken_over.filter(|pair| pair[0].lost_us.is_none());
+    let taken_over = taken_over.filter(|pair| pair[0].is_held());
     count("taken-over", taken_over.count() as u64);
     let revoked = remains.operations.iter();
     let revoked =
         revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
     count("revoked", revoked.count() as u64);
     reached
+}
+
+/// Messages that went out again on another connection because the one that carried them was lost.
+fn redelivered(history: &History) -> u64 {
+    let of_device = |device: &DeviceHistory| {
+        let was_lost = |message: &&Message| {
+            let carrier = device.connections.get(usize::from(message.first_connection));
+            message.first_connection != message.last_connection
+                && carrier.is_some_and(|connection| connection.lost_us.is_some())
+        };
+        device.messages.iter().filter(was_lost).count() as u64
+    };
+    history.devices.iter().map(of_device).sum()
 }
 
 pub(super) fn gaps(remains: &Remains) -> BTreeMap<String, SpanMs> {
@@ -175,4 +187,24 @@ pub(super) fn timeline(remains: &Remains, begun_us: u64) -> Vec<Second> {
         }
     };
     seconds.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redelivered;
+    use crate::oracle::tests::history;
+
+    #[test]
+    fn only_a_lost_connection_makes_a_message_redelivered() {
+        let mut history = history(&[3]);
+        let device = &mut history.devices[0];
+        let mut second = device.connections[0];
+        second.opened_us = 50;
+        device.connections.push(second);
+        device.messages[2].last_connection = 1;
+        device.connections[0].closed_us = Some(40);
+        assert_eq!(redelivered(&history), 0, "its device went elsewhere by itself");
+        history.devices[0].connections[0].lost_us = Some(40);
+        assert_eq!(redelivered(&history), 1);
+    }
 }

@@ -101,6 +101,13 @@ pub enum Event {
         /// What it logged; nothing if it passed in silence.
         line: Option<String>,
     },
+    /// A process ended, or ended in a way, that nothing asked of it.
+    Died {
+        /// Whose, from 0.
+        node: usize,
+        /// How.
+        how: String,
+    },
     /// A quiet time ended.
     Quiet {
         /// The epoch before it.

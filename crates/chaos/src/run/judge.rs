@@ -201,8 +201,8 @@ pub fn judge_remains(mut remains: Remains) -> Verdict {
     verdict
 }
 
-/// Takes the disturbances out of the journal into the history. Where majorities were taken, every node
-/// may have lost its connections at any time.
+/// Takes the disturbances out of the journal into the history. Where majorities are taken, every node may lose
+/// its connections from the beginning of an epoch to the end of its quiet time.
 fn take_disturbances(remains: &mut Remains) {
     let history = &mut remains.history;
     for entry in &remains.journal {
@@ -219,14 +219,29 @@ fn take_disturbances(remains: &mut Remains) {
             });
         }
     }
-    if remains.scenario.majority {
-        history
-            .disturbances
-            .extend((0..remains.about.nodes).map(|node| Disturbance {
-                node,
-                from_us: 0,
-                until_us: u64::MAX,
-            }));
+    if !remains.scenario.majority {
+        return;
+    }
+    let connections = history.devices.iter().flat_map(|device| &device.connections);
+    let nodes = connections
+        .map(|connection| connection.node + 1)
+        .max()
+        .unwrap_or(0);
+    let mut from_us = None;
+    for entry in &remains.journal {
+        match entry.event {
+            Event::Epoch { .. } => from_us = Some(entry.us),
+            Event::Quiet { .. } => {
+                let Some(from_us) = from_us.take() else { continue };
+                let of_node = |node| Disturbance {
+                    node,
+                    from_us,
+                    until_us: entry.us,
+                };
+                history.disturbances.extend((0..nodes).map(of_node));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -298,6 +313,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle::NOTICED_WITHIN_US;
     use crate::oracle::tests::{history, stored};
     use crate::run::folder::About;
     use crate::run::journal::Entry;
@@ -332,6 +348,13 @@ leader-killed = 1
         let at = |us, event| Entry { us, event };
         let journal = vec![
             at(0, Event::LoadBegun),
+            at(
+                0,
+                Event::Epoch {
+                    epoch: 0,
+                    faults: vec!["kill".into()],
+                },
+            ),
             fault(1_000_000, Progress::Begun),
             fault(1_100_000, Progress::Installed),
             fault(1_200_000, Progress::Confirmed),
@@ -488,5 +511,25 @@ leader-killed = 1
         remains.history.devices[0].connections[0].lost_us = Some(500);
         remains.scenario.majority = true;
         assert!(judge_remains(remains).is_pass());
+        let mut remains = good();
+        remains.history.devices[0].connections[0].lost_us = Some(4_000_001 + NOTICED_WITHIN_US);
+        remains.scenario.majority = true;
+        assert!(!judge_remains(remains).is_pass(), "long after the quiet time");
+    }
+
+    #[test]
+    fn a_process_that_ended_unasked_makes_it_fail() {
+        let mut remains = good();
+        let event = Event::Died {
+            node: 2,
+            how: "it ended by itself".into(),
+        };
+        remains.journal.push(Entry { us: 2_000_000, event });
+        let verdict = judge_remains(remains);
+        assert!(
+            verdict.reasons.iter().any(|reason| reason.contains("I18")),
+            "{:?}",
+            verdict.reasons
+        );
     }
 }

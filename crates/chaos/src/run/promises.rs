@@ -6,8 +6,8 @@ use super::folder::Remains;
 use super::journal::Event;
 use super::judge::Promise;
 use crate::invariants::{
-    Findings, Violation, alarms, audit, bounded, connections, duplicates, identity, liveness, no_loss,
-    no_phantom, offsets, order, replicas, single_owner,
+    Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, identity, liveness,
+    no_loss, no_phantom, offsets, order, replicas, single_owner,
 };
 use crate::workload::operation::Action;
 
@@ -49,11 +49,11 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         .map(|device| device.connections.len())
         .sum();
     let mut never_acked = Findings::default();
-    if history.never_acked() > 0 {
+    for (device, seq) in history.never_acked() {
         never_acked.add(|| Violation {
-            what: format!("{} messages had no ack when all was over", history.never_acked()),
-            device: None,
-            seq: None,
+            what: "no ack when all was over".into(),
+            device: Some(device.to_owned()),
+            seq: Some(seq),
             places: Vec::new(),
         });
     }
@@ -130,6 +130,12 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             "actions without one audit record",
             format!("{actions} actions"),
             audit::check(operations, audits),
+        ),
+        promise(
+            "I18",
+            "processes that ended unasked",
+            "the whole run".to_owned(),
+            deaths::check(journal),
         ),
         promise(
             "I19",

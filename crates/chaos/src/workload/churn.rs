@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Bench;
 use super::https::Sender;
+use crate::fleet::is_definite;
 use crate::oracle::{self, Deed, Road};
 
 /// Time to connect.
@@ -99,10 +100,15 @@ impl Device {
             )
         };
         let connected = timeout(CONNECT_TIMEOUT, Client::connect(&options)).await;
-        let Ok(Ok(client)) = connected else {
-            let us = self.bench.now_us();
-            self.note(Deed::GaveUp { node, us });
-            return None;
+        let client = match connected.unwrap_or(Err(ClientError::TimedOut)) {
+            Ok(client) => client,
+            Err(error) => {
+                if !is_definite(&error) {
+                    let us = self.bench.now_us();
+                    self.note(Deed::GaveUp { node, us });
+                }
+                return None;
+            }
         };
         let us = self.bench.now_us();
         self.note(Deed::Opened { node, us });
