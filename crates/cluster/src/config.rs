@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::directory::Role;
+use rustls::crypto::CryptoProvider;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use crate::transport::Datagrams;
 
@@ -115,8 +117,38 @@ pub struct ClusterConfig {
     pub journal_segments_max: usize,
     /// Who this node is.
     pub identity: NodeIdentity,
-    /// What carries datagrams to peers in the place of a UDP socket at `listen`; a simulation's.
-    pub datagrams: Option<Arc<dyn Datagrams>>,
+    /// What a simulation puts in the place of the machine.
+    pub simulated: Option<Simulated>,
+}
+
+/// What a simulation puts in the place of the machine.
+#[derive(Clone)]
+pub struct Simulated {
+    /// Carries datagrams to peers, in the place of a UDP socket at [`ClusterConfig::listen`].
+    pub datagrams: Arc<dyn Datagrams>,
+    /// The process id that the node tells.
+    pub pid: u32,
+    /// Sources that follow from the seed, and so protect nothing.
+    pub tls: TlsSources,
+}
+
+/// What TLS between nodes draws from. Its bytes matter to a simulation: a late answer to a connection that is
+/// forgotten may, as they fall, pass for the first packet of a new one.
+#[derive(Debug, Clone)]
+pub struct TlsSources {
+    /// Suites, keys, randomness.
+    pub crypto: Arc<CryptoProvider>,
+    /// The time by which certificates and tickets are judged.
+    pub time: Arc<dyn TimeProvider>,
+}
+
+impl Default for TlsSources {
+    fn default() -> Self {
+        Self {
+            crypto: Arc::new(rustls::crypto::ring::default_provider()),
+            time: Arc::new(DefaultTimeProvider),
+        }
+    }
 }
 
 #[cfg(test)]

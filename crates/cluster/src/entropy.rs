@@ -24,7 +24,7 @@ pub fn seed_thread(seed: Option<u64>) {
 pub(crate) struct Entropy;
 
 impl Entropy {
-    fn with<T>(draw: impl Fn(&mut dyn Rng) -> T) -> T {
+    fn with<T>(draw: impl FnOnce(&mut dyn Rng) -> T) -> T {
         SEEDED.with_borrow_mut(|seeded| match seeded {
             Some(seeded) => draw(seeded),
             None => draw(&mut rand::rng()),
@@ -44,12 +44,14 @@ impl TryRng for Entropy {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        SEEDED.with_borrow_mut(|seeded| match seeded {
-            Some(seeded) => seeded.fill_bytes(bytes),
-            None => rand::rng().fill_bytes(bytes),
-        });
+        Self::with(|source| source.fill_bytes(bytes));
         Ok(())
     }
+}
+
+/// Fills `bytes` from this thread's source.
+pub fn fill(bytes: &mut [u8]) {
+    Entropy.fill_bytes(bytes);
 }
 
 /// A number of any kind.

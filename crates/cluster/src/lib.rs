@@ -34,5 +34,5 @@ mod serve;
 mod sweep;
 pub mod transport;
 
-pub use config::{ClusterConfig, Timing, TimingError};
+pub use config::{ClusterConfig, Simulated, Timing, TimingError, TlsSources};
 pub use node::{Cluster, Parts, ShardHost, ShardParts, StartError, Stores};

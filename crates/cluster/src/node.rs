@@ -273,10 +273,11 @@ impl Shared {
             }),
             Trouble::Failed(_) => None,
         });
+        let simulated = self.config.simulated.as_ref();
         NodeStatus {
             groups,
             damaged: damaged.collect(),
-            pid: std::process::id(),
+            pid: simulated.map_or_else(std::process::id, |simulated| simulated.pid),
         }
     }
 }
@@ -293,7 +294,7 @@ impl Cluster {
     pub async fn start(config: ClusterConfig, parts: Parts) -> Result<Cluster, StartError> {
         config.timing.validate()?;
         let node = parts.data.node_id();
-        let peers = Peers::bind(node, (config.listen, config.datagrams.clone()), &config.identity)?;
+        let peers = Peers::bind(node, (config.listen, config.simulated.clone()), &config.identity)?;
         let address = config
             .advertise
             .clone()

@@ -359,6 +359,6 @@ fn cluster_config(config: &NodeConfig, identity: NodeIdentity) -> ClusterConfig 
         segment_age: Duration::from_secs(config.segment_age_s),
         journal_segments_max: config.journal_segments,
         identity,
-        datagrams: None,
+        simulated: None,
     }
 }

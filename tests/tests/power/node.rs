@@ -344,7 +344,7 @@ impl Machine {
             identity: authority
                 .node_identity(self.data.node_id(), Duration::from_secs(3_600))
                 .expect("a node's certificate"),
-            datagrams: None,
+            simulated: None,
         };
         let journal_config = JournalConfig {
             segment_bytes: SEGMENT_BYTES,

@@ -203,7 +203,8 @@ impl Link {
                 node: self.place,
                 opened_us,
                 lost_us: None,
-                is_contested: false,
+                closed_us: None,
+                contested_us: None,
             });
             self.shared.trace.event(
                 opened_us,

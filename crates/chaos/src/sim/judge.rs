@@ -1,18 +1,17 @@
 //! What a run must have kept: the promises of [`crate::invariants`] over what the hub has when all is well
 //! again, and what only a simulation can see: every receipt names the message's place, and all replicas are
-//! alike, events and state, byte for byte (I12).
+//! alike (I12, [`alike`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use dunlin_model::command::ReadFrom;
-use dunlin_model::id::{GroupId, GroupReplica, ShardId};
+use dunlin_model::id::ShardId;
 use dunlin_model::limits::READ_BYTES_MAX;
-use dunlin_model::port::{EventRun, ShardClient, ShardStore as _};
-use dunlin_model::shard::{keys, verdict};
+use dunlin_model::port::{EventRun, ShardClient};
 use dunlin_model::telemetry;
 
+use super::alike;
 use super::world::World;
 use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order};
 use crate::oracle::{Disturbance, History, Stored, digest};
@@ -24,8 +23,6 @@ const LIVENESS_MS: u64 = 20_000;
 const EQUAL_MS: u64 = 10_000;
 /// Time for reading everything.
 const READ_MS: u64 = 20_000;
-/// Keys that differ between two replicas that are shown.
-const DIFFERING_SHOWN_MAX: usize = 6;
 /// Pause before a page is asked for again.
 const PAGE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -66,7 +63,7 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
     check_receipts(world, &history, &stored, &mut found);
     // Once more, since the leader may have had its events cut meanwhile.
     if world.until(EQUAL_MS, |world| have_applied_the_same(world)) {
-        check_replicas(world, &mut found);
+        alike::check(world, &mut found);
     } else {
         found.push(format!(
             "I15: replicas do not meet: {}",
@@ -162,34 +159,13 @@ fn have_applied_the_same(world: &World) -> bool {
     let Some(life) = &world.machines[0].life else {
         return false;
     };
-    if !stand_at_the_same_entry(world) {
+    if !alike::stand_at_one_entry(world) {
         return false;
     }
     let found = applied(world);
     life.client.directory().groups.iter().all(|(group, entry)| {
         let of = found.get(&group.0).map_or(&[][..], Vec::as_slice);
         of.len() == entry.replicas.len() && of.iter().all(|applied| *applied == of[0])
-    })
-}
-
-/// Whether the states of a group's replicas are of one entry. What a node reports of itself may be a moment
-/// older than its state.
-fn stand_at_the_same_entry(world: &World) -> bool {
-    let mut first: BTreeMap<GroupId, Option<Bytes>> = BTreeMap::new();
-    world.machines.iter().all(|machine| {
-        let Some(life) = &machine.life else { return true };
-        let states = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let groups = life.cluster.status().groups;
-        groups.into_iter().all(|(group, status)| {
-            let id = GroupReplica {
-                group: GroupId(group),
-                replica: dunlin_model::id::ReplicaId(status.replica),
-            };
-            let at = states
-                .get(&id)
-                .and_then(|state| state.get(keys::META).ok().flatten());
-            *first.entry(id.group).or_insert_with(|| at.clone()) == at
-        })
     })
 }
 
@@ -324,123 +300,6 @@ fn check_receipts(world: &World, history: &History, stored: &[Stored], found: &m
                     "I5: message {seq} of {} is not at {receipt}, as its receipt says",
                     device.id
                 ));
-            }
-        }
-    }
-}
-
-/// The first difference between states of one entry, at any time in a run (I12).
-pub(super) fn first_difference(world: &World) -> Option<String> {
-    type Pairs = Vec<(Bytes, Bytes)>;
-    let mut seen: BTreeMap<(GroupId, Bytes), (usize, Pairs)> = BTreeMap::new();
-    for machine in &world.machines {
-        let states = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, state) in states.iter() {
-            let Ok(Some(meta)) = state.get(keys::META) else {
-                continue;
-            };
-            let pairs: Pairs = state
-                .snapshot()
-                .flatten()
-                .filter(|(key, _)| !verdict::is_local(key))
-                .collect();
-            let (place, first) = seen
-                .entry((id.group, meta))
-                .or_insert_with(|| (machine.place, pairs.clone()));
-            if let Some((one, other)) = first.iter().zip(&pairs).find(|(one, other)| one != other) {
-                return Some(format!(
-                    "I12: at {} ms, states of {id:?} at node {} and of its group at node {} are of one entry and differ: {one:?}, {other:?}",
-                    world.now_us / 1000,
-                    machine.place + 1,
-                    *place + 1
-                ));
-            }
-        }
-    }
-    None
-}
-
-/// Replicas that have applied the same entry have the same events and the same state.
-fn check_replicas(world: &World, found: &mut Vec<String>) {
-    let mut events: BTreeMap<GroupId, (usize, Vec<Bytes>)> = BTreeMap::new();
-    let mut states: BTreeMap<GroupId, (usize, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
-    for machine in &world.machines {
-        let Some(life) = &machine.life else { continue };
-        let running: Vec<GroupReplica> = {
-            let groups = life.cluster.status().groups;
-            let id = |(group, status): (u32, dunlin_cluster::admin::GroupStatus)| GroupReplica {
-                group: GroupId(group),
-                replica: dunlin_model::id::ReplicaId(status.replica),
-            };
-            groups.into_iter().map(id).collect()
-        };
-        let logs = life.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = machine.states.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in running {
-            if let Some(log) = logs.get(&id) {
-                let mut of_log = Vec::new();
-                let (mut next, end) = log.range();
-                while next < end {
-                    match log.read(next, READ_BYTES_MAX) {
-                        Ok(runs) => {
-                            for run in runs {
-                                next = run.next_offset().max(next + 1);
-                                of_log.extend(
-                                    telemetry::records(run.records)
-                                        .flatten()
-                                        .map(|record| record.payload),
-                                );
-                            }
-                        }
-                        Err(error) => {
-                            found.push(format!("I12: {id:?} of node {}: {error}", machine.place + 1));
-                            break;
-                        }
-                    }
-                }
-                let (place, first) = events
-                    .entry(id.group)
-                    .or_insert_with(|| (machine.place, of_log.clone()));
-                if *first != of_log {
-                    found.push(format!(
-                        "I12: events of group {} differ: node {} has {}, node {} has {}",
-                        id.group.0,
-                        *place + 1,
-                        first.len(),
-                        machine.place + 1,
-                        of_log.len()
-                    ));
-                }
-            }
-            if let Some(state) = all.get(&id) {
-                // Notes are a replica's own.
-                let pairs: Vec<(Bytes, Bytes)> = state
-                    .snapshot()
-                    .flatten()
-                    .filter(|(key, _)| !verdict::is_local(key))
-                    .collect();
-                let (place, first) = states
-                    .entry(id.group)
-                    .or_insert_with(|| (machine.place, pairs.clone()));
-                if *first != pairs {
-                    let other: BTreeMap<&Bytes, &Bytes> =
-                        pairs.iter().map(|(key, value)| (key, value)).collect();
-                    let one: BTreeMap<&Bytes, &Bytes> =
-                        first.iter().map(|(key, value)| (key, value)).collect();
-                    let keys: BTreeSet<&&Bytes> = one.keys().chain(other.keys()).collect();
-                    let differing: Vec<_> = keys
-                        .into_iter()
-                        .filter(|key| one.get(*key) != other.get(*key))
-                        .map(|key| (key, one.get(key), other.get(key)))
-                        .take(DIFFERING_SHOWN_MAX)
-                        .collect();
-                    found.push(format!(
-                        "I12: state of group {} differs between node {} and node {}: {differing:?}",
-                        id.group.0,
-                        *place + 1,
-                        machine.place + 1
-                    ));
-                }
             }
         }
     }

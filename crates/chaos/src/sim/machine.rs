@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
 use dunlin_cluster::config::NodeIdentity;
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Timing};
+use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Simulated, Timing, TlsSources};
 use dunlin_model::directory::Role;
 use dunlin_model::id::NodeId;
 use dunlin_model::point::Point;
@@ -78,6 +78,7 @@ pub(super) struct Site {
     pub(super) identities: Vec<NodeIdentity>,
     pub(super) shard_count: u32,
     pub(super) checkpoint_every: Duration,
+    pub(super) tls: TlsSources,
 }
 
 /// A node between its start and its end.
@@ -163,6 +164,7 @@ impl Machine {
         let config = JournalConfig {
             segment_bytes: SEGMENT_BYTES,
             segments_max: SEGMENTS_MAX,
+            signature_seed: Some(self.seed.wrapping_add(self.lives)),
             ..JournalConfig::default()
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
@@ -194,7 +196,11 @@ impl Machine {
             segment_age: Duration::from_secs(5),
             journal_segments_max: SEGMENTS_MAX,
             identity: site.identities[self.place].clone(),
-            datagrams: Some(site.net.bind(address)),
+            simulated: Some(Simulated {
+                datagrams: site.net.bind(address),
+                pid: self.lives as u32,
+                tls: site.tls.clone(),
+            }),
         };
         let events = Events::default();
         let stores = DiskStores {

@@ -1,6 +1,5 @@
 //! Deterministic simulation: the production code of nodes, consensus, storage, actors and transport in one
-//! thread, on simulated time, network and disk. One seed draws one plan, and most seeds repeat their run event
-//! for event; some do not yet, and the gate says which.
+//! thread, on simulated time, network and disk. One seed draws one plan, and repeats its run bit for bit.
 //!
 //! A run has four phases: the cluster forms; faults happen ([`Plan`]); everything heals and must serve again
 //! (liveness); what is stored is compared with what the devices were told. Simulated are time ([`machine`]), the
@@ -8,6 +7,8 @@
 //! it: the doors (devices stand below them), fjall (a store in memory stands for it), the few small files of
 //! the data directory, which are written for real.
 
+mod alike;
+mod crypto;
 mod disk;
 mod fleet;
 mod judge;

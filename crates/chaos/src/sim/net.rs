@@ -170,7 +170,7 @@ impl State {
         } else {
             Some(self.random.random_range(link.delay_us_min..=link.delay_us_max))
         };
-        self.trace.datagram(self.now_us, (from, to), bytes.len(), fate);
+        self.trace.datagram(self.now_us, (from, to), bytes, fate);
         let Some(delay_us) = fate else { return };
         let mut bytes = bytes.to_vec();
         if self.random.random_bool(link.corrupt) && !bytes.is_empty() {

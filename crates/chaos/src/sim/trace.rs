@@ -1,10 +1,11 @@
 //! What happened in a run, in order, as one number: two runs with the same number did the same.
 //!
-//! What datagrams say is left out, and how long they are, since keys are drawn by the system and a signature
-//! may be a byte longer than another; when they were sent, between whom, and what became of them is in.
+//! Of a datagram it has when it was sent, between whom, what it said, and what became of it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::oracle::digest;
 
 /// A running hash. Clones share it.
 #[derive(Clone, Default)]
@@ -51,15 +52,19 @@ impl Trace {
         &self,
         now_us: u64,
         (from, to): (SocketAddr, SocketAddr),
-        bytes: usize,
+        bytes: &[u8],
         fate: Option<u64>,
     ) {
         let of = |address: SocketAddr| match address.ip() {
             std::net::IpAddr::V4(ip) => u64::from(u32::from(ip)),
             std::net::IpAddr::V6(ip) => u128::from(ip) as u64,
         };
-        let fields = [now_us, of(from), of(to), fate.map_or(0, |delay| delay + 1)];
-        self.put(&fields, || format!("{now_us} {from} > {to} {bytes} {fate:?}"));
+        let said = digest(bytes);
+        let fields = [now_us, of(from), of(to), said, fate.map_or(0, |delay| delay + 1)];
+        self.put(&fields, || {
+            let count = bytes.len();
+            format!("{now_us} {from} > {to} {count} {said:016x} {fate:?}")
+        });
     }
 
     /// Something else that happened; `what` names the kind.

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use dunlin_cluster::config::NodeIdentity;
 
-use super::SimError;
 use super::disk::Pace;
 use super::fleet::{Device, Shared};
-use super::judge;
 use super::machine::{Machine, Site};
 use super::net::{Link, Net};
 use super::plan::{Action, Plan};
 use super::trace::Trace;
+use super::{SimError, alike, crypto};
+use crate::oracle::digest;
 use crate::payload::Payloads;
 
 /// Microseconds of a tick.
@@ -87,6 +87,7 @@ impl World {
                 identities: identities.to_vec(),
                 shard_count: plan.shards,
                 checkpoint_every: Duration::from_millis(plan.checkpoint_ms),
+                tls: crypto::sources(),
             },
             machines: machines.collect::<Result<_, _>>()?,
             devices: devices.collect(),
@@ -121,7 +122,7 @@ impl World {
             self.machines[place].pass(TICK_US);
         }
         if self.broken.is_none() && self.now_us.is_multiple_of(COMPARE_EVERY_US) {
-            self.broken = judge::first_difference(self);
+            self.broken = alike::first_difference(self);
         }
     }
 
@@ -243,8 +244,8 @@ impl World {
 
     /// Does one step of the plan.
     pub(super) fn act(&mut self, action: &Action) {
-        self.trace
-            .event(self.now_us, "act", &[format!("{action:?}").len() as u64]);
+        let text = format!("{action:?}");
+        self.trace.event(self.now_us, "act", &[digest(text.as_bytes())]);
         match *action {
             Action::Kill(place) => self.kill(place),
             Action::KillBusiest => {

@@ -5,6 +5,7 @@
 //! certificate for that id. What the frames mean is decided elsewhere ([`Handler`]).
 
 pub(crate) mod calls;
+mod cids;
 pub(crate) mod frames;
 pub(crate) mod peers;
 mod socket;

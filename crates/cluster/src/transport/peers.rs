@@ -12,11 +12,12 @@ use dunlin_model::id::NodeId;
 use dunlin_model::wire::Reader;
 
 use super::calls::{self, CallError, Calls};
+use super::cids::Cids;
 use super::frames::{FrameReader, FrameWriter};
-use super::socket::{Datagrams, Socket};
+use super::socket::Socket;
 use super::tls::{self, SERVER_NAME, TlsError};
 use super::{ClusterTag, Handler, StreamError};
-use crate::config::NodeIdentity;
+use crate::config::{NodeIdentity, Simulated, TlsSources};
 use crate::messages::{Request, Response, StreamHead};
 use crate::{codec, entropy};
 
@@ -81,23 +82,29 @@ pub(crate) struct Peers {
     endpoint: quinn::Endpoint,
     /// What is dialled with: the node's newest certificate.
     client: ArcSwap<quinn::ClientConfig>,
+    sources: TlsSources,
     addresses: Mutex<BTreeMap<NodeId, String>>,
     tag: Arc<ClusterTag>,
     links: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
 }
 
 impl Peers {
-    /// Binds `listen`, or takes `datagrams` in its place. Nothing is accepted before [`serve`](Self::serve).
+    /// Binds `listen`, or takes what is simulated in its place. Nothing is accepted before [`serve`](Self::serve).
     pub(crate) fn bind(
         node: NodeId,
-        (listen, datagrams): (SocketAddr, Option<Arc<dyn Datagrams>>),
+        (listen, simulated): (SocketAddr, Option<Simulated>),
         identity: &NodeIdentity,
     ) -> Result<Arc<Self>, TlsError> {
         let setup = |error: &dyn ToString| TlsError::Setup(format!("bind {listen}: {}", error.to_string()));
-        let configs = tls::configs(identity)?;
+        let (datagrams, sources) = match simulated {
+            Some(simulated) => (Some(simulated.datagrams), simulated.tls),
+            None => (None, TlsSources::default()),
+        };
+        let configs = tls::configs(identity, &sources)?;
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.cluster_secret);
         let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(key));
         endpoint_config.rng_seed(entropy::seed_if_seeded());
+        endpoint_config.cid_generator(|| Box::new(Cids));
         endpoint_config
             .max_udp_payload_size(65_527)
             .map_err(|e| setup(&e))?;
@@ -115,6 +122,7 @@ impl Peers {
             node,
             endpoint: endpoint.map_err(|e| setup(&e))?,
             client: ArcSwap::from_pointee(configs.client),
+            sources,
             addresses: Mutex::default(),
             tag: Arc::default(),
             links: Mutex::default(),
@@ -123,7 +131,7 @@ impl Peers {
 
     /// Shows and dials with another certificate from now on. Connections that are open stay as they are.
     pub(crate) fn renew(&self, identity: &NodeIdentity) -> Result<(), TlsError> {
-        let configs = tls::configs(identity)?;
+        let configs = tls::configs(identity, &self.sources)?;
         self.endpoint.set_server_config(Some(configs.server));
         self.client.store(Arc::new(configs.client));
         Ok(())
@@ -434,11 +442,15 @@ async fn serve_stream(from: NodeId, handler: Arc<dyn Handler>, writer: FrameWrit
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::task::{Context, Poll, Waker};
+
     use rcgen::{
         BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     };
 
     use super::*;
+    use crate::transport::Datagrams;
 
     /// An authority that issues identities.
     struct Authority {
@@ -515,6 +527,92 @@ mod tests {
         for (from, to) in [(&old.0, &old.1), (&old.1, &old.0), (&new.0, &new.1)] {
             assert_carries(from, to).await;
         }
+    }
+
+    /// Sockets in memory. Whoever binds an address again takes it from its former life, which falls silent.
+    #[derive(Debug, Default)]
+    struct Wire(Mutex<BTreeMap<SocketAddr, Inbox>>);
+
+    #[derive(Debug, Default)]
+    struct Inbox {
+        life: usize,
+        arrived: VecDeque<(SocketAddr, Vec<u8>)>,
+        waker: Option<Waker>,
+    }
+
+    #[derive(Debug)]
+    struct Port {
+        wire: Arc<Wire>,
+        address: SocketAddr,
+        life: usize,
+    }
+
+    impl Wire {
+        fn bind(self: &Arc<Self>, address: SocketAddr) -> Arc<Port> {
+            let mut inboxes = self.0.lock().unwrap();
+            let life = inboxes.get(&address).map_or(0, |inbox| inbox.life + 1);
+            let inbox = Inbox {
+                life,
+                ..Inbox::default()
+            };
+            inboxes.insert(address, inbox);
+            Arc::new(Port {
+                wire: self.clone(),
+                address,
+                life,
+            })
+        }
+    }
+
+    impl Datagrams for Port {
+        fn send(&self, to: SocketAddr, bytes: &[u8]) {
+            let mut inboxes = self.wire.0.lock().unwrap();
+            if inboxes[&self.address].life != self.life {
+                return;
+            }
+            let inbox = inboxes.get_mut(&to).unwrap();
+            inbox.arrived.push_back((self.address, bytes.to_vec()));
+            inbox.waker.take().into_iter().for_each(Waker::wake);
+        }
+
+        fn poll_receive(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, SocketAddr)> {
+            let mut inboxes = self.wire.0.lock().unwrap();
+            let inbox = inboxes.get_mut(&self.address).unwrap();
+            if inbox.life != self.life {
+                return Poll::Pending;
+            }
+            let Some((from, bytes)) = inbox.arrived.pop_front() else {
+                inbox.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            };
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Poll::Ready((bytes.len(), from))
+        }
+
+        fn local_address(&self) -> SocketAddr {
+            self.address
+        }
+    }
+
+    /// A node that was killed says nothing to its peers; when it is back, it knows none of their connections.
+    #[tokio::test]
+    async fn a_node_that_is_back_ends_the_connections_of_its_former_life() {
+        let (authority, wire) = (Authority::new(), Arc::new(Wire::default()));
+        let start = |node: u8| {
+            let address = SocketAddr::from(([10, 0, 0, node], 8900));
+            let simulated = Simulated {
+                datagrams: wire.bind(address),
+                pid: 1,
+                tls: TlsSources::default(),
+            };
+            let node = NodeId(u64::from(node));
+            Peers::bind(node, (address, Some(simulated)), &authority.identity(node)).unwrap()
+        };
+        let (a, b) = (start(1), start(2));
+        let (connection, _in_its_former_life) = meet(&a, &b).await;
+        let _back = start(2);
+        let end = connection.closed().await;
+        assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
     }
 
     /// A leader keeps log entries for a follower until it hears that the follower cannot be reached; with one

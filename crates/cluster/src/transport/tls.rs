@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::id::NodeId;
+use quinn::ConnectionIdGenerator as _;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::NodeIdentity;
+use super::cids::Cids;
+use crate::config::{NodeIdentity, TlsSources};
 
 /// The protocol between nodes, and its version.
 const ALPN: &[u8] = b"dunlin/1";
@@ -53,9 +55,8 @@ pub(super) struct Configs {
     pub(super) client: quinn::ClientConfig,
 }
 
-pub(super) fn configs(identity: &NodeIdentity) -> Result<Configs, TlsError> {
+pub(super) fn configs(identity: &NodeIdentity, sources: &TlsSources) -> Result<Configs, TlsError> {
     let setup = |error: &dyn ToString| TlsError::Setup(error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates("cluster CA", &identity.ca_pem)? {
         roots.add(certificate).map_err(|e| setup(&e))?;
@@ -69,17 +70,17 @@ pub(super) fn configs(identity: &NodeIdentity) -> Result<Configs, TlsError> {
         })
     };
     let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), sources.crypto.clone())
             .build()
             .map_err(|e| setup(&e))?;
-    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+    let mut server = rustls::ServerConfig::builder_with_details(sources.crypto.clone(), sources.time.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| setup(&e))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), key()?)
         .map_err(|e| setup(&e))?;
     server.alpn_protocols = vec![ALPN.to_vec()];
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+    let mut client = rustls::ClientConfig::builder_with_details(sources.crypto.clone(), sources.time.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| setup(&e))?
         .with_root_certificates(roots)
@@ -94,6 +95,7 @@ pub(super) fn configs(identity: &NodeIdentity) -> Result<Configs, TlsError> {
     let client_crypto = QuicClientConfig::try_from(client).map_err(|e| setup(&e))?;
     let mut client = quinn::ClientConfig::new(Arc::new(client_crypto));
     client.transport_config(transport);
+    client.initial_dst_cid_provider(Arc::new(|| Cids.generate_cid()));
     Ok(Configs { server, client })
 }
 

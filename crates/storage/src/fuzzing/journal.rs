@@ -29,6 +29,7 @@ fn config() -> JournalConfig {
         segments_max: 8,
         queue_bytes_max: 1 << 20,
         hot_bytes_max: 4 << 10,
+        ..JournalConfig::default()
     }
 }
 

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
-use super::SEGMENTS_MIN;
 use super::format::SegmentHeader;
+use super::{JournalConfig, SEGMENTS_MIN};
 use crate::disk::{Disk, DiskFile, is_full};
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::point::Point;
@@ -41,6 +42,8 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     segment_bytes: u64,
     segments_max: usize,
+    /// What signatures are drawn from, unless the system draws them.
+    seeded: Option<StdRng>,
     in_use: BTreeMap<u64, String>,
     spares: Vec<String>,
     next_spare: u64,
@@ -68,14 +71,14 @@ impl Files {
     /// Takes over the folder: `in_use` by recovery, spares by name; leftovers of half-made files go.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
-        segment_bytes: u64,
-        segments_max: usize,
+        config: &JournalConfig,
         in_use: BTreeMap<u64, String>,
     ) -> io::Result<Files> {
         let mut files = Files {
             disk,
-            segment_bytes,
-            segments_max,
+            segment_bytes: config.segment_bytes,
+            segments_max: config.segments_max,
+            seeded: config.signature_seed.map(StdRng::seed_from_u64),
             in_use,
             spares: Vec::new(),
             next_spare: 0,
@@ -90,7 +93,7 @@ impl Files {
             let number = rest
                 .strip_suffix(".seg")
                 .and_then(|number| number.parse::<u64>().ok());
-            let whole = number.is_some() && files.disk.open(&path)?.len()? == segment_bytes;
+            let whole = number.is_some() && files.disk.open(&path)?.len()? == config.segment_bytes;
             match number {
                 Some(number) if whole => {
                     files.next_spare = files.next_spare.max(number + 1);
@@ -187,7 +190,10 @@ impl Files {
     /// Puts a spare in use as segment `number`. The header is durable before the name is.
     pub(super) fn take(&mut self, number: u64) -> io::Result<Segment> {
         let spare = self.spares.pop().expect("the caller made sure of a spare");
-        let signature = rand::rng().random();
+        let signature = match &mut self.seeded {
+            Some(seeded) => seeded.random(),
+            None => rand::rng().random(),
+        };
         let header = SegmentHeader {
             number,
             signature,

@@ -63,6 +63,9 @@ pub struct JournalConfig {
     /// Bodies of recent entries kept in memory, over all replicas. Bodies that wait for the disk
     /// stay beyond it.
     pub hot_bytes_max: usize,
+    /// Segments' signatures follow from it, for runs that repeat; drawn by the system where there is none. No
+    /// two lives of a journal may have the same.
+    pub signature_seed: Option<u64>,
 }
 
 /// The shortest segment.
@@ -78,6 +81,7 @@ impl Default for JournalConfig {
             segments_max: 16,
             queue_bytes_max: 64 << 20,
             hot_bytes_max: 128 << 20,
+            signature_seed: None,
         }
     }
 }

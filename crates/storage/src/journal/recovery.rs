@@ -59,8 +59,7 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
         .keys()
         .map(|number| (*number, segment_path(*number)))
         .collect();
-    let mut files = Files::new(disk, config.segment_bytes, config.segments_max, names)
-        .map_err(refused("list journal segments"))?;
+    let mut files = Files::new(disk, &config, names).map_err(refused("list journal segments"))?;
     // Segments below the oldest were free already when the last life ended. Those at or above a lost
     // one are kept by the replicas that the loss has damaged.
     files

@@ -25,6 +25,7 @@ fn config() -> JournalConfig {
         segments_max: 6,
         queue_bytes_max: 1 << 20,
         hot_bytes_max: 8 << 10,
+        ..JournalConfig::default()
     }
 }
 
