@@ -5,7 +5,8 @@
 //! says what came of it; [`page`] shows it. [`demo`] is the smallest whole run; [`scenario`] says what
 //! else can be tried, [`faults`] does it, and [`run`] leads through it and writes down what happened.
 //! [`relay`] is a network and [`chaosfs`] a disk that misbehave on demand, [`hostile`] clients that
-//! do, [`corrupter`] damages the files of stopped nodes. [`load`] asks how fast the hub is.
+//! do, [`corrupter`] damages the files of stopped nodes. [`load`] asks how fast the hub is. [`soak`] keeps a
+//! ledger of all that was tried.
 //!
 //! Nothing here is linked into a node. All but [`sim`] look at a node from outside only: they knock at
 //! the doors that everyone has, kill, stop and starve processes, and stand between them and the world.
@@ -33,6 +34,7 @@ pub mod relay;
 pub mod run;
 pub mod scenario;
 pub mod sim;
+pub mod soak;
 pub mod stage;
 pub mod verdict;
 pub mod view;

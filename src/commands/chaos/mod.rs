@@ -8,6 +8,7 @@ mod mutants;
 mod run;
 mod scenarios;
 mod sim;
+mod soak;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Judge(Judge),
     /// Run whole clusters in simulated time, network and disk, drawn from a seed
     Sim(sim::Sim),
+    /// Simulation and scenarios in turn, for hours, with a ledger of all that was tried
+    Soak(soak::Soak),
     /// Try seeded bugs on the checkers (builds with the feature `mutants`)
     Mutants(mutants::Mutants),
     /// Clients that misbehave, and what good ones notice of it
@@ -62,6 +65,7 @@ impl Chaos {
     pub(crate) fn run(self) -> ExitCode {
         let ended = match self.command {
             Command::Sim(command) => return end(command.run()),
+            Command::Soak(command) => return end(command.run()),
             Command::Mutants(command) => return end(command.run()),
             Command::Hostile(command) => return end(block_on(command.run())),
             Command::Fs(command) => return end(block_on(command.run())),
