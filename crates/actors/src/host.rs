@@ -115,6 +115,14 @@ impl ActorHost {
         }
     }
 
+    /// Lets go of all shards without a word to anybody. A killed process does no more; where its memory goes on,
+    /// in a simulation, a shard and its replica would hold on to each other for ever.
+    pub fn abandon(&self) {
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.stopped = true;
+        rooms.rooms.clear();
+    }
+
     /// Removes all shards, one waiting no longer than all, and takes none in any more.
     pub async fn stop(&self) {
         let rooms = {

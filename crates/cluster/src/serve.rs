@@ -21,7 +21,7 @@ use crate::messages::{
 };
 use crate::node::Shared;
 use crate::raft::snapshot::{Receiving, SnapshotData, Spooled, Spools};
-use crate::raft::{StoredMembership, TypeConfig, convert};
+use crate::raft::{StoredMembership, TypeConfig, convert, word};
 use crate::remote::{
     TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FOLLOWED, TO_SHARD_FRAME, read_frame,
     split_page,
@@ -236,10 +236,12 @@ impl Server {
         };
         let once = futures_util::stream::once(async { request });
         let mut answers = Box::pin(group.raft().stream_append(once));
-        Response::Heartbeat(match answers.next().await {
+        let reply = match answers.next().await {
             Some(Ok(result)) => convert::reply_out(&result),
             _ => AppendReply::Gone,
-        })
+        };
+        word::assert_entry_is_kept(group.log(), &reply);
+        Response::Heartbeat(reply)
     }
 
     async fn vote(&self, group: GroupId, to: ReplicaId, ask: VoteAsk, pre: bool) -> Response {
@@ -253,7 +255,13 @@ impl Server {
             group.raft().vote(request).await
         };
         match answer {
-            Ok(answer) => Response::Vote(convert::answer_out(&answer)),
+            Ok(answer) => {
+                let answer = convert::answer_out(&answer);
+                if !pre {
+                    word::assert_vote_is_kept(group.log(), &answer);
+                }
+                Response::Vote(answer)
+            }
             Err(_) => Response::NotHere { hint: None },
         }
     }
@@ -319,6 +327,7 @@ impl Server {
         let answering = async move {
             while let Some(answer) = answers.next().await {
                 let reply = answer.as_ref().map_or(AppendReply::Gone, convert::reply_out);
+                word::assert_entry_is_kept(group.log(), &reply);
                 if writer.send([codec::encode(&reply)]).await.is_err() {
                     return;
                 }

@@ -80,8 +80,8 @@ mutants! {
     ForgetNoteEarly = "forget-note-early",
     /// A membership entry is not remembered over a restart.
     ForgetMembership = "forget-membership",
-    /// Entries that a new leader took back stay in the log.
-    SkipTruncate = "skip-truncate",
+    /// A new leader takes one entry more back than it wants to.
+    TruncateTooFar = "truncate-too-far",
     /// A replica whose block holds the journal waits for room like all others.
     WaitForItself = "wait-for-itself",
 }

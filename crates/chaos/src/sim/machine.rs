@@ -89,6 +89,7 @@ pub(super) struct Life {
     pub(super) sessions: Arc<Sessions>,
     pub(super) events: Events,
     pub(super) journal: Arc<Journal>,
+    host: Arc<ActorHost>,
     /// Set when its journal has failed: the process ends then.
     failed: Arc<AtomicBool>,
     started: Instant,
@@ -224,7 +225,7 @@ impl Machine {
                 shard: Some(ShardParts {
                     journal: of_node,
                     stores: Arc::new(stores),
-                    host: Arc::new(HostedShards(host)),
+                    host: Arc::new(HostedShards(host.clone())),
                 }),
                 clock,
                 gateway_runtime: handle,
@@ -232,9 +233,9 @@ impl Machine {
             let cluster = Cluster::start(config, parts)
                 .await
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>((begun, Arc::new(cluster)))
+            Ok::<_, String>((begun, Arc::new(cluster), host))
         });
-        let (started, cluster) = started.map_err(|error| self.no_start(error))?;
+        let (started, cluster, host) = started.map_err(|error| self.no_start(error))?;
         let client = cluster.client();
         let sessions = Arc::new(Sessions::default());
         client.attach(sessions.clone());
@@ -246,6 +247,7 @@ impl Machine {
             sessions,
             events,
             journal,
+            host,
             failed,
             started,
             began_us: self.local_us,
@@ -297,6 +299,7 @@ impl Machine {
     fn end(&mut self, site: &Site) {
         if let Some(life) = self.life.take() {
             site.net.unbind(site.addresses[self.place]);
+            life.host.abandon();
             life.runtime.shutdown_background();
         }
         self.is_stopped = false;

@@ -186,11 +186,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        if mutant::is_on(Mutant::SkipTruncate) {
-            return Ok(());
-        }
         Point::LogTruncated.reach();
-        let last = convert::position_of(last.as_ref());
+        let mut last = convert::position_of(last.as_ref());
+        if mutant::is_on(Mutant::TruncateTooFar) {
+            last = last.and_then(|last| self.log.position_at(last.index.checked_sub(1)?));
+        }
         completed(|done| self.log.truncate_after(last, done)).await
     }
 

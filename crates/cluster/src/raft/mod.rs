@@ -15,6 +15,7 @@ pub(crate) mod runtime;
 pub(crate) mod seed;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
+pub(crate) mod word;
 
 use std::fmt;
 

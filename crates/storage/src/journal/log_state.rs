@@ -176,6 +176,17 @@ impl Replica {
         }
     }
 
+    /// Whether the entry at `at` is on disk, or purged, or not what this log has there any more.
+    pub(super) fn is_kept(&self, at: LogPosition) -> bool {
+        let durable = *self.durable.borrow();
+        durable.is_some_and(|durable| durable >= at.index) || self.position_at(at.index) != Some(at)
+    }
+
+    /// The vote that is on disk.
+    pub(super) fn durable_vote(&self) -> Option<Bytes> {
+        self.vote_written.as_ref().map(|(vote, _)| vote.clone())
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<u64>> {
         self.durable.subscribe()
     }

@@ -239,6 +239,20 @@ impl ReplicaLog {
         }
     }
 
+    /// Whether a word about the entry at `at` would be kept: it is on disk here, or purged, or the log has
+    /// another entry there, or none, since it was taken back.
+    pub fn is_kept(&self, at: LogPosition) -> bool {
+        let core = self.shared.lock();
+        let replica = core.replica(self.id, self.incarnation);
+        replica.is_none_or(|replica| replica.is_kept(at))
+    }
+
+    /// The last vote that is on disk here; [`LogState::vote`] may be ahead of it.
+    pub fn durable_vote(&self) -> Option<Bytes> {
+        let core = self.shared.lock();
+        core.replica(self.id, self.incarnation)?.durable_vote()
+    }
+
     /// Removes the replica; `done` is called when that is durable. This handle is dead on return;
     /// [`Journal::replica`](super::Journal::replica) would make a new, empty log.
     pub fn remove(&self, done: Completion) {
