@@ -3,7 +3,8 @@
 //! [`fleet`] sends and keeps what it was told, [`oracle`] holds that history, [`hub`] and [`readback`]
 //! ask the hub what it has, [`invariants`] compares the two, one file per promise, and [`verdict`]
 //! says what came of it; [`page`] shows it. [`demo`] is the smallest whole run; [`scenario`] says what
-//! else can be tried, [`faults`] does it, and [`run`] leads through it and writes down what happened.
+//! else can be tried, [`faults`] does it to [`nodes`], and [`run`] leads through it and writes down what
+//! happened.
 //! [`relay`] is a network and [`chaosfs`] a disk that misbehave on demand, [`hostile`] clients that
 //! do, [`corrupter`] damages the files of stopped nodes. [`load`] asks how fast the hub is. [`soak`] keeps a
 //! ledger of all that was tried.
@@ -25,6 +26,7 @@ pub mod invariants;
 pub mod load;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod nodes;
 pub mod oracle;
 pub mod page;
 pub mod payload;

@@ -43,7 +43,7 @@ impl Fault for CrashLoop {
             let mut crashes = 1;
             while Instant::now() < until {
                 // Whoever waits for it to be ready is not here: it is killed before or after.
-                drop(field.spawn(node)?);
+                drop(field.spawn(node).await?);
                 let period_ms = self.order.told("period_ms");
                 sleep(Duration::from_millis(
                     random.random_range(period_ms / 10..=period_ms),

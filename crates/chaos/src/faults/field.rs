@@ -1,23 +1,22 @@
-//! What a fault may touch: the nodes' processes and folders, the hub's door for operators, and the
-//! journal's lines about what was disturbed and reached.
+//! What a fault may touch: the nodes, the hub's door for operators, and the journal's lines about what
+//! was disturbed and reached.
 //!
-//! Several faults happen at once on one thread, so the cluster is locked for moments only and never
-//! while something is waited for. Decides nothing.
+//! Decides nothing. What the nodes are, and how one of them is taken down, is in [`crate::nodes`].
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_cluster::admin::{AdminRequest, ClusterStatus};
 use dunlin_model::directory::Role;
-use dunlin_node::local::{LocalCluster, Starting};
+use dunlin_node::ready::ReadyNode;
 use tokio::time::Instant;
 
-use super::{FaultError, indeterminate, processes, skipped};
+use super::{FaultError, indeterminate, skipped};
 use crate::hub::Hub;
+use crate::nodes::{Ended, Nodes, Starting};
 use crate::run::journal::{Event, Journal};
 use crate::scenario::target::Candidates;
 
@@ -25,8 +24,6 @@ use crate::scenario::target::Candidates;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Time for a node to end after SIGTERM.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Things that kinds have set up before the cluster started, each found by its type.
 #[derive(Default)]
@@ -46,7 +43,7 @@ impl Gear {
 
 /// What faults may touch.
 pub struct Field {
-    cluster: Mutex<LocalCluster>,
+    nodes: Box<dyn Nodes>,
     /// Places whose node was removed for good; the next one to join takes the first of them.
     vacant: Mutex<Vec<usize>>,
     /// The hub's door.
@@ -59,16 +56,16 @@ pub struct Field {
 }
 
 impl Field {
-    /// A field over a cluster that runs. Times count from `epoch`; `folder` is the run's.
+    /// A field over nodes that run. Times count from `epoch`; `folder` is the run's.
     pub fn new(
-        cluster: LocalCluster,
+        nodes: Box<dyn Nodes>,
         hub: Arc<Hub>,
         gear: Gear,
         journal: Journal,
         (epoch, folder): (Instant, &Path),
     ) -> Field {
         Field {
-            cluster: Mutex::new(cluster),
+            nodes,
             vacant: Mutex::default(),
             hub,
             gear,
@@ -76,10 +73,6 @@ impl Field {
             epoch,
             folder: folder.to_owned(),
         }
-    }
-
-    fn cluster(&self) -> MutexGuard<'_, LocalCluster> {
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// SIGTERM to every node; returns when all have ended.
@@ -138,33 +131,34 @@ impl Field {
 
     /// Places of nodes that there are or were.
     pub fn node_count(&self) -> usize {
-        self.cluster().node_count()
+        self.nodes.count()
     }
 
     /// Whether the node's process was not taken away.
     pub fn is_running(&self, node: usize) -> bool {
-        self.cluster().is_running(node)
+        self.nodes.is_running(node)
     }
 
     /// The node's process.
     pub fn pid(&self, node: usize) -> Result<u32, FaultError> {
-        let pid = self.cluster().pid(node);
+        let pid = self.nodes.pid(node);
         pid.ok_or_else(|| skipped(format!("node {} is down", node + 1)))
     }
 
     /// The node's id, once it was ready.
     pub fn id(&self, node: usize) -> Option<String> {
-        self.cluster().node(node).map(|ready| ready.id.clone())
+        self.nodes.node(node).map(|ready| ready.id)
     }
 
     /// Where the node keeps its data.
-    pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.cluster().options().data_dir(node)
+    pub fn data_dir(&self, node: usize) -> Result<PathBuf, FaultError> {
+        let folder = self.nodes.data_dir(node);
+        folder.ok_or_else(|| skipped(format!("the data of node {} is not within reach", node + 1)))
     }
 
     /// Where the node logs to.
     pub fn log_file(&self, node: usize) -> PathBuf {
-        self.cluster().options().log_file(node)
+        self.nodes.log_file(node)
     }
 
     /// A folder of the run for things that a fault keeps.
@@ -172,67 +166,69 @@ impl Field {
         &self.folder
     }
 
+    fn must_run(&self, node: usize) -> Result<(), FaultError> {
+        match self.is_running(node) {
+            true => Ok(()),
+            false => Err(skipped(format!("node {} is down", node + 1))),
+        }
+    }
+
     /// SIGKILL; returns when the process is gone. What it led is said in the journal.
     pub async fn kill(&self, node: usize) -> Result<String, FaultError> {
-        let Some(mut child) = self.cluster().take(node) else {
-            return Err(skipped(format!("node {} is down", node + 1)));
-        };
+        self.must_run(node)?;
         let from_us = self.now_us();
         self.hub.set_down(node, true);
-        let pid = child.id().unwrap_or(0);
-        child
-            .kill()
-            .await
-            .map_err(|error| indeterminate(format!("kill node {}: {error}", node + 1)))?;
+        let done = self.nodes.kill(node).await?;
         self.disturbed(node, from_us);
-        Ok(format!("SIGKILL to node {} (process {pid})", node + 1))
+        Ok(done)
     }
 
     /// SIGTERM; returns when the process has ended, and how. One that does not end is killed.
-    pub async fn terminate(&self, node: usize) -> Result<ExitStatus, FaultError> {
-        let pid = self.pid(node)?;
-        let Some(mut child) = self.cluster().take(node) else {
-            return Err(skipped(format!("node {} is down", node + 1)));
-        };
+    pub async fn terminate(&self, node: usize) -> Result<Ended, FaultError> {
+        self.must_run(node)?;
         let from_us = self.now_us();
         self.hub.set_down(node, true);
-        processes::signal(pid, rustix::process::Signal::TERM).map_err(indeterminate)?;
-        let ended = tokio::time::timeout(END_TIMEOUT, child.wait()).await;
+        let ended = self.nodes.terminate(node).await;
         self.disturbed(node, from_us);
-        match ended {
-            Ok(Ok(status)) => Ok(status),
-            Ok(Err(error)) => Err(indeterminate(format!("wait for node {}: {error}", node + 1))),
-            Err(_) => {
-                // Dropping the process kills it.
-                Err(indeterminate(format!(
-                    "node {} did not end within {} s of SIGTERM",
-                    node + 1,
-                    END_TIMEOUT.as_secs()
-                )))
-            }
+        Ok(ended?)
+    }
+
+    /// Has the node stand still. Nobody is told of its return but by [`resume`](Self::resume).
+    pub async fn pause(&self, node: usize) -> Result<String, FaultError> {
+        self.must_run(node)?;
+        self.hub.set_down(node, true);
+        Ok(self.nodes.pause(node).await?)
+    }
+
+    /// Returns when the node stands still.
+    pub async fn wait_paused(&self, node: usize) -> Result<(), FaultError> {
+        Ok(self.nodes.wait_paused(node).await?)
+    }
+
+    /// Has the node go on, which has stood still since `from_us`.
+    pub async fn resume(&self, node: usize, from_us: Option<u64>) -> Result<String, FaultError> {
+        let done = self.nodes.resume(node).await?;
+        self.hub.set_down(node, false);
+        if let Some(from_us) = from_us {
+            self.disturbed(node, from_us);
         }
+        Ok(done)
     }
 
     /// The process's end, if it has ended by itself.
     pub fn ended_by_itself(&self, node: usize) -> bool {
-        let pid = self.cluster().pid(node);
-        match pid {
-            Some(pid) => processes::state(pid).is_none_or(|state| state == 'Z'),
-            // Its end was seen already, though nobody asked for it.
-            None => self.cluster().is_running(node),
-        }
+        self.nodes.ended_by_itself(node)
     }
 
     /// Starts the node's process without waiting for it.
-    pub fn spawn(&self, node: usize) -> Result<Starting, FaultError> {
-        let starting = self.cluster().begin_start(node);
-        starting.map_err(indeterminate)
+    pub async fn spawn(&self, node: usize) -> Result<Starting, FaultError> {
+        Ok(self.nodes.begin_start(node).await?)
     }
 
     /// Waits until a node that was spawned is ready.
     pub async fn ready(&self, node: usize, starting: Starting) -> Result<(), FaultError> {
-        let ready = starting.ready().await.map_err(indeterminate)?;
-        self.cluster().set_ready(node, ready);
+        let ready = starting.await?;
+        self.nodes.set_ready(node, ready);
         self.hub.set_down(node, false);
         Ok(())
     }
@@ -240,13 +236,13 @@ impl Field {
     /// Starts a node that is down and waits until it is ready. One that runs is left alone.
     pub async fn start(&self, node: usize) -> Result<String, FaultError> {
         if self.ended_by_itself(node) {
-            drop(self.cluster().take(node));
+            self.nodes.bury(node);
         }
         if self.is_running(node) {
             return Ok(format!("node {} runs", node + 1));
         }
         let begun = Instant::now();
-        let starting = self.spawn(node)?;
+        let starting = self.spawn(node).await?;
         self.ready(node, starting).await?;
         let waited_s = begun.elapsed().as_secs_f64();
         Ok(format!("node {} is back, ready after {waited_s:.1} s", node + 1))
@@ -256,7 +252,7 @@ impl Field {
     pub async fn add(&self) -> Result<usize, FaultError> {
         let vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let node = vacant.unwrap_or_else(|| self.node_count());
-        let starting = self.spawn(node)?;
+        let starting = self.spawn(node).await?;
         self.ready(node, starting).await?;
         Ok(node)
     }
@@ -267,8 +263,8 @@ impl Field {
             Ok(_) | Err(FaultError::Skipped(_)) => {}
             Err(error) => return Err(error),
         }
-        let folder = self.data_dir(node);
-        self.keep_audit(node)?;
+        let folder = self.data_dir(node)?;
+        self.keep_audit(node).await?;
         std::fs::remove_dir_all(&folder)
             .map_err(|error| indeterminate(format!("remove {}: {error}", folder.display())))?;
         let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,22 +274,11 @@ impl Field {
 
     /// Copies a node's audit into the run's folder, since its data directory is about to go: what it has
     /// recorded has been confirmed to somebody.
-    pub fn keep_audit(&self, node: usize) -> Result<(), FaultError> {
-        let failed = |error: std::io::Error| indeterminate(format!("keep the audit: {error}"));
+    pub async fn keep_audit(&self, node: usize) -> Result<(), FaultError> {
         let into = self.folder.join("audit");
-        std::fs::create_dir_all(&into).map_err(failed)?;
-        let from = self.data_dir(node);
-        let Ok(entries) = std::fs::read_dir(&from) else {
-            return Ok(());
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(dunlin_node::audit::AUDIT_FILE) {
-                let kept = into.join(format!("{name}.node-{}-{}", node + 1, self.now_us()));
-                std::fs::copy(entry.path(), kept).map_err(failed)?;
-            }
-        }
-        Ok(())
+        std::fs::create_dir_all(&into).map_err(|error| indeterminate(format!("keep the audit: {error}")))?;
+        let suffix = format!(".node-{}-{}", node + 1, self.now_us());
+        Ok(self.nodes.keep_audit(node, &into, &suffix).await?)
     }
 
     /// How the cluster says that it is, if it says so soon.
@@ -333,9 +318,12 @@ impl Field {
     /// Nodes that run and keep messages, with what they lead; `others` are left out.
     pub async fn candidates(&self, others: &[usize]) -> Candidates {
         let status = self.look().await;
-        let cluster = self.cluster();
+        let known: Vec<Option<ReadyNode>> = (0..self.node_count())
+            .map(|place| self.nodes.node(place))
+            .collect();
         let place_of = |id: &str| {
-            (0..cluster.node_count()).find(|place| cluster.node(*place).is_some_and(|node| node.id == id))
+            let is_it = |node: &Option<ReadyNode>| node.as_ref().is_some_and(|node| node.id == id);
+            known.iter().position(is_it)
         };
         let led = |place: usize| -> Vec<u32> {
             let groups = status.iter().flat_map(|status| &status.groups);
@@ -346,15 +334,15 @@ impl Field {
                 .collect()
         };
         let keeps = |place: &usize| {
-            let ready = cluster.node(*place);
-            cluster.is_running(*place) && ready.is_some_and(|node| node.roles.contains(&Role::Shard))
+            let ready = known.get(*place).and_then(Option::as_ref);
+            self.is_running(*place) && ready.is_some_and(|node| node.roles.contains(&Role::Shard))
         };
         let directory = status
             .iter()
             .flat_map(|status| &status.groups)
             .find(|group| group.group == 0);
         Candidates {
-            nodes: (0..cluster.node_count())
+            nodes: (0..known.len())
                 .filter(|place| !others.contains(place))
                 .filter(keeps)
                 .map(|place| (place, led(place)))

@@ -90,7 +90,7 @@ impl Fault for Kill {
                     tokio::time::sleep(Duration::from_millis(stagger_ms)).await;
                 }
                 if !field.is_running(*node) {
-                    started.push((*node, field.spawn(*node)?));
+                    started.push((*node, field.spawn(*node).await?));
                 }
             }
             let begun = tokio::time::Instant::now();

@@ -86,10 +86,10 @@ impl Fault for LostDisk {
             let node = self.order.node();
             self.id = field.id(node);
             let killed = field.kill(node).await?;
-            let data = field.data_dir(node);
+            let data = field.data_dir(node)?;
             match self.lost {
                 Lost::All => {
-                    field.keep_audit(node)?;
+                    field.keep_audit(node).await?;
                     fs::remove_dir_all(&data).map_err(failed("remove data directory"))?;
                     Ok(format!("{killed}; its data directory is gone"))
                 }
@@ -106,7 +106,7 @@ impl Fault for LostDisk {
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let (kept, what) = match self.lost {
-                Lost::All => (!field.data_dir(self.order.node()).exists(), "it is gone"),
+                Lost::All => (!field.data_dir(self.order.node())?.exists(), "it is gone"),
                 Lost::Newest => (self.copy_dir(field).exists(), "there is a copy"),
             };
             match kept {
@@ -122,8 +122,8 @@ impl Fault for LostDisk {
             let node = self.order.node();
             if let Lost::Newest = self.lost {
                 let killed = field.kill(node).await?;
-                field.keep_audit(node)?;
-                let data = field.data_dir(node);
+                field.keep_audit(node).await?;
+                let data = field.data_dir(node)?;
                 fs::remove_dir_all(&data).map_err(failed("remove data directory"))?;
                 fs::rename(self.copy_dir(field), &data).map_err(failed("restore data directory"))?;
                 let line = field.start(node).await?;

@@ -29,6 +29,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use field::{Field, Gear};
 
+use crate::nodes::NodeError;
 use crate::scenario::target::Target;
 
 /// Every kind that can be named in a scenario.
@@ -215,6 +216,15 @@ pub trait Fault {
     /// Undoes it, however far it got, and returns when the nodes run again. Called once, also after a
     /// step that failed.
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a>;
+}
+
+impl From<NodeError> for FaultError {
+    fn from(error: NodeError) -> FaultError {
+        match error {
+            NodeError::Down(_) => skipped(error),
+            NodeError::Unclear(_) => indeterminate(error),
+        }
+    }
 }
 
 fn skipped(reason: impl std::fmt::Display) -> FaultError {

@@ -3,17 +3,10 @@
 //!
 //! Source: `docs/chaos.md`, fault list. Its sockets stay open, so peers and devices find out by silence.
 
-use std::time::Duration;
-
 use futures_util::FutureExt as _;
-use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
 
-use super::{Fault, FaultError, Field, Kind, Order, Step, indeterminate, processes};
+use super::{Fault, Field, Kind, Order, Step};
 use crate::scenario::target::Target;
-
-/// Time for the kernel to stop all threads.
-const STOPPED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The kind.
 pub(super) const KIND: Kind = Kind {
@@ -29,38 +22,18 @@ struct Pause {
     from_us: Option<u64>,
 }
 
-impl Pause {
-    async fn wait_for(&self, pid: u32, is_stopped: bool) -> Result<(), FaultError> {
-        let deadline = Instant::now() + STOPPED_TIMEOUT;
-        loop {
-            match processes::state(pid) {
-                None => return Err(indeterminate("the process is gone")),
-                Some(state) if (state == 'T') == is_stopped => return Ok(()),
-                Some(state) if Instant::now() >= deadline => {
-                    return Err(indeterminate(format!("the process is in state {state}")));
-                }
-                Some(_) => sleep(Duration::from_millis(1)).await,
-            }
-        }
-    }
-}
-
 impl Fault for Pause {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let node = self.order.node();
-            let pid = field.pid(node)?;
             self.from_us = Some(field.now_us());
-            field.hub.set_down(node, true);
-            processes::signal(pid, Signal::STOP).map_err(indeterminate)?;
-            Ok(format!("SIGSTOP to node {} (process {pid})", node + 1))
+            field.pause(self.order.node()).await
         }
         .boxed_local()
     }
 
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            self.wait_for(field.pid(self.order.node())?, true).await?;
+            field.wait_paused(self.order.node()).await?;
             Ok("it stands still".into())
         }
         .boxed_local()
@@ -69,16 +42,10 @@ impl Fault for Pause {
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
-            let Ok(pid) = field.pid(node) else {
+            if !field.is_running(node) {
                 return Ok(format!("node {} was taken down meanwhile", node + 1));
-            };
-            processes::signal(pid, Signal::CONT).map_err(indeterminate)?;
-            self.wait_for(pid, false).await?;
-            field.hub.set_down(node, false);
-            if let Some(from_us) = self.from_us {
-                field.disturbed(node, from_us);
             }
-            Ok(format!("SIGCONT to node {}", node + 1))
+            field.resume(node, self.from_us).await
         }
         .boxed_local()
     }

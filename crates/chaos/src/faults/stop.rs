@@ -30,12 +30,13 @@ impl Fault for Stop {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let begun = tokio::time::Instant::now();
-            let status = field.terminate(self.order.node()).await?;
-            self.is_clean = status.success();
+            let ended = field.terminate(self.order.node()).await?;
+            self.is_clean = ended.is_clean;
             let took_s = begun.elapsed().as_secs_f64();
             Ok(format!(
-                "SIGTERM to node {}, which ended after {took_s:.1} s with {status}",
-                self.order.node() + 1
+                "SIGTERM to node {}, which ended after {took_s:.1} s with {}",
+                self.order.node() + 1,
+                ended.how
             ))
         }
         .boxed_local()

@@ -32,6 +32,7 @@ use crate::faults::{self, FaultError, Field, Gear};
 use crate::fleet::{DevicePlan, Fleet, FleetPlan, Outcome, Role, histogram};
 use crate::hub::{Hub, HubError};
 use crate::invariants::replicas::fingerprints;
+use crate::nodes::local::Local;
 use crate::payload::{Payloads, RecordingError};
 use crate::readback::{self, ReadError};
 use crate::record::Recorder;
@@ -267,13 +268,19 @@ async fn play(
         names: cast.names(),
         deeds_dropped: 0,
     };
-    let field = Field::new(cluster, hub, gear, journal, (stage.epoch, &folder.0));
+    let field = Field::new(
+        Box::new(Local::new(cluster)),
+        hub,
+        gear,
+        journal,
+        (stage.epoch, &folder.0),
+    );
     let dropped = stage.perform(&field, cast, options.duration_s, refused).await?;
     stage.read_back(&field, &about).await?;
     view.say("stopping the nodes");
     field.stop_all().await;
     for node in 0..field.node_count() {
-        field.keep_audit(node)?;
+        field.keep_audit(node).await?;
     }
     let about = About {
         deeds_dropped: dropped,
