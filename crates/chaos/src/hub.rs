@@ -88,6 +88,7 @@ pub struct PageEvent {
 /// The hub's HTTPS side.
 pub struct Hub {
     http: reqwest::Client,
+    /// `host:port` of each; empty for one that is never asked.
     nodes: Vec<String>,
     /// The whole header that opens what is asked.
     authorization: String,
@@ -157,7 +158,8 @@ impl Hub {
                 tokio::time::sleep(PAUSE).await;
             }
             for _ in 0..self.nodes.len() {
-                if !self.is_down(node % self.nodes.len()) {
+                let place = node % self.nodes.len();
+                if !self.is_down(place) && !self.address(place).is_empty() {
                     break;
                 }
                 node += 1;
@@ -248,7 +250,7 @@ impl Hub {
         self.call(Method::POST, path, Some(request)).await.map(drop)
     }
 
-    /// `host:port` of a node's HTTPS; empty for one that was not there at the beginning.
+    /// `host:port` of a node's HTTPS; empty for one that is not asked, or was not there at the beginning.
     pub fn address(&self, node: usize) -> &str {
         self.nodes.get(node).map_or("", String::as_str)
     }

@@ -1,4 +1,5 @@
-//! `dunlin chaos run`: a scenario by its name or from a file, on processes of this machine.
+//! `dunlin chaos run`: a scenario by its name or from a file, on processes of this machine or on the
+//! containers of a compose file.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,12 @@ pub(super) struct Run {
     /// Nodes, as processes of this machine [default: as many as the scenario says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LOCAL_NODES_MAX as u64))]
     local: Option<u64>,
+    /// Nodes as containers of a compose file, which are brought up for the run and taken down after it
+    #[arg(
+        long, value_name = "FILE", num_args = 0..=1, default_missing_value = "docker-compose.yml",
+        conflicts_with_all = ["local", "mqtts_port", "https_port", "cluster_port"]
+    )]
+    compose: Option<PathBuf>,
     /// Draws everything that is random [default: drawn, and printed first]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -27,7 +34,7 @@ pub(super) struct Run {
     /// New folder for everything that the run writes [default: dunlin-chaos/NAME-SEED]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// Keep data and logs of the nodes even if all is well
+    /// Keep data and logs of the nodes even if all is well, and with --compose their containers
     #[arg(long)]
     keep: bool,
     /// Print one JSON object instead of text; progress goes to standard error
@@ -91,6 +98,7 @@ impl Run {
             seed: self.seed,
             duration_s: self.duration,
             folder: self.folder,
+            compose: self.compose,
             mqtts_port: self.mqtts_port,
             https_port: self.https_port,
             cluster_port: self.cluster_port,

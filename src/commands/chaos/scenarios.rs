@@ -35,6 +35,9 @@ pub(super) fn show(name: &str) -> CommandResult {
 pub(super) fn faults() -> CommandResult {
     for kind in CATALOGUE {
         say(format!("{:<4} {:<14} {}", kind.number, kind.name, kind.how))?;
+        if let Some(how) = kind.in_containers {
+            say(format!("       --compose: {}", how.replace('`', "")))?;
+        }
         for parameter in kind.with {
             let (low, high) = parameter.usual;
             say(format!(

@@ -15,6 +15,7 @@ use super::{Fault, Field, Kind, Order, Parameter, Step};
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "SIGKILL every 200 to 2000 ms, started again at once",
+    in_containers: Some("`docker kill` and `docker start` in turn"),
     for_ms: (6_000, 10_000),
     with: &[Parameter {
         name: "period_ms",

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{FaultError, indeterminate, skipped};
 use crate::hub::Hub;
-use crate::nodes::{Ended, Nodes, Starting};
+use crate::nodes::{Backend, Ended, Nodes, Starting};
 use crate::run::journal::{Event, Journal};
 use crate::scenario::target::Candidates;
 
@@ -129,6 +129,11 @@ impl Field {
         });
     }
 
+    /// What sort of nodes there are.
+    pub fn backend(&self) -> Backend {
+        self.nodes.backend()
+    }
+
     /// Places of nodes that there are or were.
     pub fn node_count(&self) -> usize {
         self.nodes.count()
@@ -141,8 +146,9 @@ impl Field {
 
     /// The node's process.
     pub fn pid(&self, node: usize) -> Result<u32, FaultError> {
+        self.must_run(node)?;
         let pid = self.nodes.pid(node);
-        pid.ok_or_else(|| skipped(format!("node {} is down", node + 1)))
+        pid.ok_or_else(|| skipped(format!("the process of node {} is not seen here", node + 1)))
     }
 
     /// The node's id, once it was ready.
@@ -213,6 +219,21 @@ impl Field {
             self.disturbed(node, from_us);
         }
         Ok(done)
+    }
+
+    /// Has no other node reach this one. Nobody is told of its return but by [`rejoin`](Self::rejoin).
+    pub async fn isolate(&self, node: usize) -> Result<String, FaultError> {
+        self.must_run(node)?;
+        self.hub.set_down(node, true);
+        Ok(self.nodes.isolate(node).await?)
+    }
+
+    /// Has the others reach a node again that was isolated since `from_us`.
+    pub async fn rejoin(&self, node: usize, from_us: u64) -> Result<String, FaultError> {
+        let done = self.nodes.rejoin(node).await;
+        self.hub.set_down(node, !self.is_running(node));
+        self.disturbed(node, from_us);
+        Ok(done?)
     }
 
     /// The process's end, if it has ended by itself.

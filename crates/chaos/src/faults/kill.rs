@@ -17,6 +17,7 @@ use crate::scenario::target::Target;
 /// One node.
 pub(super) const KIND: Kind = Kind {
     how: "SIGKILL to the node's process; started again with the same data",
+    in_containers: Some("`docker kill`, then `docker start`"),
     is_watched: true,
     target: Target::MostLeaders,
     ..Kind::new("kill", "F01", |order| Box::new(Kill { order }))
@@ -25,6 +26,7 @@ pub(super) const KIND: Kind = Kind {
 /// A majority or all.
 pub(super) const MANY: Kind = Kind {
     how: "SIGKILL to several nodes at once; started again in random order",
+    in_containers: Some("`docker kill` of several at once; started again in random order"),
     target: Target::All,
     with: &[Parameter {
         name: "stagger_ms",

@@ -18,6 +18,7 @@ const MOVED_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "forced drain of a node that leads, and its end",
+    in_containers: Some("the same: it goes through the hub's own door"),
     is_watched: true,
     target: Target::MostLeaders,
     ..Kind::new("move-leaders", "F32", |order| {

@@ -10,6 +10,7 @@
 mod crash_loop;
 mod disk;
 pub mod field;
+mod isolation;
 mod kill;
 mod leaders;
 mod limits;
@@ -29,7 +30,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use field::{Field, Gear};
 
-use crate::nodes::NodeError;
+use crate::nodes::{Backend, NodeError};
 use crate::scenario::target::Target;
 
 /// Every kind that can be named in a scenario.
@@ -123,8 +124,10 @@ pub struct Kind {
     pub name: &'static str,
     /// Its number in the fault list.
     pub number: &'static str,
-    /// How this backend carries it.
+    /// How it is carried where nodes are processes.
     pub how: &'static str,
+    /// How it is carried where nodes are containers, if it is.
+    pub in_containers: Option<&'static str>,
     /// Whether shards cannot count on the nodes that it meets.
     pub damages: bool,
     /// Whether it is measured how long the shards stood still that these nodes led.
@@ -147,12 +150,21 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// Why its faults are skipped where nodes are of this sort, if they are.
+    pub fn refusal(&self, backend: Backend) -> Option<String> {
+        match (backend, self.in_containers) {
+            (Backend::Processes, _) | (Backend::Containers, Some(_)) => None,
+            (Backend::Containers, None) => Some(format!("not carried with --compose: {}", self.how)),
+        }
+    }
+
     /// A kind that damages one random node for two to four seconds, to be changed where it is otherwise.
     const fn new(name: &'static str, number: &'static str, begin: fn(Order) -> Box<dyn Fault>) -> Kind {
         Kind {
             name,
             number,
             how: "",
+            in_containers: None,
             damages: true,
             is_watched: false,
             target: Target::Random,
@@ -221,7 +233,7 @@ pub trait Fault {
 impl From<NodeError> for FaultError {
     fn from(error: NodeError) -> FaultError {
         match error {
-            NodeError::Down(_) => skipped(error),
+            NodeError::Down(_) | NodeError::NotCarried(_) => skipped(error),
             NodeError::Unclear(_) => indeterminate(error),
         }
     }
@@ -253,6 +265,35 @@ mod tests {
             for parameter in kind.with {
                 let (low, high) = parameter.usual;
                 assert!(parameter.min <= low && low <= high && high <= parameter.max);
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_that_containers_do_not_carry_is_refused_there_with_a_reason_that_says_so() {
+        for kind in CATALOGUE {
+            assert_eq!(kind.refusal(Backend::Processes), None, "{}", kind.name);
+            match (kind.refusal(Backend::Containers), kind.in_containers) {
+                (None, Some(how)) => assert!(!how.is_empty(), "{}", kind.name),
+                (Some(reason), None) => {
+                    assert!(reason.starts_with("not carried with --compose: "), "{reason}");
+                    assert!(reason.ends_with(kind.how), "{reason}");
+                }
+                (refusal, how) => panic!("{}: {refusal:?}, {how:?}", kind.name),
+            }
+            // Nothing of what a local cluster is told reaches a container.
+            let needs_local = kind.prepare.is_some() && kind.in_containers.is_some();
+            assert!(!needs_local || kind.name == "partition", "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn the_document_says_what_containers_carry_and_how() {
+        let document = include_str!("../../../../docs/chaos.md");
+        for kind in CATALOGUE {
+            if let Some(how) = kind.in_containers {
+                let row = format!("| `{}` | {how} |", kind.name);
+                assert!(document.contains(&row), "docs/chaos.md has no row {row}");
             }
         }
     }

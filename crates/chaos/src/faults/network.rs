@@ -9,7 +9,7 @@ use dunlin_node::local::LocalOptions;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
-use super::{Fault, Field, Gear, Kind, Order, Parameter, Step, indeterminate, skipped};
+use super::{Fault, Field, Gear, Kind, Order, Parameter, Step, indeterminate, isolation, skipped};
 use crate::relay::faults::{Cause, Flap, LinkCounters, LinkFaults};
 use crate::relay::{RELAY_NODES_MAX, Relay, RelayOptions, relay_host};
 use crate::scenario::target::Target;
@@ -92,13 +92,14 @@ const fn kind(
 
 /// Nodes that nobody reaches.
 pub(super) const PARTITION: Kind = Kind {
+    in_containers: Some("`docker network disconnect` of each network, then `docker network connect`"),
     is_watched: true,
     target: Target::MostLeaders,
     ..kind(
         "partition",
         "F08",
         "the relay drops every packet from and to the nodes",
-        |order| LinkFault::begin(order, CUT),
+        |order| isolation::begin(order.clone(), LinkFault::begin(order, CUT)),
     )
 };
 

@@ -11,6 +11,7 @@ use crate::scenario::target::Target;
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "SIGSTOP, and SIGCONT when its time is over",
+    in_containers: Some("`docker pause`, then `docker unpause`"),
     is_watched: true,
     target: Target::MostLeaders,
     for_ms: (50, 5_000),

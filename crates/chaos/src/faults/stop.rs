@@ -11,6 +11,7 @@ use crate::scenario::target::Target;
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "SIGTERM; the node must end by itself with exit code 0, and is started again",
+    in_containers: Some("`docker stop`; the node must end by itself with exit code 0"),
     is_watched: true,
     target: Target::MostLeaders,
     ..Kind::new("stop", "F04", |order| {

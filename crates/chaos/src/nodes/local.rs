@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Call, Ended, NodeError, Nodes, Starting};
+use super::{Backend, Call, Ended, NodeError, Nodes, Starting};
 use crate::faults::processes;
 
 /// Time for a node to end after SIGTERM.
@@ -61,6 +61,10 @@ async fn wait_for(pid: u32, is_stopped: bool) -> Result<(), NodeError> {
 }
 
 impl Nodes for Local {
+    fn backend(&self) -> Backend {
+        Backend::Processes
+    }
+
     fn count(&self) -> usize {
         self.cluster().node_count()
     }

@@ -1,15 +1,28 @@
 //! The nodes of a run, whatever they are: what can be done to one, and what is known of it.
 //!
-//! [`local`] has processes of this machine. Each node has a place, from 0; gateways that are nothing else
-//! come first. Decides nothing: when something is done and to whom is in [`crate::run`], and what a fault
-//! is made of in [`crate::faults`].
+//! [`local`] has processes of this machine, [`containers`] has containers of a compose project. Each node
+//! has a place, from 0; gateways that are nothing else come first. Decides nothing: when something is done
+//! and to whom is in [`crate::run`], and what a fault is made of in [`crate::faults`].
 
+pub mod compose;
+pub mod containers;
+pub mod docker;
 pub mod local;
 
 use std::path::{Path, PathBuf};
 
 use dunlin_node::ready::ReadyNode;
+use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+
+/// What sort of nodes a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Processes of this machine.
+    Processes,
+    /// Containers.
+    Containers,
+}
 
 /// Why something was not done to a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +30,9 @@ pub enum NodeError {
     /// It is down, so there is nothing to do it to.
     #[error("node {} is down", .0 + 1)]
     Down(usize),
+    /// It cannot be done to nodes of this sort.
+    #[error("{0} is not carried by these nodes")]
+    NotCarried(&'static str),
     /// It is not known what was done.
     #[error("{0}")]
     Unclear(String),
@@ -47,6 +63,9 @@ pub type Starting = Call<'static, ReadyNode>;
 
 /// Nodes that can be taken down and started. Every wait is bounded.
 pub trait Nodes {
+    /// What sort they are.
+    fn backend(&self) -> Backend;
+
     /// Places of nodes that there are or were.
     fn count(&self) -> usize;
 
@@ -56,7 +75,7 @@ pub trait Nodes {
     /// Whether the node was not taken down.
     fn is_running(&self, place: usize) -> bool;
 
-    /// The node's process, where this machine can see it.
+    /// The node's process, while it runs and where this machine can see it.
     fn pid(&self, place: usize) -> Option<u32>;
 
     /// Whether the node's process has ended though nobody asked for it.
@@ -65,7 +84,7 @@ pub trait Nodes {
     /// Takes note of such an end: from here on the node is down.
     fn bury(&self, place: usize);
 
-    /// Where this machine finds the node's data.
+    /// Where this machine finds the node's data, if it does.
     fn data_dir(&self, place: usize) -> Option<PathBuf>;
 
     /// Where the node logs to.
@@ -91,6 +110,16 @@ pub trait Nodes {
 
     /// Has the node go on; over when it does.
     fn resume(&self, place: usize) -> Call<'_, String>;
+
+    /// Has no other node reach this one, nor it any of them. Says what was done.
+    fn isolate(&self, _place: usize) -> Call<'_, String> {
+        async { Err(NodeError::NotCarried("isolation")) }.boxed_local()
+    }
+
+    /// Undoes [`isolate`](Self::isolate), however far it got. Says what was done.
+    fn rejoin(&self, _place: usize) -> Call<'_, String> {
+        async { Err(NodeError::NotCarried("isolation")) }.boxed_local()
+    }
 
     /// Copies the files of the node's audit into a folder; `suffix` ends their names there.
     fn keep_audit<'a>(&'a self, place: usize, into: &'a Path, suffix: &'a str) -> Call<'a, ()>;

@@ -1,4 +1,5 @@
-//! A run: a cluster of processes, a load, epochs of faults with a quiet time after each, and a verdict.
+//! A run: a cluster of processes or containers, a load, epochs of faults with a quiet time after each, and a
+//! verdict.
 //!
 //! [`run`] sets up, leads through the epochs ([`epochs`]), reads everything back and writes all of it into
 //! the run's folder ([`folder`]); then [`judge`] is asked, which sees the folder and nothing else. So the
@@ -28,11 +29,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::faults::{self, FaultError, Field, Gear};
+use crate::faults::{self, FaultError, Field, Gear, Kind};
 use crate::fleet::{DevicePlan, Fleet, FleetPlan, Outcome, Role, histogram};
 use crate::hub::{Hub, HubError};
 use crate::invariants::replicas::fingerprints;
+use crate::nodes::compose::{ComposeError, Project};
+use crate::nodes::containers::Containers;
 use crate::nodes::local::Local;
+use crate::nodes::{Backend, Nodes};
 use crate::payload::{Payloads, RecordingError};
 use crate::readback::{self, ReadError};
 use crate::record::Recorder;
@@ -52,6 +56,8 @@ use keeper::Keeper;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the other workloads to come to an end.
 const WORKLOADS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Gateways of a compose project where the scenario has none: there shards take no devices.
+const COMPOSED_GATEWAYS: usize = 2;
 /// Time for shards to have leaders again while a node is stopped for a reading.
 const LED_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,9 +84,12 @@ pub struct Options {
     pub cluster_port: u16,
     /// The program that runs a node; this one if not given.
     pub program: Option<PathBuf>,
+    /// A compose file whose containers are the nodes; without it they are processes, to which the program
+    /// and the ports belong.
+    pub compose: Option<PathBuf>,
     /// Where progress is shown.
     pub progress: Progress,
-    /// Whether data and logs of the nodes are kept even if all is well.
+    /// Whether data and logs of the nodes are kept even if all is well, and containers are left there.
     pub keeps_nodes: bool,
 }
 
@@ -98,6 +107,7 @@ impl Options {
             https_port: 8443,
             cluster_port: 8900,
             program: None,
+            compose: None,
             progress: Progress::Silent,
             keeps_nodes: false,
         }
@@ -113,6 +123,9 @@ pub enum RunError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] LocalError),
+    /// The containers.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
     /// A call over HTTPS.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -159,29 +172,71 @@ fn io(action: &'static str) -> impl Fn(std::io::Error) -> RunError {
     move |source| RunError::Io { action, source }
 }
 
-/// Runs a scenario from beginning to end, unless `stop` resolves first, and judges it.
-pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<Verdict, RunError> {
+/// A scenario as it is run.
+struct Script {
+    scenario: Scenario,
+    /// Its text, as it is kept.
+    text: String,
+    seed: u64,
+    /// Arguments that its nodes do not get.
+    left_out: Vec<String>,
+}
+
+/// The scenario of these options, with the nodes that were asked for.
+fn script(options: &Options) -> Result<Script, RunError> {
     let mut scenario = read::parse(&options.name, &options.text)?;
+    let mut text = options.text.clone();
     if let Some(nodes) = options.nodes {
         scenario.cluster.nodes = nodes;
         // What was sound for the scenario's own cluster may not be for this one.
         read::check(&options.name, &options.text, &scenario)?;
+        text = read::with_number(&text, "nodes", nodes)?;
+    }
+    let mut left_out = Vec::new();
+    if options.compose.is_some() {
+        left_out = std::mem::take(&mut scenario.cluster.arguments);
+        text = read::with_described_nodes(&text, COMPOSED_GATEWAYS)?;
+        scenario = read::parse(&options.name, &text)?;
     }
     let drawn = || rand::rng().random_range(0..1 << 48);
-    let seed = options.seed.unwrap_or_else(drawn);
+    Ok(Script {
+        scenario,
+        text,
+        seed: options.seed.unwrap_or_else(drawn),
+        left_out,
+    })
+}
+
+/// Runs a scenario from beginning to end, unless `stop` resolves first, and judges it.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<Verdict, RunError> {
+    let script = script(&options)?;
+    let (name, seed) = (script.scenario.name.clone(), script.seed);
+    let project = match &options.compose {
+        None => None,
+        Some(file) => Some(Project::open(file, &format!("dunlin-chaos-{seed:012x}")).await?),
+    };
     let path = options
         .folder
         .clone()
-        .unwrap_or_else(|| PathBuf::from("dunlin-chaos").join(format!("{}-{seed:012x}", scenario.name)));
+        .unwrap_or_else(|| PathBuf::from("dunlin-chaos").join(format!("{name}-{seed:012x}")));
     let folder = folder::create(&path).map_err(io("create the run's folder"))?;
     let view = View::new(options.progress);
-    view.say(&format!("{}: {}", scenario.name, scenario.shows.trim()));
+    view.say(&format!("{name}: {}", script.scenario.shows.trim()));
+    if !script.left_out.is_empty() {
+        let left_out = script.left_out.join(" ");
+        view.say(&format!(
+            "left out, as the compose file says what nodes are told: {left_out}"
+        ));
+    }
     view.say(&format!("seed {seed}; everything goes to {}", path.display()));
     let played = tokio::select! {
-        played = play(&options, &scenario, seed, &folder, &view) => played,
+        played = play(&options, script, project.as_ref(), &folder, &view) => played,
         () = stop => Err(RunError::Stopped),
     };
     view.clear();
+    if let Some(project) = &project {
+        take_down(project, options.keeps_nodes, &folder, &view).await;
+    }
     let verdict = match played {
         Ok(()) => judge::judge(&folder)?,
         Err(source) => {
@@ -195,6 +250,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<Ver
         std::fs::remove_dir_all(folder.file("nodes")).map_err(io("remove the nodes' data"))?;
     }
     Ok(verdict)
+}
+
+/// Keeps the logs of a project's containers and takes them down. What fails here changes no verdict.
+async fn take_down(project: &Project, keeps: bool, folder: &Folder, view: &View) {
+    if let Err(error) = project.keep_logs(&folder.file("nodes")).await {
+        view.say(&format!("the logs of the containers are not kept: {error}"));
+    }
+    let by_hand = project.down_by_hand();
+    if keeps {
+        return view.say(&format!("the containers are kept; `{by_hand}` takes them down"));
+    }
+    view.say("taking the containers down");
+    if let Err(error) = project.down().await {
+        view.say(&format!("the containers are not down: {error}; try `{by_hand}`"));
+    }
 }
 
 /// What is there once the cluster runs.
@@ -226,28 +296,43 @@ impl Cast {
 
 async fn play(
     options: &Options,
-    scenario: &Scenario,
-    seed: u64,
+    mut script: Script,
+    project: Option<&Project>,
     folder: &Folder,
     view: &View,
 ) -> Result<(), RunError> {
-    // As it is run: with the number of nodes that was asked for.
-    let text = match options.nodes {
-        None => options.text.clone(),
-        Some(nodes) => read::with_nodes(&options.text, nodes)?,
-    };
-    std::fs::write(folder.file("scenario.toml"), text).map_err(io("write the scenario"))?;
+    let keep =
+        |text: &str| std::fs::write(folder.file("scenario.toml"), text).map_err(io("write the scenario"));
+    keep(&script.text)?;
     let journal = Journal::create(&folder.file("journal.jsonl")).map_err(io("begin the journal"))?;
-    let (local, gear, refused) = prepare(options, scenario, folder)?;
-    let gateways = match scenario.cluster.gateways {
+    let (cluster, seed) = (&script.scenario.cluster, script.seed);
+    let gateways = match cluster.gateways {
         0 => String::new(),
         gateways => format!(" and {gateways} gateways"),
     };
-    view.say(&format!("starting {} nodes{gateways}", scenario.cluster.nodes));
-    let cluster = LocalCluster::start(local).await?;
-    let ready = cluster.ready().clone();
+    view.say(&format!("starting {} nodes{gateways}", cluster.nodes));
+    let started = match project {
+        None => start_processes(options, &script.scenario, folder).await?,
+        Some(project) => start_containers(project, &script.scenario, folder, view).await?,
+    };
+    let Started {
+        nodes,
+        ready,
+        gear,
+        refused,
+    } = started;
     let hub = Arc::new(Hub::new(&ready)?);
-    stage::wait_until_whole(&hub).await?;
+    let status = stage::wait_until_whole(&hub).await?;
+    if project.is_some() && status.shards != script.scenario.cluster.shards {
+        // Containers are told by their file how many there are.
+        script.scenario.cluster.shards = status.shards;
+        keep(&read::with_number(
+            &script.text,
+            "shards",
+            status.shards as usize,
+        )?)?;
+    }
+    let scenario = &script.scenario;
     let stage = Stage {
         scenario,
         seed,
@@ -268,13 +353,7 @@ async fn play(
         names: cast.names(),
         deeds_dropped: 0,
     };
-    let field = Field::new(
-        Box::new(Local::new(cluster)),
-        hub,
-        gear,
-        journal,
-        (stage.epoch, &folder.0),
-    );
+    let field = Field::new(nodes, hub, gear, journal, (stage.epoch, &folder.0));
     let dropped = stage.perform(&field, cast, options.duration_s, refused).await?;
     stage.read_back(&field, &about).await?;
     view.say("stopping the nodes");
@@ -290,10 +369,31 @@ async fn play(
     field.sync_journal().map_err(io("write the journal"))
 }
 
-type Prepared = (LocalOptions, Gear, Vec<(&'static str, String)>);
+/// Nodes that serve, with what kinds have set up, and those that cannot be done.
+struct Started {
+    nodes: Box<dyn Nodes>,
+    ready: Ready,
+    gear: Gear,
+    refused: Vec<(&'static str, String)>,
+}
 
-/// What the cluster is told, after every kind that the scenario names has set up what it needs.
-fn prepare(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Prepared, RunError> {
+/// Every kind that a scenario names.
+fn kinds(scenario: &Scenario) -> impl Iterator<Item = &'static Kind> {
+    let listed = scenario.epochs.iter().flat_map(|epoch| &epoch.faults);
+    let drawn = scenario.composed.iter().flat_map(|composed| &composed.faults);
+    let named: BTreeSet<&str> = listed
+        .chain(drawn)
+        .map(|fault| fault.kind.get_ref().as_str())
+        .collect();
+    named.into_iter().filter_map(faults::kind)
+}
+
+/// Processes of this machine, started after every kind that the scenario names has set up what it needs.
+async fn start_processes(
+    options: &Options,
+    scenario: &Scenario,
+    folder: &Folder,
+) -> Result<Started, RunError> {
     let shape = &scenario.cluster;
     let data = folder.file("nodes");
     let mut local = LocalOptions::new(shape.nodes, &data).map_err(io("find this program"))?;
@@ -310,20 +410,42 @@ fn prepare(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Pr
     ];
     local.arguments.extend(shape.arguments.iter().cloned());
     let (mut gear, mut refused) = (Gear::default(), Vec::new());
-    let listed = scenario.epochs.iter().flat_map(|epoch| &epoch.faults);
-    let drawn = scenario.composed.iter().flat_map(|composed| &composed.faults);
-    let named: BTreeSet<&str> = listed
-        .chain(drawn)
-        .map(|fault| fault.kind.get_ref().as_str())
-        .collect();
-    for kind in named.into_iter().filter_map(faults::kind) {
+    for kind in kinds(scenario) {
         if let Some(prepare) = kind.prepare
             && let Err(reason) = prepare(&mut local, &mut gear)
         {
             refused.push((kind.name, reason));
         }
     }
-    Ok((local, gear, refused))
+    let cluster = LocalCluster::start(local).await?;
+    let ready = cluster.ready().clone();
+    Ok(Started {
+        nodes: Box::new(Local::new(cluster)),
+        ready,
+        gear,
+        refused,
+    })
+}
+
+/// Containers of a project, with the kinds that they do not carry.
+async fn start_containers(
+    project: &Project,
+    scenario: &Scenario,
+    folder: &Folder,
+    view: &View,
+) -> Result<Started, RunError> {
+    view.say(&format!("they are containers of project {}", project.name()));
+    let data = folder.file("nodes");
+    std::fs::create_dir_all(&data).map_err(io("create the nodes' folder"))?;
+    let shape = (scenario.cluster.nodes, scenario.cluster.gateways);
+    let (containers, ready) = Containers::start(project, shape, &data).await?;
+    let refusal = |kind: &'static Kind| Some((kind.name, kind.refusal(Backend::Containers)?));
+    Ok(Started {
+        nodes: Box::new(containers),
+        ready,
+        gear: Gear::default(),
+        refused: kinds(scenario).filter_map(refusal).collect(),
+    })
 }
 
 impl Stage<'_> {

@@ -24,6 +24,7 @@ pub const SCENARIOS: &[(&str, &str)] = shipped![
     "disk",
     "power",
     "churn",
+    "containers",
     "composed",
 ];
 

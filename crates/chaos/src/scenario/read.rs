@@ -46,16 +46,67 @@ pub fn check(name: &str, text: &str, scenario: &Scenario) -> Result<(), Scenario
     }
 }
 
-/// The text of the same scenario for another number of nodes.
-pub fn with_nodes(text: &str, nodes: usize) -> Result<String, ScenarioError> {
-    let failed = |error: &dyn std::fmt::Display| ScenarioError(vec![format!("set cluster.nodes: {error}")]);
-    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(&error))?;
+/// The text of the same scenario with another number in its cluster.
+pub fn with_number(text: &str, key: &'static str, number: usize) -> Result<String, ScenarioError> {
+    changed(text, |table| {
+        if let Some(cluster) = cluster_of(table) {
+            cluster.insert(key.into(), (number as i64).into());
+        }
+    })
+}
+
+/// The text of the same scenario for nodes that another file describes: they have no further arguments,
+/// and where each node was a gateway, `gateways` others are, before them. Targets name the same nodes.
+pub fn with_described_nodes(text: &str, gateways: usize) -> Result<String, ScenarioError> {
+    changed(text, |table| {
+        let Some(cluster) = cluster_of(table) else {
+            return;
+        };
+        cluster.remove("arguments");
+        let has_gateways = cluster
+            .get("gateways")
+            .and_then(toml::Value::as_integer)
+            .unwrap_or(0)
+            > 0;
+        if has_gateways {
+            return;
+        }
+        cluster.insert("gateways".into(), (gateways as i64).into());
+        let listed = table.get_mut("epoch").and_then(toml::Value::as_array_mut);
+        for epoch in listed.into_iter().flatten() {
+            move_targets(epoch, gateways);
+        }
+        if let Some(composed) = table.get_mut("composed") {
+            move_targets(composed, gateways);
+        }
+    })
+}
+
+/// Has the faults of a part of a scenario meet the nodes so many places further on.
+fn move_targets(part: &mut toml::Value, places: usize) {
+    let faults = part.get_mut("fault").and_then(toml::Value::as_array_mut);
+    for fault in faults.into_iter().flatten() {
+        let target = fault.get("target").and_then(toml::Value::as_str);
+        if let Some(Ok(Target::Node(node))) = target.map(str::parse::<Target>)
+            && let Some(fault) = fault.as_table_mut()
+        {
+            fault.insert("target".into(), Target::Node(node + places).to_string().into());
+        }
+    }
+}
+
+/// The cluster of a scenario, which is made if it is not there.
+fn cluster_of(table: &mut toml::Table) -> Option<&mut toml::Table> {
     let cluster = table
         .entry("cluster")
         .or_insert_with(|| toml::Table::new().into());
-    if let Some(cluster) = cluster.as_table_mut() {
-        cluster.insert("nodes".into(), (nodes as i64).into());
-    }
+    cluster.as_table_mut()
+}
+
+fn changed(text: &str, change: impl FnOnce(&mut toml::Table)) -> Result<String, ScenarioError> {
+    let failed = |error: &dyn std::fmt::Display| ScenarioError(vec![format!("change the scenario: {error}")]);
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(&error))?;
+    change(&mut table);
     toml::to_string(&table).map_err(|error| failed(&error))
 }
 
@@ -393,6 +444,29 @@ kill = 1
             .replace("devices = 10", "devices = 0")
             .replace("most-leaders", "nobody");
         assert_eq!(problems(&text).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_scenario_for_described_nodes_has_gateways_before_the_nodes_that_it_names() {
+        let text = GOOD.replace("most-leaders", "node-3").replace(
+            "[load]",
+            "[cluster]\narguments = [\"--fast\"]\n[composed]\nepochs = 1\nduration_ms = 1000\nfaults_max = 1\n\
+             [[composed.fault]]\nkind = \"stop\"\ntarget = \"node-1\"\n[load]",
+        );
+        let before = parse("a.toml", &text).unwrap();
+        assert_eq!(before.cluster.arguments, ["--fast"]);
+        let after = with_described_nodes(&text, 2).unwrap();
+        let scenario = parse("a.toml", &after).unwrap();
+        assert_eq!((scenario.cluster.nodes, scenario.cluster.gateways), (3, 2));
+        assert!(scenario.cluster.arguments.is_empty());
+        let target = |fault: &FaultSpec| fault.target.clone().unwrap();
+        assert_eq!(target(&scenario.epochs[0].faults[0]), "node-5");
+        assert_eq!(target(&scenario.composed.unwrap().faults[0]), "node-3");
+        // One that has gateways of its own names its nodes as they are.
+        let again = with_described_nodes(&after, 7).unwrap();
+        assert_eq!(again, after);
+        let fewer = with_number(&after, "shards", 5).unwrap();
+        assert_eq!(parse("a.toml", &fewer).unwrap().cluster.shards, 5);
     }
 
     #[test]
