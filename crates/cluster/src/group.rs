@@ -378,13 +378,6 @@ impl Group {
         tokio::spawn(self.propose_body(body::batch(&seal)));
     }
 
-    /// The same, if anything is open.
-    pub(crate) fn seal_open(&self) {
-        if self.events().and_then(|events| open_from(&**events)).is_some() {
-            self.seal();
-        }
-    }
-
     /// Stops taking part. Entries that are under way may or may not be committed by the others.
     pub(crate) async fn stop(&self) {
         let _ = self.raft.shutdown().await;

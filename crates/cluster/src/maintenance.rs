@@ -11,7 +11,6 @@ use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::mutant::{self, Mutant};
-use dunlin_model::point::Point;
 use dunlin_model::port::{EventLog, StoreError};
 
 use crate::blocking::blocking;
@@ -40,8 +39,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 const ASK_AROUND_MAX: Duration = Duration::from_millis(1_000);
 /// Between two looks for segments that have become old.
 const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long a leader may take to hear that it should cut a group's events.
-const SEAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a purge waits for the snapshot that it needs, which is a note and no copy. After that it
 /// reaches as far as the one before.
 const SNAPSHOT_WAIT_MAX: Duration = Duration::from_millis(1_000);
@@ -207,19 +204,14 @@ async fn checkpoint(shared: Arc<Shared>) {
                 true if pins.contains(&group.id()) => 0,
                 true => ENTRIES_KEPT_MIN,
             };
-            if let Err(error) = checkpoint_group(&shared, &group, keep, pressed).await {
+            if let Err(error) = checkpoint_group(&group, keep, pressed).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }
     }
 }
 
-async fn checkpoint_group(
-    shared: &Arc<Shared>,
-    group: &Arc<Group>,
-    keep: u64,
-    pressed: bool,
-) -> Result<(), StoreError> {
+async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Result<(), StoreError> {
     let applied = group.machine().machine().lock().await.applied();
     let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
@@ -228,7 +220,7 @@ async fn checkpoint_group(
         // in the event log tells that it has passed them, so a start feeds them again and needs the notes.
         let last_run = events.as_ref().map_or(0, |events| events.applied_index());
         let events_upto = events
-            .map(|events| events.checkpoint(applied.index))
+            .map(|events| events.checkpoint(applied.index, pressed))
             .transpose()?;
         store.checkpoint()?;
         if mutant::is_on(Mutant::PurgeTooFar) {
@@ -245,14 +237,6 @@ async fn checkpoint_group(
         .await
         .map_err(|error| StoreError::io("sync stores", error))??;
     group.machine().machine().lock().await.forget_verdicts(passed)?;
-    if pressed && durable < applied.index {
-        // A few events in an open block pin the whole log above them: cut the block, everywhere.
-        match group.sight().leads {
-            true => group.seal_open(),
-            // The leader's own journal may be far from full.
-            false => ask_to_seal(shared.clone(), group),
-        }
-    }
     let upto = durable.min(group.sight().last.saturating_sub(keep));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {
         let raft = group.raft();
@@ -264,27 +248,13 @@ async fn checkpoint_group(
             let reached = taken.wait_until(|at| at.as_ref().is_some_and(|at| at.index >= upto));
             let _ = tokio::time::timeout(SNAPSHOT_WAIT_MAX, reached).await;
         }
-        let _ = raft.trigger().purge_log(upto).await;
+        // A purge that openraft has put off, since a replica that led had still to send what it would take, it
+        // neither does when the replica leads no more, nor when it is asked for again. Beyond what is in the
+        // snapshot it takes nothing, and one more than it has put off it takes for another.
+        let is_all = taken.get().is_some_and(|at| at.index == upto);
+        let _ = raft.trigger().purge_log(upto + u64::from(is_all)).await;
     }
     Ok(())
-}
-
-/// Asks the leader of a group to cut its events. An answer that does not come is asked for in the next round.
-fn ask_to_seal(shared: Arc<Shared>, group: &Arc<Group>) {
-    let (id, leader) = (group.id().group, group.leader_node());
-    let is_asked = !mutant::is_on(Mutant::WaitForItself);
-    let Some(leader) = leader.filter(|leader| *leader != shared.node && is_asked) else {
-        return;
-    };
-    Point::SealAsked.reach();
-    tokio::spawn(async move {
-        let asked = shared
-            .peers
-            .call(leader, Lane::Control, Request::Seal(id), SEAL_TIMEOUT);
-        if let Err(error) = asked.await {
-            tracing::debug!(group = %id, %leader, %error, "a leader was not asked to cut its events");
-        }
-    });
 }
 
 /// Has the open segments of the groups that this node leads sealed when they have become old: what is

@@ -147,9 +147,6 @@ pub(crate) enum Request {
     },
     /// What this node holds and leads.
     Status,
-    /// Cut the events of a group, on all its replicas; its leader only. A follower asks for it whose journal
-    /// is held by an open block.
-    Seal(GroupId),
 }
 
 /// The answers to [`Request`].
@@ -181,7 +178,6 @@ pub(crate) enum Response {
     NotHere {
         hint: Option<NodeId>,
     },
-    Sealed,
 }
 
 /// A page of events without the records, which follow one after the other.

@@ -9,9 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dunlin_model::id::GroupReplica;
-use dunlin_model::mutant::{self, Mutant};
-use dunlin_model::point::Point;
 use dunlin_storage::disk::Disk;
 use dunlin_storage::journal::Journal;
 
@@ -19,8 +16,6 @@ use crate::node::Shared;
 
 /// Journal segments that stay free, for what is under way and for votes.
 const SEGMENTS_RESERVED: usize = 2;
-/// Those that stay free even from the entries of a replica that holds the journal.
-const SEGMENTS_RESERVED_LAST: usize = 1;
 /// Bytes of the disk that stay free, for the state and the events of entries that are in the log already.
 pub(crate) const DISK_RESERVE_BYTES: u64 = 128 << 20;
 /// Bytes that must be free before a node that ran short takes more in: it would go to and fro otherwise.
@@ -57,34 +52,9 @@ impl Room {
             && self.journal.segments_needed() + SEGMENTS_RESERVED <= self.segments_max
     }
 
-    /// Whether the replica `id` may take entries in now. One that keeps most of the journal from being used
-    /// again may go into the reserve: what frees the journal (the end of its block, or the leader's letting go)
-    /// comes to it as an entry, and without it the replica would wait for itself for ever.
-    fn is_there_for(&self, id: GroupReplica) -> bool {
-        if self.is_there() {
-            return true;
-        }
-        let is_last = self.journal.segments_needed() + SEGMENTS_RESERVED_LAST > self.segments_max;
-        let pins = || {
-            let pinning = self.journal.pinning();
-            pinning
-                .iter()
-                .any(|(pinning, segments)| *pinning == id && *segments > self.segments_max / 2)
-        };
-        let may_pass = !mutant::is_on(Mutant::WaitForItself)
-            && !self.disk_is_short.load(Ordering::Relaxed)
-            && !is_last
-            && pins();
-        if may_pass {
-            Point::ReserveUsed.reach();
-        }
-        may_pass
-    }
-
-    /// Resolves when there is room for the replica `id`, or as soon as nobody needs it any more. Returns whether
-    /// there is room.
-    pub(crate) async fn wait_as(&self, id: GroupReplica, is_wanted: impl Fn() -> bool) -> bool {
-        while !self.is_there_for(id) {
+    /// Resolves when there is room, or as soon as nobody needs it any more. Returns whether there is room.
+    pub(crate) async fn wait(&self, is_wanted: impl Fn() -> bool) -> bool {
+        while !self.is_there() {
             if !is_wanted() {
                 return false;
             }

@@ -195,13 +195,6 @@ impl Server {
                 }
             }
             Request::Status => Response::Status(Box::new(self.0.status())),
-            Request::Seal(group) => match self.0.group(group) {
-                Some(group) if group.sight().leads => {
-                    group.seal_open();
-                    Response::Sealed
-                }
-                _ => Response::NotHere { hint: None },
-            },
         };
         tracing::trace!(%from, "answered a call");
         (response, nothing)
@@ -314,12 +307,12 @@ impl Server {
         };
         // Entries that the journal may have no room for wait here, where votes and heartbeats pass them by: an
         // append that the journal refuses ends the replica. A leader that has given the stream up wants none.
-        let (room, id) = (group.room().clone(), group.id());
+        let room = group.room().clone();
         let requests = futures_util::stream::unfold(receiver, move |mut queue| {
             let room = room.clone();
             async move {
                 let request: AppendEntriesRequest<TypeConfig> = queue.recv().await?;
-                let may_pass = request.entries.is_empty() || room.wait_as(id, || !queue.is_closed()).await;
+                let may_pass = request.entries.is_empty() || room.wait(|| !queue.is_closed()).await;
                 may_pass.then_some((request, queue))
             }
         });

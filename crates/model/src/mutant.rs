@@ -82,8 +82,8 @@ mutants! {
     ForgetMembership = "forget-membership",
     /// A new leader takes one entry more back than it wants to.
     TruncateTooFar = "truncate-too-far",
-    /// A replica whose block holds the journal waits for room like all others.
-    WaitForItself = "wait-for-itself",
+    /// A parked block of events is not taken up again at a start.
+    ForgetParked = "forget-parked",
 }
 
 impl Mutant {

@@ -40,10 +40,10 @@ points! {
     SegmentRecycled,
     /// A journal queue was too long and refused.
     JournalOverloaded,
-    /// A replica took entries from the journal's reserve.
-    ReserveUsed,
-    /// A follower asked for a group's events to be cut.
-    SealAsked,
+    /// An open block of events was made durable beside its segments.
+    EventsParked,
+    /// A start went on with a block of events that had been parked.
+    EventsTakenUp,
     /// A group's events were cut.
     Sealed,
     /// Entries that a former leader had written were taken back.

@@ -65,7 +65,7 @@ fn replica(runs: u64) -> (FaultyDisk, MemStore, Machine) {
     let mut batch = WriteBatch::default();
     batch.put(*b"key", b"value".to_vec());
     store.write(batch).expect("memory takes it");
-    events.checkpoint(runs).expect("memory takes it");
+    events.checkpoint(runs, false).expect("memory takes it");
     (disk, store, machine)
 }
 

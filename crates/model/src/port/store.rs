@@ -167,10 +167,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// one and takes its place when it is committed. For a replica that is filled from a snapshot.
     fn stage(&self, first_offset: u64, index: u64) -> Result<Box<dyn StagedEvents + '_>, StoreError>;
 
-    /// Makes closed blocks durable. `applied` is the index that the caller has fed so far. Returns
-    /// the index up to which the journal is no longer needed by this log: `applied` when the open
-    /// block is empty, otherwise the last index in a closed block.
-    fn checkpoint(&self, applied: u64) -> Result<u64, StoreError>;
+    /// Makes closed blocks durable, and with `parks` the open one, beside them. `applied` is the index that the
+    /// caller has fed so far. Returns the index up to which the journal is no longer needed by this log:
+    /// `applied` when everything is durable, otherwise the last index that is.
+    fn checkpoint(&self, applied: u64, parks: bool) -> Result<u64, StoreError>;
 
     /// Sealed segments in order, those that are damaged left out.
     fn sealed_segments(&self) -> Vec<SealedSegment>;

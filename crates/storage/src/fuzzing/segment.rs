@@ -56,16 +56,16 @@ fn sample() -> &'static Image {
         let disk = FaultyDisk::new();
         let log = open(&disk).expect("an empty disk takes a log");
         (1..=RUNS).for_each(|index| log.append(run(index)).expect("memory takes it"));
-        log.checkpoint(RUNS).expect("memory takes it");
+        log.checkpoint(RUNS, true).expect("memory takes it");
         image_of(&disk, &folder(), "")
     })
 }
 
 /// An event log from fuzzed bytes. The first byte says how: raw bytes as a segment, damage to a good log,
-/// blocks and a footer with right checksums and any content, or a segment from a peer.
+/// blocks and a footer with right checksums and any content, a segment from a peer, or a parked block.
 pub fn segment_open(data: &[u8]) {
     let mut input = Input(data);
-    match input.u8() % 4 {
+    match input.u8() % 6 {
         0 => {
             let path = format!("{}/{:08}-{:020}.seg", folder(), 0, 0);
             lives_on(&disk_with(&folder(), &vec![(path, input.0.to_vec())]));
@@ -81,7 +81,15 @@ pub fn segment_open(data: &[u8]) {
             let path = format!("{}/{:08}-{:020}.seg", folder(), 0, 0);
             lives_on(&disk_with(&folder(), &vec![(path, made_up(&mut input))]));
         }
-        _ => from_a_peer(&mut input),
+        3 => from_a_peer(&mut input),
+        kind => {
+            let path = format!("{}/{:08}-open.blk", folder(), 0);
+            let bytes = match kind {
+                4 => input.0.to_vec(),
+                _ => made_up(&mut input),
+            };
+            lives_on(&disk_with(&folder(), &vec![(path, bytes)]));
+        }
     }
 }
 

@@ -12,10 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use dunlin_model::id::GroupReplica;
+use dunlin_model::mutant::{self, Mutant};
+use dunlin_model::point::Point;
 use dunlin_model::port::{EventLog, EventRun, SealedSegment, StagedEvents, StoreError};
 
 pub mod format;
 mod open;
+mod park;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,8 @@ struct Inner {
     next_offset: u64,
     last_time_ms: u64,
     dirty_bytes: u64,
+    /// The last index of the block that is parked; it may have been closed since.
+    parked_index: Option<u64>,
     /// A write failed; nothing may be written any more.
     failed: Option<StoreError>,
 }
@@ -91,6 +96,7 @@ impl SegmentLog {
             open_block: Vec::new(),
             open_bytes: 0,
             dirty_bytes: 0,
+            parked_index: None,
             failed: None,
         };
         let log = SegmentLog {
@@ -99,7 +105,62 @@ impl SegmentLog {
             segment_bytes,
             inner: Mutex::new(inner),
         };
+        log.take_up_parked()?;
         Ok(log)
+    }
+
+    /// Goes on with the block that was open when it was parked, unless it has been closed since.
+    fn take_up_parked(&self) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        let runs = park::load(&*self.disk, &self.folder, &inner.start)?;
+        let Some((first, last)) = runs.first().zip(runs.last()) else {
+            return Ok(());
+        };
+        if first.first_offset > inner.next_offset {
+            return Err(inner.gap(inner.next_offset, &self.folder));
+        }
+        if first.first_offset < inner.next_offset {
+            let removed = park::remove(&*self.disk, &self.folder, &inner.start);
+            return removed.map_err(|error| refused("remove parked events", error));
+        }
+        if first.index <= inner.closed_index || first.time_ms < inner.last_time_ms {
+            return Err(StoreError::Corrupt {
+                what: format!("{}, parked events", self.folder),
+                reason: "they do not follow on the segments".into(),
+            });
+        }
+        if mutant::is_on(Mutant::ForgetParked) {
+            return Ok(());
+        }
+        Point::EventsTakenUp.reach();
+        inner.parked_index = Some(last.index);
+        inner.next_offset = last.next_offset();
+        inner.last_time_ms = last.time_ms;
+        inner.open_bytes = runs.iter().map(run_bytes).sum();
+        inner.open_block = runs;
+        Ok(())
+    }
+
+    /// Makes the open block durable as it is; or lets go of one that was parked and is in a segment now.
+    fn park(&self, inner: &mut Inner, is_wanted: bool) -> Result<(), StoreError> {
+        let open = inner.open_block.first().zip(inner.open_block.last());
+        let is_stale = |parked: u64| open.is_none_or(|(first, _)| parked < first.index);
+        let done = match open {
+            Some((_, last)) if is_wanted && inner.parked_index != Some(last.index) => {
+                let last = last.index;
+                let saved = park::save(&*self.disk, &self.folder, &inner.start, &inner.open_block);
+                saved.map(|()| {
+                    Point::EventsParked.reach();
+                    inner.parked_index = Some(last);
+                })
+            }
+            _ if inner.parked_index.is_some_and(is_stale) => {
+                let removed = park::remove(&*self.disk, &self.folder, &inner.start);
+                removed.map(|()| inner.parked_index = None)
+            }
+            _ => Ok(()),
+        };
+        done.map_err(|error| inner.note(refused("park events", error)))
     }
 
     /// Removes all files of `id`.
@@ -305,6 +366,7 @@ impl Inner {
             next_offset: start.first_offset,
             last_time_ms: 0,
             dirty_bytes: 0,
+            parked_index: None,
             failed: None,
         }
     }
@@ -509,14 +571,16 @@ impl EventLog for SegmentLog {
         Ok(Box::new(stage::Staged::begin(self, first_offset, index)?))
     }
 
-    fn checkpoint(&self, applied: u64) -> Result<u64, StoreError> {
+    fn checkpoint(&self, applied: u64, parks: bool) -> Result<u64, StoreError> {
         let mut inner = self.lock();
         inner.check_failed()?;
         self.sync(&mut inner)?;
-        Ok(if inner.open_block.is_empty() {
-            applied
-        } else {
-            inner.closed_index
+        // Only now: a parked block may go once the segment that has it is on disk.
+        self.park(&mut inner, parks)?;
+        let durable_index = inner.parked_index.unwrap_or(0).max(inner.closed_index);
+        Ok(match inner.open_block.last() {
+            Some(last) if last.index > durable_index => durable_index,
+            _ => applied,
         })
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dunlin_model::port::StoreError;
 
 use super::format::{self, BlockMeta, Footer, TRAILER_BYTES};
+use super::park;
 use crate::disk::{Disk, DiskFile, read_exact_at};
 
 /// One segment file.
@@ -113,7 +114,7 @@ pub(super) fn load_segments(
             Some((generation, offset)) if generation == start.generation && offset >= start.first_offset => {
                 names.insert(offset, path);
             }
-            None if name == "start" => {}
+            None if name == "start" || park::is_name(start, &name) => {}
             // A half-written file, one from before a reset, or one that was trimmed.
             _ => disk.remove(&path).map_err(io)?,
         }

@@ -98,7 +98,7 @@ fn a_checkpoint_survives_and_the_rest_is_fed_again() {
     let disk = FaultyDisk::new();
     let log = open(&disk, 1);
     feed(&log, 1..=10);
-    let needed = log.checkpoint(10).unwrap();
+    let needed = log.checkpoint(10, false).unwrap();
     assert_eq!(
         needed, 8,
         "four runs fill a block; the open block still needs the journal"
@@ -109,7 +109,71 @@ fn a_checkpoint_survives_and_the_rest_is_fed_again() {
     feed(&log, 5..=10);
     assert_eq!(read_all(&log), (1..=10).map(run).collect::<Vec<_>>());
     log.seal().unwrap();
-    assert_eq!(log.checkpoint(11).unwrap(), 11, "nothing is open");
+    assert_eq!(log.checkpoint(11, false).unwrap(), 11, "nothing is open");
+}
+
+fn parked_file(disk: &FaultyDisk) -> Option<String> {
+    let mut files = disk.files().into_iter();
+    files.find(|path| path.ends_with("-open.blk"))
+}
+
+#[test]
+fn a_parked_block_needs_no_journal_and_goes_once_it_is_in_a_segment() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=10);
+    assert_eq!(
+        log.checkpoint(12, true).unwrap(),
+        12,
+        "entries 11 and 12 have no events"
+    );
+    assert_eq!(log.checkpoint(12, false).unwrap(), 12, "it stays");
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    let log = open(&disk, 1);
+    assert_eq!(log.applied_index(), 10, "nothing need be fed again");
+    assert_eq!(read_all(&log), (1..=10).map(run).collect::<Vec<_>>());
+    feed(&log, 11..=12);
+    assert_eq!(
+        log.checkpoint(12, false).unwrap(),
+        12,
+        "the fourth run has closed the block"
+    );
+    assert_eq!(parked_file(&disk), None);
+    let log = open(&disk.power_cut(PowerCut::LoseAll), 1);
+    assert_eq!(read_all(&log), (1..=12).map(run).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_block_that_was_closed_after_it_was_parked_is_read_once() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=2);
+    log.checkpoint(2, true).unwrap();
+    feed(&log, 3..=3);
+    assert_eq!(
+        log.checkpoint(3, false).unwrap(),
+        2,
+        "what came since is in memory only"
+    );
+    feed(&log, 4..=4);
+    log.seal().unwrap();
+    assert!(parked_file(&disk).is_some(), "it goes with a checkpoint");
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    let log = open(&disk, 1);
+    assert_eq!(read_all(&log), (1..=4).map(run).collect::<Vec<_>>());
+    assert_eq!(parked_file(&disk), None, "or with a start");
+}
+
+#[test]
+fn a_spoiled_parked_block_is_damage_and_never_a_shorter_log() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=2);
+    log.checkpoint(2, true).unwrap();
+    let path = parked_file(&disk).unwrap();
+    disk.flip_bit(&path, 8 * 1000);
+    let opened = SegmentLog::open_with(Arc::new(disk.clone()), id(1), SMALL_SEGMENT_BYTES);
+    assert!(matches!(opened, Err(StoreError::Corrupt { .. })));
 }
 
 #[test]
@@ -130,10 +194,11 @@ fn sealed_segments_are_the_same_bytes_whatever_happened_between() {
             log.seal().unwrap();
         }
         if index % 7 == 0 {
-            log.checkpoint(index).unwrap();
+            let needed = log.checkpoint(index, index % 2 == 0).unwrap();
             disk = disk.power_cut(PowerCut::KeepSome { seed: index });
             log = open(&disk, 2);
-            feed(&log, 1..=index);
+            assert!(log.applied_index() >= needed);
+            feed(&log, log.applied_index() + 1..=index);
         }
     }
     assert_eq!(log.sealed_segments(), smooth.sealed_segments());
@@ -164,7 +229,7 @@ fn a_damaged_segment_is_reported_and_repaired_from_a_peer() {
     let (log, peer) = (open(&disk, 1), open(&peer_disk, 1));
     feed(&log, 1..=40);
     feed(&peer, 1..=40);
-    log.checkpoint(40).unwrap();
+    log.checkpoint(40, false).unwrap();
     let segments = peer.sealed_segments();
     assert!(segments.len() >= 3);
     let name = format!(
@@ -361,8 +426,8 @@ fn a_full_disk_refuses_the_run_and_heals_but_a_failed_sync_does_not() {
     feed(&log, 8..=12);
     assert_eq!(read_all(&log), (1..=12).map(run).collect::<Vec<_>>());
     disk.fail(Operation::Sync, 0, false);
-    assert!(matches!(log.checkpoint(12), Err(StoreError::Io { .. })));
-    assert!(log.checkpoint(12).is_err(), "never retried");
+    assert!(matches!(log.checkpoint(12, false), Err(StoreError::Io { .. })));
+    assert!(log.checkpoint(12, false).is_err(), "never retried");
     assert!(log.append(run(13)).is_err());
     assert_eq!(log.read(0, 1).unwrap(), vec![run(1)], "reads go on");
 }
@@ -385,6 +450,7 @@ proptest! {
     fn a_power_cut_leaves_a_prefix_with_all_that_was_checkpointed(
         fed in 1u64..40,
         checkpoint_at in 0u64..40,
+        parks: bool,
         seal_at in 0u64..40,
         seed: u64,
     ) {
@@ -397,7 +463,8 @@ proptest! {
                 log.seal().unwrap();
             }
             if index == checkpoint_at {
-                needed = log.checkpoint(index).unwrap();
+                needed = log.checkpoint(index, parks).unwrap();
+                prop_assert!(!parks || needed == index);
             }
         }
         let log = open(&disk.power_cut(PowerCut::KeepSome { seed }), 1);

@@ -55,7 +55,7 @@ fn replica(runs: u64, pairs: u32) -> (FaultyDisk, MemStore, Machine) {
     }
     store.write(batch).unwrap();
     store.checkpoint().unwrap();
-    machine.events().unwrap().checkpoint(runs).unwrap();
+    machine.events().unwrap().checkpoint(runs, false).unwrap();
     (disk, store, machine)
 }
 
