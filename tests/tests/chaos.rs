@@ -191,10 +191,21 @@ async fn a_short_failover_passes_and_its_folder_is_judged_by_what_is_in_it() {
     // A message that was stored was never sent: its deed is gone, and so is that of its ack.
     let history = runs.run_folder().join("history.jsonl");
     tamper(&history, |lines| {
-        let sent = lines.iter().rposition(|line| line.contains("\"sent\""));
-        let sent = lines.remove(sent.expect("something was sent"));
-        let sent: Value = serde_json::from_str(&sent).expect("a line of JSON");
-        let device = format!("{{\"d\":{},", sent["d"]);
+        let device_of = |line: &String| {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            format!("{{\"d\":{},", line["d"])
+        };
+        // One that went out once: what was sent again is told of again.
+        let went_once = |place: &usize| {
+            let device = device_of(&lines[*place]);
+            let mut later = lines[*place..].iter();
+            !later.any(|line| line.starts_with(&device) && line.contains("\"resent\""))
+        };
+        let mut sent = (0..lines.len())
+            .rev()
+            .filter(|place| lines[*place].contains("\"sent\""));
+        let sent = sent.find(went_once).expect("not everything was sent again");
+        let device = device_of(&lines.remove(sent));
         let acked = lines
             .iter()
             .rposition(|line| line.starts_with(&device) && line.contains("\"acked\""));
