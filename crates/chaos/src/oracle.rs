@@ -64,6 +64,17 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// One that was accepted just now.
+    pub fn opened(node: usize, opened_us: u64) -> Self {
+        Self {
+            node,
+            opened_us,
+            lost_us: None,
+            closed_us: None,
+            contested_us: None,
+        }
+    }
+
     /// Whether it was neither lost nor closed, as far as its device knows.
     pub fn is_held(&self) -> bool {
         self.lost_us.is_none() && self.closed_us.is_none()
@@ -160,11 +171,8 @@ impl DeviceHistory {
         };
         match deed {
             Deed::Opened { node, us } => self.connections.push(Connection {
-                node,
-                opened_us: us,
-                lost_us: None,
-                closed_us: None,
                 contested_us: self.gave_up_us.take(),
+                ..Connection::opened(node, us)
             }),
             Deed::GaveUp { us, .. } => {
                 self.gave_up_us = Some(us);
@@ -354,13 +362,7 @@ pub(crate) mod tests {
                     road: Road::Qos1,
                 })
                 .collect(),
-            connections: vec![Connection {
-                node: 0,
-                opened_us: 0,
-                lost_us: None,
-                closed_us: None,
-                contested_us: None,
-            }],
+            connections: vec![Connection::opened(0, 0)],
             gave_up_us: None,
         });
         History {
@@ -393,11 +395,8 @@ pub(crate) mod tests {
             ..History::default()
         };
         let connection = |node, opened_us, lost_us| Connection {
-            node,
-            opened_us,
             lost_us,
-            closed_us: None,
-            contested_us: None,
+            ..Connection::opened(node, opened_us)
         };
         assert!(history.is_excused(&connection(1, 0, Some(105))));
         assert!(

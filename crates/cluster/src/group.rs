@@ -124,16 +124,6 @@ fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
     }
 }
 
-/// The offset from which on events are in no sealed segment; none if all are.
-pub(crate) fn open_from(events: &dyn EventLog) -> Option<u64> {
-    let (first, next) = events.range();
-    let open = events
-        .sealed_segments()
-        .last()
-        .map_or(first, |segment| segment.next_offset);
-    (open < next).then_some(open)
-}
-
 impl Group {
     pub(crate) async fn start(
         id: GroupReplica,

@@ -15,7 +15,7 @@ use dunlin_model::port::{EventLog, StoreError};
 
 use crate::blocking::blocking;
 use crate::forming;
-use crate::group::{Group, open_from};
+use crate::group::Group;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 use crate::router::Router;
@@ -187,31 +187,29 @@ async fn checkpoint(shared: Arc<Shared>) {
     let mut clock = tokio::time::interval(PRESSURE_EVERY);
     loop {
         clock.tick().await;
-        let pressed = shared.journal_is_half_full();
+        let pins = shared.pins_of_journal();
+        let pressed = !pins.is_empty();
         if !pressed && last.elapsed() < shared.config.checkpoint_every {
             continue;
         }
         last = tokio::time::Instant::now();
-        let pins = if pressed {
-            shared.pins_of_journal()
-        } else {
-            Vec::new()
-        };
         for group in shared.groups() {
             // A few entries of a quiet group would hold the first segment, and with it all after it, for ever.
+            let is_pinning = pins.contains(&group.id());
             let keep = match pressed {
                 false => ENTRIES_KEPT,
-                true if pins.contains(&group.id()) => 0,
+                true if is_pinning => 0,
                 true => ENTRIES_KEPT_MIN,
             };
-            if let Err(error) = checkpoint_group(&group, keep, pressed).await {
+            if let Err(error) = checkpoint_group(&group, keep, is_pinning).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }
     }
 }
 
-async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Result<(), StoreError> {
+/// Keeps `keep` entries in the log; with `parks` an open block of events needs none of them.
+async fn checkpoint_group(group: &Arc<Group>, keep: u64, parks: bool) -> Result<(), StoreError> {
     let applied = group.machine().machine().lock().await.applied();
     let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
@@ -220,7 +218,7 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, pressed: bool) -> Resul
         // in the event log tells that it has passed them, so a start feeds them again and needs the notes.
         let last_run = events.as_ref().map_or(0, |events| events.applied_index());
         let events_upto = events
-            .map(|events| events.checkpoint(applied.index, pressed))
+            .map(|events| events.checkpoint(applied.index, parks))
             .transpose()?;
         store.checkpoint()?;
         if mutant::is_on(Mutant::PurgeTooFar) {
@@ -280,9 +278,13 @@ async fn seal_old(shared: Arc<Shared>) {
 
 /// Whether the open segment has an event from before `old_ms`.
 fn has_old_event(events: &dyn EventLog, old_ms: u64) -> bool {
-    let first_run = |open| events.read(open, 1).ok()?.into_iter().next();
-    let first = open_from(events).and_then(first_run);
-    first.is_some_and(|run| run.time_ms < old_ms)
+    let (first, next) = events.range();
+    let open = events
+        .sealed_segments()
+        .last()
+        .map_or(first, |segment| segment.next_offset);
+    let first_run = || events.read(open, 1).ok()?.into_iter().next();
+    open < next && first_run().is_some_and(|run| run.time_ms < old_ms)
 }
 
 /// Starts and removes what the directory asks of this node, as it changes; and now and then, since a

@@ -232,14 +232,6 @@ impl Shared {
             .collect()
     }
 
-    /// Whether the journal should be freed before its time.
-    pub(crate) fn journal_is_half_full(&self) -> bool {
-        let half = self.config.journal_segments_max / 2;
-        self.shard
-            .as_ref()
-            .is_some_and(|shard| shard.journal.segments_needed() > half)
-    }
-
     /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
     pub(crate) async fn suspected(&self, node: NodeId) {
         while !self.detector.suspects(node, self.clock.monotonic_ms()) {

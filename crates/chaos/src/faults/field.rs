@@ -184,9 +184,10 @@ impl Field {
         self.must_run(node)?;
         let from_us = self.now_us();
         self.hub.set_down(node, true);
-        let done = self.nodes.kill(node).await?;
+        let done = self.nodes.kill(node).await;
+        // Also if it is not known what was done.
         self.disturbed(node, from_us);
-        Ok(done)
+        Ok(done?)
     }
 
     /// SIGTERM; returns when the process has ended, and how. One that does not end is killed.
@@ -213,12 +214,12 @@ impl Field {
 
     /// Has the node go on, which has stood still since `from_us`.
     pub async fn resume(&self, node: usize, from_us: Option<u64>) -> Result<String, FaultError> {
-        let done = self.nodes.resume(node).await?;
-        self.hub.set_down(node, false);
+        let done = self.nodes.resume(node).await;
+        self.hub.set_down(node, !self.is_running(node));
         if let Some(from_us) = from_us {
             self.disturbed(node, from_us);
         }
-        Ok(done)
+        Ok(done?)
     }
 
     /// Has no other node reach this one. Nobody is told of its return but by [`rejoin`](Self::rejoin).

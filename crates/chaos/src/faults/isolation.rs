@@ -1,32 +1,27 @@
-//! F08: nodes that nobody reaches, whatever they are.
+//! F08 in containers: nodes that nobody reaches, since they are taken out of their networks and put back.
 //!
-//! Source: `docs/chaos.md`, fault list. Between processes the relay drops every packet, which is in
-//! [`super::network`]; a container is taken out of its networks and put back. It counts as done once the
-//! others have asked it and heard nothing.
+//! Source: `docs/chaos.md`, fault list. It counts as done once the others have asked a node and heard nothing.
+//! Between processes the relay does it, which is in [`super::network`].
 
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
 use super::{Fault, Field, NOTHING_DONE, Order, Step, indeterminate};
-use crate::nodes::Backend;
 
 /// Time for the others to find that a node is silent.
 const SILENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Isolation {
     order: Order,
-    /// The same between processes.
-    links: Box<dyn Fault>,
     /// Nodes that may be out of their networks, and since when.
     gone: Vec<(usize, u64)>,
 }
 
-/// Isolates the nodes of an order; `links` does it where they are processes.
-pub(super) fn begin(order: Order, links: Box<dyn Fault>) -> Box<dyn Fault> {
+/// Isolates the nodes of an order.
+pub(super) fn begin(order: Order) -> Box<dyn Fault> {
     Box::new(Isolation {
         order,
-        links,
         gone: Vec::new(),
     })
 }
@@ -34,9 +29,6 @@ pub(super) fn begin(order: Order, links: Box<dyn Fault>) -> Box<dyn Fault> {
 impl Fault for Isolation {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            if field.backend() == Backend::Processes {
-                return self.links.install(field).await;
-            }
             let mut lines = Vec::new();
             for node in self.order.nodes.clone() {
                 self.gone.push((node, field.now_us()));
@@ -49,9 +41,6 @@ impl Fault for Isolation {
 
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            if field.backend() == Backend::Processes {
-                return self.links.confirm(field).await;
-            }
             let ids: Vec<String> = self
                 .order
                 .nodes
@@ -75,9 +64,6 @@ impl Fault for Isolation {
 
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            if field.backend() == Backend::Processes {
-                return self.links.heal(field).await;
-            }
             if self.gone.is_empty() {
                 return Ok(NOTHING_DONE.into());
             }

@@ -147,6 +147,8 @@ pub struct Kind {
     pub may_end: bool,
     /// Makes a fault of it.
     pub begin: fn(Order) -> Box<dyn Fault>,
+    /// The same where nodes are containers, if it is done otherwise there.
+    pub begin_in_containers: Option<fn(Order) -> Box<dyn Fault>>,
 }
 
 impl Kind {
@@ -156,6 +158,15 @@ impl Kind {
             (Backend::Processes, _) | (Backend::Containers, Some(_)) => None,
             (Backend::Containers, None) => Some(format!("not carried with --compose: {}", self.how)),
         }
+    }
+
+    /// A fault of this kind, for nodes of this sort.
+    pub fn fault(&self, backend: Backend, order: Order) -> Box<dyn Fault> {
+        let begin = match backend {
+            Backend::Processes => self.begin,
+            Backend::Containers => self.begin_in_containers.unwrap_or(self.begin),
+        };
+        begin(order)
     }
 
     /// A kind that damages one random node for two to four seconds, to be changed where it is otherwise.
@@ -174,6 +185,7 @@ impl Kind {
             prepare: None,
             may_end: false,
             begin,
+            begin_in_containers: None,
         }
     }
 }
@@ -283,7 +295,11 @@ mod tests {
             }
             // Nothing of what a local cluster is told reaches a container.
             let needs_local = kind.prepare.is_some() && kind.in_containers.is_some();
-            assert!(!needs_local || kind.name == "partition", "{}", kind.name);
+            assert!(
+                !needs_local || kind.begin_in_containers.is_some(),
+                "{}",
+                kind.name
+            );
         }
     }
 

@@ -93,13 +93,14 @@ const fn kind(
 /// Nodes that nobody reaches.
 pub(super) const PARTITION: Kind = Kind {
     in_containers: Some("`docker network disconnect` of each network, then `docker network connect`"),
+    begin_in_containers: Some(isolation::begin),
     is_watched: true,
     target: Target::MostLeaders,
     ..kind(
         "partition",
         "F08",
         "the relay drops every packet from and to the nodes",
-        |order| isolation::begin(order.clone(), LinkFault::begin(order, CUT)),
+        |order| LinkFault::begin(order, CUT),
     )
 };
 

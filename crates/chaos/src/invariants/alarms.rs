@@ -12,11 +12,11 @@ pub fn check(journal: &[Entry]) -> Findings {
     let mut findings = Findings::default();
     for entry in journal {
         if let Event::Alarm { fault, line: None } = &entry.event {
-            findings.add(|| Violation {
-                what: format!("fault {} was installed, and no node told of it", fault + 1),
-                device: None,
-                seq: None,
-                places: Vec::new(),
+            findings.add(|| {
+                Violation::of(format!(
+                    "fault {} was installed, and no node told of it",
+                    fault + 1
+                ))
             });
         }
     }

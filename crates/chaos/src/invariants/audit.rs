@@ -73,10 +73,10 @@ pub fn check(operations: &[Operation], audit: &[AuditSlice]) -> Findings {
         let recorded = records.get(&(action, device)).copied().unwrap_or(0);
         if !(done..=done + unknown).contains(&recorded) {
             findings.add(|| Violation {
-                what: format!("{action} was acknowledged {done} times and recorded {recorded} times"),
                 device: Some(device.to_owned()),
-                seq: None,
-                places: Vec::new(),
+                ..Violation::of(format!(
+                    "{action} was acknowledged {done} times and recorded {recorded} times"
+                ))
             });
         }
     }

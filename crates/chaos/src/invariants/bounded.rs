@@ -43,15 +43,12 @@ pub fn check(samples: &[Sample], caps: &Caps) -> Findings {
     let mut findings = Findings::default();
     for ((node, what), (used, cap, us)) in worst {
         if used > cap {
-            findings.add(|| Violation {
-                what: format!(
+            findings.add(|| {
+                Violation::of(format!(
                     "node {} used {used} {what} at {:.1} s, {cap} at the most were declared",
                     node + 1,
                     us as f64 / 1e6
-                ),
-                device: None,
-                seq: None,
-                places: Vec::new(),
+                ))
             });
         }
     }

@@ -16,14 +16,12 @@ pub fn check(history: &History) -> Findings {
                 continue;
             };
             findings.add(|| Violation {
-                what: format!(
+                device: Some(device.device.clone()),
+                ..Violation::of(format!(
                     "connection to node {}, which lived, was lost at {:.3} s",
                     connection.node + 1,
                     lost_us as f64 / 1e6
-                ),
-                device: Some(device.device.clone()),
-                seq: None,
-                places: Vec::new(),
+                ))
             });
         }
     }

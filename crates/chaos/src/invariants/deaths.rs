@@ -12,15 +12,12 @@ pub fn check(journal: &[Entry]) -> Findings {
     let mut findings = Findings::default();
     for entry in journal {
         if let Event::Died { node, how } = &entry.event {
-            findings.add(|| Violation {
-                what: format!(
+            findings.add(|| {
+                Violation::of(format!(
                     "the process of node {} at {:.3} s: {how}",
                     node + 1,
                     entry.us as f64 / 1e6
-                ),
-                device: None,
-                seq: None,
-                places: Vec::new(),
+                ))
             });
         }
     }

@@ -77,19 +77,10 @@ mod tests {
         }];
         history.devices[0].connections = vec![
             Connection {
-                node: 0,
-                opened_us: 0,
                 lost_us: Some(11),
-                closed_us: None,
-                contested_us: None,
+                ..Connection::opened(0, 0)
             },
-            Connection {
-                node: 1,
-                opened_us: 12,
-                lost_us: None,
-                closed_us: None,
-                contested_us: None,
-            },
+            Connection::opened(1, 12),
         ];
         history.devices[0].messages[0].last_connection = 1;
         let found = check(&history, &stored(&[(0, 0), (0, 0)]));

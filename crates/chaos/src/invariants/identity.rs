@@ -26,14 +26,12 @@ pub fn check(operations: &[Operation]) -> Findings {
         if operation.action == Action::Probe {
             if let Some(what) = known.and_then(|known| broken(operation, known)) {
                 findings.add(|| Violation {
-                    what: format!(
+                    device: Some(operation.device.clone()),
+                    ..Violation::of(format!(
                         "{what} at node {}, {:.3} s after the run began",
                         operation.node + 1,
                         operation.invoked_us as f64 / 1e6
-                    ),
-                    device: Some(operation.device.clone()),
-                    seq: None,
-                    places: Vec::new(),
+                    ))
                 });
             }
             continue;

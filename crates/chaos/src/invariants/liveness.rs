@@ -36,16 +36,11 @@ pub fn check(journal: &[Entry], deadlines: &Liveness) -> Findings {
                     Some(waited_us) => format!("only {:.1} s", waited_us as f64 / 1e6),
                     None => format!("not even {:.1} s", entry.us.saturating_sub(*from_us) as f64 / 1e6),
                 };
-                Violation {
-                    what: format!(
-                        "{what} {when} after the faults of epoch {}, not within {deadline_s} s; last missing: \
+                Violation::of(format!(
+                    "{what} {when} after the faults of epoch {}, not within {deadline_s} s; last missing: \
                          {missing}",
-                        epoch + 1
-                    ),
-                    device: None,
-                    seq: None,
-                    places: Vec::new(),
-                }
+                    epoch + 1
+                ))
             });
         }
     }

@@ -77,6 +77,18 @@ pub struct Violation {
     pub places: Vec<Place>,
 }
 
+impl Violation {
+    /// Something wrong, of which no more is known yet.
+    pub fn of(what: String) -> Self {
+        Self {
+            what,
+            device: None,
+            seq: None,
+            places: Vec::new(),
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;

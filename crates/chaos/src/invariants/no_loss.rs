@@ -13,10 +13,9 @@ pub fn check(history: &History, stored: &[Stored]) -> Findings {
         for (seq, (message, copies)) in device.messages.iter().zip(copies).enumerate() {
             if message.is_acked() && *copies == 0 {
                 findings.add(|| Violation {
-                    what: "acked and not read back".into(),
                     device: Some(device.device.clone()),
                     seq: Some(seq as u64),
-                    places: Vec::new(),
+                    ..Violation::of("acked and not read back".into())
                 });
             }
         }

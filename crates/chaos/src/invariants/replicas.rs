@@ -48,15 +48,10 @@ pub fn check(stored: &[Stored], readings: &[Reading]) -> Findings {
 }
 
 fn differs(shard: u32, without: usize, (before, count): (u64, u64)) -> Violation {
-    Violation {
-        what: format!(
-            "shard {shard} reads otherwise without node {}: {count} records, {before} before",
-            without + 1
-        ),
-        device: None,
-        seq: None,
-        places: Vec::new(),
-    }
+    Violation::of(format!(
+        "shard {shard} reads otherwise without node {}: {count} records, {before} before",
+        without + 1
+    ))
 }
 
 #[cfg(test)]

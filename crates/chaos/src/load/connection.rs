@@ -182,13 +182,9 @@ async fn connect(seat: &Seat, common: &Common, intended: Option<Instant>) -> Res
     let latency_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     common.recorder().connected(latency_us);
     if plan.keeps_history {
-        seat.connections.borrow_mut().push(Connection {
-            node: place,
-            opened_us: common.now_ns() / 1000,
-            lost_us: None,
-            closed_us: None,
-            contested_us: None,
-        });
+        seat.connections
+            .borrow_mut()
+            .push(Connection::opened(place, common.now_ns() / 1000));
     }
     Ok(opened)
 }

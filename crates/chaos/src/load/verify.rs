@@ -242,13 +242,7 @@ mod tests {
         );
         run.devices[0].messages[1].last_connection = 1;
         run.devices[0].connections[0].lost_us = Some(5);
-        run.devices[0].connections.push(Connection {
-            node: 0,
-            opened_us: 9,
-            lost_us: None,
-            closed_us: None,
-            contested_us: None,
-        });
+        run.devices[0].connections.push(Connection::opened(0, 9));
         let twice = Verification::judge(run, &stored(&[(0, 0), (0, 1), (0, 1)]));
         assert!(twice.is_pass() && twice.duplicated == 1, "{twice}");
     }

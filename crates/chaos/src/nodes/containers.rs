@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::compose::{ComposeError, Project, log_file};
 use super::docker::{self, Attached, CALL_TIMEOUT, Container, DockerError};
-use super::{Backend, Call, Ended, NodeError, Nodes, Starting};
+use super::{Backend, Call, END_TIMEOUT, Ended, NodeError, Nodes, Starting};
 use crate::faults::processes;
 
 /// How long a node may take to serve.
@@ -26,8 +26,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks whether it does.
 const READY_PAUSE: Duration = Duration::from_millis(200);
-/// Seconds for a node to end after SIGTERM.
-const END_TIMEOUT_S: u64 = 30;
 /// Time to copy a file out of a container.
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Files of an audit, which keeps fewer.
@@ -318,15 +316,12 @@ impl Nodes for Containers {
     fn terminate(&self, place: usize) -> Call<'_, Ended> {
         async move {
             let (container, _) = self.take(place)?;
-            let grace = END_TIMEOUT_S.to_string();
+            let grace = END_TIMEOUT.as_secs().to_string();
             let line = ["docker", "stop", "-t", &grace, &container];
-            docker::call(&line, Duration::from_secs(END_TIMEOUT_S) + CALL_TIMEOUT).await?;
+            docker::call(&line, END_TIMEOUT + CALL_TIMEOUT).await?;
             let exit_code = docker::inspect_one(&container).await?.exit_code;
             match exit_code {
-                KILLED => Err(NodeError::Unclear(format!(
-                    "node {} did not end within {END_TIMEOUT_S} s of SIGTERM",
-                    place + 1
-                ))),
+                KILLED => Err(NodeError::late(place)),
                 code => Ok(Ended {
                     is_clean: code == 0,
                     how: format!("exit code {code}"),

@@ -14,11 +14,9 @@ use futures_util::FutureExt as _;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Backend, Call, Ended, NodeError, Nodes, Starting};
+use super::{Backend, Call, END_TIMEOUT, Ended, NodeError, Nodes, Starting};
 use crate::faults::processes;
 
-/// Time for a node to end after SIGTERM.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the kernel to stop all threads of a process, or to let them go on.
 const STOPPED_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks whether it has.
@@ -133,11 +131,7 @@ impl Nodes for Local {
                     place + 1
                 ))),
                 // Dropping the process kills it.
-                Err(_) => Err(NodeError::Unclear(format!(
-                    "node {} did not end within {} s of SIGTERM",
-                    place + 1,
-                    END_TIMEOUT.as_secs()
-                ))),
+                Err(_) => Err(NodeError::late(place)),
             }
         }
         .boxed_local()

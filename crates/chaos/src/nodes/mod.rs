@@ -10,10 +10,14 @@ pub mod docker;
 pub mod local;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dunlin_node::ready::ReadyNode;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+
+/// Time for a node to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What sort of nodes a run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,12 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// A node was told to end, and did not within [`END_TIMEOUT`].
+    fn late(place: usize) -> NodeError {
+        let (node, wait_s) = (place + 1, END_TIMEOUT.as_secs());
+        NodeError::Unclear(format!("node {node} did not end within {wait_s} s of SIGTERM"))
+    }
+
     /// Not known, for this reason.
     pub fn unclear(reason: impl std::fmt::Display) -> NodeError {
         NodeError::Unclear(reason.to_string())

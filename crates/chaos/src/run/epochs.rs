@@ -182,12 +182,13 @@ impl<'a> Epochs<'a> {
             Err(reason) => return self.note(&running, Progress::Skipped, &reason),
         };
         let alarms = self.alarms_due(&running);
-        let mut fault = (kind.begin)(Order {
+        let order = Order {
             nodes: running.nodes.clone(),
             for_ms: drawn.for_ms,
             with: drawn.with.clone(),
             seed: drawn.seed,
-        });
+        };
+        let mut fault = kind.fault(self.field.backend(), order);
         self.note(&running, Progress::Begun, "");
         let installed = fault.install(self.field).await;
         let installed_at = Instant::now();
@@ -220,7 +221,8 @@ impl<'a> Epochs<'a> {
         self.note_step(&running, Progress::Healed, &healed);
     }
 
-    /// A node that a fault met must still run when it is healed, unless the fault ends processes.
+    /// A node that a fault met must still run when it is healed, unless the fault ends processes. Healing starts
+    /// it again; of the others a quiet time finds out.
     fn look_for_deaths(&self, running: &Running<'_>) {
         if running.drawn.kind.may_end {
             return;
@@ -351,10 +353,17 @@ impl<'a> Epochs<'a> {
         let given_up =
             Instant::now() + Duration::from_secs(deadlines.serve_s.max(deadlines.whole_s)) + GIVE_UP_AFTER;
         let (mut served_us, mut whole_us) = (None, None);
+        let mut dead = BTreeSet::new();
         let missing = loop {
+            // Every fault is healed: whoever has ended now, met by one or not, did so unasked.
+            for node in (0..self.field.node_count()).filter(|node| self.field.ended_by_itself(*node)) {
+                if dead.insert(node) {
+                    self.field.died(node, "it ended by itself, and is down");
+                }
+            }
             let status = self.field.look().await;
             let now_us = self.field.now_us();
-            let missing = match self.not_served(status.as_ref(), from_us) {
+            let missing = match self.not_served(&dead, status.as_ref(), from_us) {
                 Some(missing) => missing,
                 None => {
                     served_us.get_or_insert(now_us);
@@ -396,9 +405,13 @@ impl<'a> Epochs<'a> {
     }
 
     /// What is missing for everything to be served.
-    fn not_served(&self, status: Option<&ClusterStatus>, from_us: u64) -> Option<String> {
-        let dead = (0..self.field.node_count()).find(|node| self.field.ended_by_itself(*node));
-        if let Some(node) = dead {
+    fn not_served(
+        &self,
+        dead: &BTreeSet<usize>,
+        status: Option<&ClusterStatus>,
+        from_us: u64,
+    ) -> Option<String> {
+        if let Some(node) = dead.first() {
             return Some(format!("node {} has ended by itself", node + 1));
         }
         let Some(status) = status else {

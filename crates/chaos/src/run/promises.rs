@@ -51,10 +51,9 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
     let mut never_acked = Findings::default();
     for (device, seq) in history.never_acked() {
         never_acked.add(|| Violation {
-            what: "no ack when all was over".into(),
             device: Some(device.to_owned()),
             seq: Some(seq),
-            places: Vec::new(),
+            ..Violation::of("no ack when all was over".into())
         });
     }
     vec![

@@ -199,13 +199,9 @@ impl Link {
             sessions.insert(self.device.clone(), epoch);
             let mut told = self.told();
             told.is_connected = true;
-            told.history.connections.push(Connection {
-                node: self.place,
-                opened_us,
-                lost_us: None,
-                closed_us: None,
-                contested_us: None,
-            });
+            told.history
+                .connections
+                .push(Connection::opened(self.place, opened_us));
             self.shared.trace.event(
                 opened_us,
                 "connected",

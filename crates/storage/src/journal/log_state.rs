@@ -183,8 +183,8 @@ impl Replica {
     }
 
     /// The vote that is on disk.
-    pub(super) fn durable_vote(&self) -> Option<Bytes> {
-        self.vote_written.as_ref().map(|(vote, _)| vote.clone())
+    pub(super) fn durable_vote(&self) -> Option<&Bytes> {
+        self.vote_written.as_ref().map(|(vote, _)| vote)
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<u64>> {

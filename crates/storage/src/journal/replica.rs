@@ -247,10 +247,12 @@ impl ReplicaLog {
         replica.is_none_or(|replica| replica.is_kept(at))
     }
 
-    /// The last vote that is on disk here; [`LogState::vote`] may be ahead of it.
-    pub fn durable_vote(&self) -> Option<Bytes> {
+    /// Whether `is_enough` finds the last vote that is on disk here enough; [`LogState::vote`] may be ahead of it.
+    /// A replica that was removed has nothing to keep.
+    pub fn is_vote_kept(&self, is_enough: impl FnOnce(Option<&Bytes>) -> bool) -> bool {
         let core = self.shared.lock();
-        core.replica(self.id, self.incarnation)?.durable_vote()
+        let replica = core.replica(self.id, self.incarnation);
+        replica.is_none_or(|replica| is_enough(replica.durable_vote()))
     }
 
     /// Removes the replica; `done` is called when that is durable. This handle is dead on return;
