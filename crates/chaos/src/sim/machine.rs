@@ -280,11 +280,10 @@ impl Machine {
         self.is_stopped = false;
     }
 
-    /// Whether the node has given itself up and waits for its end.
+    /// Whether the node is at its end: it has given itself up, or the power went, in whoever's sync.
     pub(super) fn has_failed(&self) -> bool {
-        self.life
-            .as_ref()
-            .is_some_and(|life| life.failed.load(Ordering::Relaxed))
+        let life = self.life.as_ref();
+        life.is_some_and(|life| self.disk.is_dark() || life.failed.load(Ordering::Relaxed))
     }
 
     /// Ends the process. What it had written is in the system's hands and stays, but for what the disk had

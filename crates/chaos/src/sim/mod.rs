@@ -17,12 +17,14 @@ mod net;
 mod panics;
 mod plan;
 mod shrink;
+mod standstill;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod world;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dunlin_cluster::config::NodeIdentity;
 use serde::Serialize;
@@ -33,6 +35,7 @@ pub use net::{Counts, Link};
 pub use plan::{Action, Kind, Plan, Step};
 pub use shrink::shrink;
 
+use standstill::Progress;
 use trace::Trace;
 use world::World;
 
@@ -87,6 +90,7 @@ impl Outcome {
 pub struct Simulator {
     identities: Vec<NodeIdentity>,
     folder: TempDir,
+    progress: Arc<Progress>,
 }
 
 impl Simulator {
@@ -104,7 +108,11 @@ impl Simulator {
         let folder = folder.map_err(|error| setup(&error))?;
         let nodes: Vec<_> = (0..NODES_MAX).map(machine::node_id).collect();
         let identities = dunlin_node::steady::identities(&nodes).map_err(|error| setup(&error))?;
-        Ok(Simulator { identities, folder })
+        Ok(Simulator {
+            identities,
+            folder,
+            progress: Progress::watched(),
+        })
     }
 
     /// Runs a plan.
@@ -123,10 +131,18 @@ impl Simulator {
         dunlin_cluster::entropy::seed_thread(Some(plan.seed));
         let folder = tempfile::tempdir_in(self.folder.path())
             .map_err(|error| SimError::Setup(format!("make a folder: {error}")))?;
-        let mut world = World::new(plan, &self.identities, folder.path(), trace)?;
+        let mut world = World::new(
+            plan,
+            &self.identities,
+            folder.path(),
+            trace,
+            self.progress.clone(),
+        )?;
+        self.progress.begin(plan.seed);
         let panics = panics::Watch::begin();
         let mut violations = play(&mut world);
         world.end();
+        self.progress.end();
         violations.extend(
             panics
                 .end()

@@ -130,10 +130,16 @@ impl Client {
         }
     }
 
-    async fn replicate<S>(&self, input: S) -> Rpc<AppendResults<'static>>
+    async fn replicate<S>(&self, mut input: S) -> Rpc<AppendResults<'static>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft waits out its pause after a failure where it makes a request. A stream that is opened before
+        // there is one is refused before there is one, and the next attempt follows at once, for ever.
+        let Some(first) = input.next().await else {
+            return Ok(futures_util::stream::empty().boxed());
+        };
+        let input = futures_util::stream::iter([first]).chain(input);
         let head = StreamHead::Append {
             group: self.group,
             to: self.to,

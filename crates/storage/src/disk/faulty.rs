@@ -175,6 +175,11 @@ impl FaultyDisk {
         files.map(|(path, _)| path.clone()).collect()
     }
 
+    /// Whether the power went in a sync, as [`go_dark_in_sync`](Self::go_dark_in_sync) had it.
+    pub fn is_dark(&self) -> bool {
+        self.state().is_dark
+    }
+
     /// Forgets all faults that were asked for.
     pub fn heal(&self) {
         let mut state = self.state();

@@ -255,7 +255,9 @@ pub(super) fn remove_from_generation(
 ) -> Result<(), StoreError> {
     let io = |error| StoreError::io("remove event segment", error);
     for name in disk.list(folder).map_err(io)? {
-        if parse_name(&name).is_some_and(|(found, _)| found >= generation) {
+        // Segments, parked events, and what was half written of either.
+        let of = name.split_once('-').and_then(|(of, _)| of.parse::<u64>().ok());
+        if of.is_some_and(|of| of >= generation) {
             disk.remove(&format!("{folder}/{name}")).map_err(io)?;
         }
     }

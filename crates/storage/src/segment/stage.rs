@@ -10,6 +10,7 @@ use bytes::Bytes;
 use dunlin_model::port::{EventLog, EventRun, SealedSegment, StagedEvents, StoreError};
 
 use super::open::{self, Segment, Start, segment_name};
+use super::park;
 use super::{INSTALL_BYTES_MAX, Inner, SegmentLog, refused};
 
 pub(super) struct Staged<'a> {
@@ -139,9 +140,11 @@ impl StagedEvents for Staged<'_> {
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        // The journal here never had these entries: what stayed in the open block could not be fed again.
-        self.new.seal()?;
         let mut new = self.new.lock();
+        self.new.sync(&mut new)?;
+        // The journal here never had these entries: what is in the open block could not be fed again. And a block
+        // that ended here would make segments unlike those of all other replicas.
+        self.new.park(&mut new, true)?;
         let start = new.start;
         let mut current = self.log.lock();
         start
@@ -150,6 +153,9 @@ impl StagedEvents for Staged<'_> {
         let old = std::mem::replace(&mut *current, std::mem::replace(&mut *new, Inner::empty(start)));
         drop((current, new));
         self.committed = true;
+        if let Err(error) = park::remove(&*self.log.disk, &self.log.folder, &old.start) {
+            tracing::warn!(%error, "cannot remove old parked events; the next start will");
+        }
         for segment in old.segments.into_values() {
             if let Err(error) = self.log.disk.remove(&segment.name) {
                 tracing::warn!(file = %segment.name, %error, "cannot remove an old event segment; the next start will");

@@ -313,7 +313,8 @@ fn fill(log: &SegmentLog, peer: &SegmentLog, spoil: Option<usize>) -> Result<(),
 
 fn full_peer() -> SegmentLog {
     let peer = open(&FaultyDisk::new(), 1);
-    feed(&peer, 1..=40);
+    // The last segment is open, and so is the last block.
+    feed(&peer, 1..=42);
     peer.trim(10).unwrap();
     assert!(peer.sealed_segments().len() > 1);
     peer
@@ -326,15 +327,24 @@ fn a_log_that_was_filled_from_a_peer_has_the_same_segments() {
     let log = open(&disk, 2);
     feed(&log, 1..=6);
     fill(&log, &peer, None).unwrap();
-    let sealed = peer.sealed_segments();
-    assert_eq!(log.sealed_segments()[..sealed.len()], sealed);
-    assert_eq!((log.range(), log.applied_index()), (peer.range(), 40));
+    assert_eq!(log.sealed_segments(), peer.sealed_segments());
+    assert_eq!((log.range(), log.applied_index()), (peer.range(), 42));
     let log = open(&disk.power_cut(PowerCut::LoseAll), 2);
-    assert_eq!(log.sealed_segments()[..sealed.len()], sealed);
-    assert_eq!((log.range(), log.applied_index()), (peer.range(), 40));
-    feed(&log, 41..=60);
-    feed(&peer, 41..=60);
+    assert_eq!(log.sealed_segments(), peer.sealed_segments());
+    assert_eq!((log.range(), log.applied_index()), (peer.range(), 42));
+    feed(&log, 43..=60);
+    feed(&peer, 43..=60);
     assert_eq!(read_all(&log), read_all(&peer));
+    assert!(
+        log.sealed_segments()
+            .last()
+            .is_some_and(|last| last.last_index > 42)
+    );
+    assert_eq!(
+        log.sealed_segments(),
+        peer.sealed_segments(),
+        "where it was filled as well"
+    );
 }
 
 #[test]
