@@ -28,6 +28,15 @@ impl Detector {
         before.map_or(0, |before| now_ms.saturating_sub(before))
     }
 
+    /// This node itself has not run for `ms`, up to `now_ms`: what peers said meanwhile is still to be read, so
+    /// none of that time counts as their silence. Without this a node that was starved suspects everybody, and
+    /// a machine with too much to do is kept busy by elections.
+    pub(crate) fn stood_still(&self, ms: u64, now_ms: u64) {
+        for at in self.heard.lock().expect("no panic holds it").values_mut() {
+            *at = at.saturating_add(ms).min(now_ms);
+        }
+    }
+
     /// When `node` was last heard (monotonic milliseconds), if ever.
     pub(crate) fn last_heard(&self, node: NodeId) -> Option<u64> {
         self.heard.lock().expect("no panic holds it").get(&node).copied()
@@ -63,5 +72,27 @@ mod tests {
         assert!(!detector.suspects(node, 1_100) && detector.is_alive(node, 1_100));
         assert!(detector.suspects(node, 1_101) && !detector.is_alive(node, 1_101));
         assert_eq!(detector.heard(node, 4_000), 3_000);
+    }
+
+    #[test]
+    fn time_in_which_this_node_stood_still_is_nobodys_silence() {
+        let detector = Detector::new(100);
+        let (silent, lively) = (NodeId(1), NodeId(2));
+        detector.heard(silent, 1_000);
+        detector.heard(lively, 1_040);
+        // A tick at 1050, and the next at 2050 in place of 1075.
+        detector.stood_still(975, 2_050);
+        assert!(!detector.suspects(silent, 2_050) && !detector.suspects(lively, 2_050));
+        assert!(
+            detector.suspects(silent, 2_076),
+            "what it was silent before counts"
+        );
+        assert!(!detector.suspects(lively, 2_076));
+        detector.stood_still(10_000, 2_100);
+        assert_eq!(
+            detector.last_heard(silent),
+            Some(2_100),
+            "nobody was heard in the future"
+        );
     }
 }

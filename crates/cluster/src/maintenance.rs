@@ -37,6 +37,8 @@ const ENTRIES_KEPT_MIN: u64 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 /// How long a node that starts asks the others what has become of the cluster.
 const ASK_AROUND_MAX: Duration = Duration::from_millis(1_000);
+/// Pings that are left out before this node takes it that it stood still itself.
+const LATE_PINGS: u64 = 2;
 /// Between two looks for segments that have become old.
 const SEAL_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a purge waits for the snapshot that it needs, which is a note and no copy. After that it
@@ -64,9 +66,16 @@ async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
     let mut suspected: BTreeSet<NodeId> = BTreeSet::new();
     let mut clock = tokio::time::interval(Duration::from_millis(shared.config.timing.ping_ms));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let ping_ms = shared.config.timing.ping_ms;
+    let mut last = shared.clock.monotonic_ms();
     loop {
         clock.tick().await;
         let now = shared.clock.monotonic_ms();
+        let late_ms = now.saturating_sub(last + ping_ms);
+        last = now;
+        if late_ms >= LATE_PINGS * ping_ms {
+            shared.detector.stood_still(late_ms, now);
+        }
         let directory = shared.view.get();
         for node in directory.nodes.keys().filter(|node| **node != shared.node) {
             shared.peers.ping(*node);
@@ -162,7 +171,8 @@ async fn balance(shared: Arc<Shared>) {
         let led: Vec<Arc<Group>> = shared
             .groups()
             .into_iter()
-            .filter(|group| group.sight().leads)
+            // A snapshot that is being sent to a new replica begins anew with the next leader.
+            .filter(|group| group.sight().leads && group.members().learners.is_empty())
             .collect();
         let leaders = led
             .iter()

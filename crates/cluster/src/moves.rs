@@ -12,6 +12,7 @@ use dunlin_model::directory::membership::{self, Sight, Step};
 use dunlin_model::directory::placement::{self, Observed, Presence};
 use dunlin_model::directory::{Directory, DirectoryCommand};
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
+use dunlin_model::point::Point;
 
 use crate::admin::NodeStatus;
 use crate::group::Group;
@@ -126,12 +127,28 @@ pub(crate) async fn plan(shared: Arc<Shared>) {
         for command in placement::plan(&directory, &observed) {
             tracing::info!(?command, "plans");
             match group.change_directory(&command).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => {
+                    if mends(&command, &observed) {
+                        Point::ReplicaMadeAnew.reach();
+                    }
+                }
                 Ok(Err(refusal)) => tracing::debug!(?command, %refusal, "the directory has moved on"),
                 // No leader any more, or unknown: the next plan begins with what came of it.
                 Err(_) => break,
             }
         }
+    }
+}
+
+/// Whether this replaces a replica that is damaged.
+fn mends(command: &DirectoryCommand, observed: &Observed) -> bool {
+    match command {
+        DirectoryCommand::ReplicaAdd {
+            group,
+            replaces: Some(replica),
+            ..
+        } => observed.damaged.contains(&(*group, *replica)),
+        _ => false,
     }
 }
 

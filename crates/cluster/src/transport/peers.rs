@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dunlin_model::id::NodeId;
 use dunlin_model::wire::Reader;
+use tokio::time::Instant;
 
 use super::calls::{self, CallError, Calls};
 use super::cids::Cids;
@@ -25,6 +26,10 @@ use crate::{codec, entropy};
 const PEERS_MAX: usize = 1_024;
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Between the beginnings of two dials of one connection, at first: it doubles while dials follow on each other.
+const DIAL_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// What it grows to. A dial that nobody answers takes as long, so that a node that is away waits for nothing.
+const DIAL_PAUSE_MAX: Duration = DIAL_TIMEOUT;
 /// How long a new stream may take to say what it is for.
 const HEAD_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// Bytes that the socket may buffer in each direction, as far as the machine allows.
@@ -55,24 +60,59 @@ impl Link {
 #[derive(Default)]
 struct Slot {
     link: tokio::sync::Mutex<Option<Link>>,
-    /// How many dials have failed, and why the last one did. Never held across a wait.
-    failed: Mutex<(u64, Option<CallError>)>,
+    /// Never held across a wait.
+    dials: Mutex<Dials>,
+}
+
+/// The dials of one connection.
+///
+/// They keep apart. A handshake costs both ends milliseconds of a core, and some end at once: where another
+/// node has the address by now, or one that will not speak with this one. Everybody who wants something of the
+/// node that is gone would begin the next, a hundred times a second, and starve those that are there.
+#[derive(Default)]
+struct Dials {
+    /// How many have failed.
+    failed: u64,
+    /// Why the last one did.
+    last: Option<CallError>,
+    /// When the last one began, and how long the next one waits from then.
+    begun: Option<(Instant, Duration)>,
 }
 
 impl Slot {
+    fn dials(&self) -> MutexGuard<'_, Dials> {
+        self.dials.lock().expect("no panic holds it")
+    }
+
     fn failures(&self) -> u64 {
-        self.failed.lock().expect("no panic holds it").0
+        self.dials().failed
     }
 
     /// Why the last dial failed, if it ended after `seen` others had failed.
     fn failure_since(&self, seen: u64) -> Option<CallError> {
-        let failed = self.failed.lock().expect("no panic holds it");
-        failed.1.clone().filter(|_| failed.0 > seen)
+        let dials = self.dials();
+        dials.last.clone().filter(|_| dials.failed > seen)
     }
 
     fn note_failure(&self, error: &CallError) {
-        let mut failed = self.failed.lock().expect("no panic holds it");
-        *failed = (failed.0 + 1, Some(error.clone()));
+        let mut dials = self.dials();
+        dials.failed += 1;
+        dials.last = Some(error.clone());
+    }
+
+    /// Takes note that a dial begins, or says why it must not yet.
+    fn begin(&self, node: NodeId, now: Instant) -> Result<(), CallError> {
+        let mut dials = self.dials();
+        let pause = match dials.begun {
+            Some((begun, pause)) if now < begun + pause => {
+                let too_soon = || CallError::Unreachable(node, "it was dialled a moment ago".into());
+                return Err(dials.last.clone().unwrap_or_else(too_soon));
+            }
+            Some((begun, pause)) if now < begun + 2 * DIAL_PAUSE_MAX => (2 * pause).min(DIAL_PAUSE_MAX),
+            _ => DIAL_PAUSE_MIN,
+        };
+        dials.begun = Some((now, pause));
+        Ok(())
     }
 }
 
@@ -320,6 +360,7 @@ impl Peers {
         if let Some(error) = slot.failure_since(seen) {
             return Err(error);
         }
+        slot.begin(node, Instant::now())?;
         tracing::debug!(from = %self.node, to = %node, ?lane, "dials");
         let dialled = self.dial(node).await;
         let failed = dialled.as_ref().err();
@@ -613,6 +654,52 @@ mod tests {
         let _back = start(2);
         let end = connection.closed().await;
         assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
+    }
+
+    /// Where a node was removed and another one started in its place, everybody who still wanted something of the
+    /// old one made a connection to the new one and closed it again, hundreds of times a second.
+    #[tokio::test]
+    async fn a_node_whose_address_another_one_has_is_not_dialled_again_and_again() {
+        let authority = Authority::new();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let peers = |node| Peers::bind(NodeId(node), (any, None), &authority.identity(NodeId(node))).unwrap();
+        let (a, successor) = (peers(1), peers(2));
+        let endpoint = successor.endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                tokio::spawn(async move { incoming.await.map(drop) });
+            }
+        });
+        a.learn(NodeId(3), &successor.local_address().to_string());
+        for _ in 0..200 {
+            let end = a.link(NodeId(3), Lane::Control).await;
+            assert!(matches!(end, Err(CallError::Unreachable(NodeId(3), _))));
+        }
+        let slot = a.slot(NodeId(3), Lane::Control);
+        assert!((1..20).contains(&slot.failures()), "{} dials", slot.failures());
+        // Whoever is not in the way of such a dial is reached at once.
+        a.learn(NodeId(2), &successor.local_address().to_string());
+        assert!(a.link(NodeId(2), Lane::Control).await.is_ok());
+    }
+
+    #[test]
+    fn dials_keep_apart_longer_the_more_follow_on_each_other() {
+        let (slot, mut now) = (Slot::default(), Instant::now());
+        let mut waited = Vec::new();
+        for _ in 0..8 {
+            let begun = now;
+            while slot.begin(NodeId(2), now).is_err() {
+                now += Duration::from_millis(5);
+            }
+            waited.push((now - begun).as_millis());
+        }
+        assert_eq!(waited, [0, 20, 40, 80, 160, 320, 640, 1_000]);
+        now += 2 * DIAL_PAUSE_MAX;
+        assert!(
+            slot.begin(NodeId(2), now).is_ok(),
+            "after a while it is as at first"
+        );
+        assert!(slot.begin(NodeId(2), now + DIAL_PAUSE_MIN).is_ok());
     }
 
     /// A leader keeps log entries for a follower until it hears that the follower cannot be reached; with one
