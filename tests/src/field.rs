@@ -174,18 +174,12 @@ fn options(folder: &TempDir, nodes: usize, arguments: &[&str]) -> LocalOptions {
     let ports = Ports::take();
     let all = ["--https-alt-port", "0", "--shards", "4"].iter().chain(arguments);
     LocalOptions {
-        nodes,
-        founders: nodes,
-        gateways: 0,
-        data: folder.path().to_owned(),
         program: dunlin().to_owned(),
         mqtts_port: ports.mqtts,
         https_port: ports.https,
-        mqtt_port: None,
         cluster_port: ports.cluster,
-        advertised_host: None,
         arguments: all.map(|argument| (*argument).to_owned()).collect(),
-        own_arguments: std::collections::BTreeMap::new(),
+        ..LocalOptions::new(nodes, folder.path()).expect("this program has a path")
     }
 }
 

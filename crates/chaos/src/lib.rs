@@ -26,6 +26,7 @@ pub mod invariants;
 pub mod load;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod namespaces;
 pub mod nodes;
 pub mod oracle;
 pub mod page;

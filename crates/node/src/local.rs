@@ -17,6 +17,8 @@ use crate::ready::{Ready, ReadyNode};
 
 /// Nodes that one machine may run.
 pub const LOCAL_NODES_MAX: usize = 9;
+/// Where nodes listen that share this machine's network.
+const LOOPBACK: [u8; 3] = [127, 0, 0];
 /// How long a node may take to become ready, in seconds.
 const READY_TIMEOUT_S: u64 = 60;
 
@@ -44,6 +46,10 @@ pub struct LocalOptions {
     /// Where the others reach the node in a place (from 0), if something stands before it; the port is
     /// the same.
     pub advertised_host: Option<fn(usize) -> Ipv4Addr>,
+    /// The first three bytes of all addresses: node `i` listens on `i` behind them.
+    pub subnet: [u8; 3],
+    /// Begins the names of network namespaces, if each node `i` runs in one of its own: `i` follows.
+    pub namespaces: Option<String>,
     /// Further arguments of `serve`, the same for every node.
     pub arguments: Vec<String>,
     /// Further arguments of `serve` for one node, by its place from 0.
@@ -64,6 +70,8 @@ impl LocalOptions {
             mqtt_port: None,
             cluster_port: 8900,
             advertised_host: None,
+            subnet: LOOPBACK,
+            namespaces: None,
             arguments: Vec::new(),
             own_arguments: BTreeMap::new(),
         })
@@ -91,8 +99,24 @@ impl LocalOptions {
     fn host(&self, index: usize) -> Ipv4Addr {
         match self.advertised_host {
             Some(host) => host(index - 1),
-            None => address(index),
+            None => self.address(index),
         }
+    }
+
+    fn address(&self, index: usize) -> Ipv4Addr {
+        let [first, second, third] = self.subnet;
+        Ipv4Addr::new(first, second, third, index as u8)
+    }
+
+    /// The program of node `index`, with what leads it to its place.
+    fn command(&self, index: usize) -> Command {
+        let Some(prefix) = &self.namespaces else {
+            return Command::new(&self.program);
+        };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{prefix}{index}"));
+        command.arg(&self.program);
+        command
     }
 
     fn count(&self) -> usize {
@@ -347,7 +371,7 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let roles = options.roles(index);
     let mqtt_port = options.mqtt_port.filter(|_| roles.contains("gateway"));
-    let mut command = Command::new(&options.program);
+    let mut command = options.command(index);
     command
         .args(["serve", "-o", "json"])
         .args([
@@ -355,7 +379,7 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
             options.data.join(format!("node-{index}")).into_os_string(),
         ])
         .args(["--pki".into(), options.data.join("pki").into_os_string()])
-        .args(["--bind", &address(index).to_string()])
+        .args(["--bind", &options.address(index).to_string()])
         .args(["--mqtts-port", &options.mqtts_port.to_string()])
         .args(["--https-port", &options.https_port.to_string()])
         .args(["--cluster-port", &options.cluster_port.to_string()])
@@ -384,10 +408,6 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         action: "start node",
         source,
     })
-}
-
-fn address(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, index as u8)
 }
 
 async fn wait_ready(options: &LocalOptions, index: usize, child: &mut Child) -> Result<Ready, LocalError> {

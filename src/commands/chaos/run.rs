@@ -1,5 +1,5 @@
-//! `dunlin chaos run`: a scenario by its name or from a file, on processes of this machine or on the
-//! containers of a compose file.
+//! `dunlin chaos run`: a scenario by its name or from a file, on processes of this machine, in
+//! namespaces if asked for, or on the containers of a compose file.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +25,9 @@ pub(super) struct Run {
         conflicts_with_all = ["local", "mqtts_port", "https_port", "cluster_port"]
     )]
     compose: Option<PathBuf>,
+    /// Nodes as processes, each in a network namespace of its own; the kernel drops packets between them
+    #[arg(long, conflicts_with = "compose")]
+    namespaces: bool,
     /// Draws everything that is random [default: drawn, and printed first]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -99,6 +102,7 @@ impl Run {
             duration_s: self.duration,
             folder: self.folder,
             compose: self.compose,
+            namespaces: self.namespaces,
             mqtts_port: self.mqtts_port,
             https_port: self.https_port,
             cluster_port: self.cluster_port,

@@ -1,15 +1,21 @@
 //! F08 to F18: the network between nodes is cut, loses, delays, repeats, reorders, spoils, throttles.
 //!
 //! Source: `docs/chaos.md`, fault list. Carried by the [`relay`](crate::relay), which stands before all nodes
-//! of a run that names one of these kinds. Faults of several kinds add up on a link; each takes back its own.
+//! of a run that names one of these kinds, or by the kernel where each node has a network
+//! [namespace](crate::namespaces) of its own. Faults of several kinds add up on a link; each takes back its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_node::local::LocalOptions;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
-use super::{Fault, Field, Gear, Kind, Order, Parameter, Step, indeterminate, isolation, skipped};
+use super::{
+    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, isolation,
+    skipped,
+};
+use crate::namespaces::Namespaces;
 use crate::relay::faults::{Cause, Flap, LinkCounters, LinkFaults};
 use crate::relay::{RELAY_NODES_MAX, Relay, RelayOptions, relay_host};
 use crate::scenario::target::Target;
@@ -306,7 +312,7 @@ pub(super) const SLOW_LINK: Kind = Kind {
                         link.rate_bits_per_s = Some(order.told("kbit_per_s").max(8) * 1_000)
                     },
                     heal: |link| link.rate_bits_per_s = None,
-                    felt: |counters| counters.delayed,
+                    felt: |counters| counters.delayed + counters.dropped(Cause::RateQueueFull),
                     ..CUT
                 },
             )
@@ -369,7 +375,7 @@ pub(super) const REBIND: Kind = Kind {
 
 /// Puts the relay before all nodes that a local cluster can have, so that those that join later are behind it.
 fn prepare(local: &mut LocalOptions, gear: &mut Gear) -> Result<(), String> {
-    if gear.get::<Relay>().is_some() {
+    if gear.get::<Relay>().is_some() || gear.get::<Namespaces>().is_some() {
         return Ok(());
     }
     let relay = Relay::start(&RelayOptions {
@@ -381,6 +387,82 @@ fn prepare(local: &mut LocalOptions, gear: &mut Gear) -> Result<(), String> {
     gear.put(relay.map_err(|error| error.to_string())?);
     local.advertised_host = Some(relay_host);
     Ok(())
+}
+
+/// What stands between nodes and does to packets what it is told.
+trait Carrier {
+    fn node_count(&self) -> usize;
+    /// Why this cannot be done, if it cannot.
+    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String>;
+    fn faults(&self, from: usize, to: usize) -> LinkFaults;
+    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String>;
+    fn counters(&self, from: usize, to: usize) -> LinkCounters;
+    fn rebind(&self, from: usize, to: usize);
+}
+
+impl Carrier for Relay {
+    fn node_count(&self) -> usize {
+        self.node_count()
+    }
+
+    fn check(&self, faults: &LinkFaults, _rebinds: bool) -> Result<(), String> {
+        faults.validate().map_err(|error| error.to_string())
+    }
+
+    fn faults(&self, from: usize, to: usize) -> LinkFaults {
+        self.faults(from, to)
+    }
+
+    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
+        self.set(from, to, faults).map_err(|error| error.to_string())
+    }
+
+    fn counters(&self, from: usize, to: usize) -> LinkCounters {
+        self.counters(from, to)
+    }
+
+    fn rebind(&self, from: usize, to: usize) {
+        self.rebind(from, to);
+    }
+}
+
+impl Carrier for Namespaces {
+    fn node_count(&self) -> usize {
+        self.node_count()
+    }
+
+    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String> {
+        match rebinds {
+            true => Err(
+                "in network namespaces nothing stands between the nodes that could change ports".to_owned(),
+            ),
+            false => Namespaces::check(faults),
+        }
+    }
+
+    fn faults(&self, from: usize, to: usize) -> LinkFaults {
+        self.faults(from, to)
+    }
+
+    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
+        self.set(from, to, faults)
+    }
+
+    fn counters(&self, from: usize, to: usize) -> LinkCounters {
+        self.counters(from, to)
+    }
+
+    fn rebind(&self, _from: usize, _to: usize) {}
+}
+
+fn carrier(field: &Field) -> Result<Arc<dyn Carrier>, FaultError> {
+    if let Some(relay) = field.gear.get::<Relay>() {
+        return Ok(relay);
+    }
+    let namespaces = field.gear.get::<Namespaces>();
+    namespaces
+        .map(|namespaces| namespaces as Arc<dyn Carrier>)
+        .ok_or_else(|| skipped("there is neither relay nor namespaces"))
 }
 
 struct LinkFault {
@@ -413,18 +495,20 @@ impl LinkFault {
             }
     }
 
-    fn felt(&self, relay: &Relay) -> u64 {
+    fn felt(&self, carrier: &dyn Carrier) -> u64 {
         let links = self.links.iter();
         links
-            .map(|((from, to), before)| (self.deed.felt)(&relay.counters(*from, *to)) - before)
+            .map(|((from, to), before)| {
+                (self.deed.felt)(&carrier.counters(*from, *to)).saturating_sub(*before)
+            })
             .sum()
     }
 
-    fn change(&self, relay: &Relay, change: impl Fn(&mut LinkFaults)) -> Result<(), super::FaultError> {
+    fn change(&self, carrier: &dyn Carrier, change: impl Fn(&mut LinkFaults)) -> Result<(), FaultError> {
         for ((from, to), _) in &self.links {
-            let mut faults = relay.faults(*from, *to);
+            let mut faults = carrier.faults(*from, *to);
             change(&mut faults);
-            relay.set(*from, *to, faults).map_err(skipped)?;
+            carrier.set(*from, *to, faults).map_err(indeterminate)?;
         }
         Ok(())
     }
@@ -433,18 +517,20 @@ impl LinkFault {
 impl Fault for LinkFault {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let relay = field
-                .gear
-                .get::<Relay>()
-                .ok_or_else(|| skipped("there is no relay"))?;
-            let nodes = 0..field.node_count().min(relay.node_count());
+            let carrier = carrier(field)?;
+            let nodes = 0..field.node_count().min(carrier.node_count());
             let pairs = nodes
                 .clone()
                 .flat_map(|from| nodes.clone().map(move |to| (from, to)));
             let links: Vec<_> = pairs
                 .filter(|(from, to)| self.meets(*from, *to))
-                .map(|(from, to)| ((from, to), (self.deed.felt)(&relay.counters(from, to))))
+                .map(|(from, to)| ((from, to), (self.deed.felt)(&carrier.counters(from, to))))
                 .collect();
+            for ((from, to), _) in &links {
+                let mut faults = carrier.faults(*from, *to);
+                (self.deed.install)(&mut faults, &self.order);
+                carrier.check(&faults, self.deed.rebinds).map_err(skipped)?;
+            }
             self.links = links;
             self.from_us = field.now_us();
             if self.deed.silences {
@@ -452,9 +538,9 @@ impl Fault for LinkFault {
                     field.hub.set_down(*node, true);
                 }
             }
-            self.change(&relay, |link| (self.deed.install)(link, &self.order))?;
+            self.change(&*carrier, |link| (self.deed.install)(link, &self.order))?;
             for ((from, to), _) in self.links.iter().filter(|_| self.deed.rebinds) {
-                relay.rebind(*from, *to);
+                carrier.rebind(*from, *to);
             }
             Ok(format!("{} links told", self.links.len()))
         }
@@ -463,13 +549,10 @@ impl Fault for LinkFault {
 
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let relay = field
-                .gear
-                .get::<Relay>()
-                .ok_or_else(|| skipped("there is no relay"))?;
+            let carrier = carrier(field)?;
             let deadline = Instant::now() + FELT_TIMEOUT;
             loop {
-                match self.felt(&relay) {
+                match self.felt(&*carrier) {
                     0 if Instant::now() >= deadline => {
                         return Err(indeterminate("no packet has met it"));
                     }
@@ -483,18 +566,18 @@ impl Fault for LinkFault {
 
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let relay = field
-                .gear
-                .get::<Relay>()
-                .ok_or_else(|| skipped("there is no relay"))?;
-            self.change(&relay, self.deed.heal)?;
+            let carrier = carrier(field)?;
+            if self.links.is_empty() {
+                return Ok(NOTHING_DONE.to_owned());
+            }
+            self.change(&*carrier, self.deed.heal)?;
             if self.deed.silences {
                 for node in &self.order.nodes {
                     field.hub.set_down(*node, false);
                     field.disturbed(*node, self.from_us);
                 }
             }
-            Ok(format!("mended; {} packets had met it", self.felt(&relay)))
+            Ok(format!("mended; {} packets had met it", self.felt(&*carrier)))
         }
         .boxed_local()
     }

@@ -149,7 +149,7 @@ impl LinkFaults {
 }
 
 /// Why a packet did not get through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The link is cut.
@@ -210,7 +210,12 @@ impl LinkCounters {
     }
 
     pub(super) fn count_drop(&mut self, cause: Cause) {
-        self.dropped[cause as usize] += 1;
+        self.add_drops(cause, 1);
+    }
+
+    /// Counts packets that were dropped for one cause.
+    pub(crate) fn add_drops(&mut self, cause: Cause, packets: u64) {
+        self.dropped[cause as usize] += packets;
     }
 }
 

@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dunlin_node::local::{LocalCluster, LocalError, LocalOptions};
+use dunlin_gateway::auth::ConnectionString;
+use dunlin_node::local::{LOCAL_NODES_MAX, LocalCluster, LocalError, LocalOptions};
 use dunlin_node::ready::Ready;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -33,6 +34,7 @@ use crate::faults::{self, FaultError, Field, Gear, Kind};
 use crate::fleet::{DevicePlan, Fleet, FleetPlan, Outcome, Role, histogram};
 use crate::hub::{Hub, HubError};
 use crate::invariants::replicas::fingerprints;
+use crate::namespaces::{NamespaceError, Namespaces};
 use crate::nodes::compose::{ComposeError, Project};
 use crate::nodes::containers::Containers;
 use crate::nodes::local::Local;
@@ -56,6 +58,8 @@ use keeper::Keeper;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the other workloads to come to an end.
 const WORKLOADS_TIMEOUT: Duration = Duration::from_secs(20);
+/// The hub's name where nodes are in namespaces: all their certificates have it.
+const NAMESPACES_HUB: &str = "localhost";
 /// Gateways of a compose project where the scenario has none: there shards take no devices.
 const COMPOSED_GATEWAYS: usize = 2;
 /// Time for shards to have leaders again while a node is stopped for a reading.
@@ -87,6 +91,8 @@ pub struct Options {
     /// A compose file whose containers are the nodes; without it they are processes, to which the program
     /// and the ports belong.
     pub compose: Option<PathBuf>,
+    /// Whether each node, as a process, has a network namespace of its own.
+    pub namespaces: bool,
     /// Where progress is shown.
     pub progress: Progress,
     /// Whether data and logs of the nodes are kept even if all is well, and containers are left there.
@@ -108,6 +114,7 @@ impl Options {
             cluster_port: 8900,
             program: None,
             compose: None,
+            namespaces: false,
             progress: Progress::Silent,
             keeps_nodes: false,
         }
@@ -126,6 +133,9 @@ pub enum RunError {
     /// The containers.
     #[error(transparent)]
     Compose(#[from] ComposeError),
+    /// The namespaces.
+    #[error("set up network namespaces: {0}")]
+    Namespaces(#[from] NamespaceError),
     /// A call over HTTPS.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -410,6 +420,13 @@ async fn start_processes(
     ];
     local.arguments.extend(shape.arguments.iter().cloned());
     let (mut gear, mut refused) = (Gear::default(), Vec::new());
+    if options.namespaces {
+        // Also for nodes that join later.
+        let namespaces = Namespaces::set_up(LOCAL_NODES_MAX)?;
+        local.subnet = namespaces.subnet();
+        local.namespaces = Some(namespaces.prefix());
+        gear.put(namespaces);
+    }
     for kind in kinds(scenario) {
         if let Some(prepare) = kind.prepare
             && let Err(reason) = prepare(&mut local, &mut gear)
@@ -418,7 +435,13 @@ async fn start_processes(
         }
     }
     let cluster = LocalCluster::start(local).await?;
-    let ready = cluster.ready().clone();
+    let mut ready = cluster.ready().clone();
+    if options.namespaces {
+        // It names the first node's address, which is in no other's certificate.
+        let mut hub = ConnectionString::parse(&ready.connection_string).map_err(StageError::from)?;
+        hub.host_name = NAMESPACES_HUB.to_owned();
+        ready.connection_string = hub.format();
+    }
     Ok(Started {
         nodes: Box::new(Local::new(cluster)),
         ready,

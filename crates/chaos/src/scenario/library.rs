@@ -21,6 +21,7 @@ pub const SCENARIOS: &[(&str, &str)] = shipped![
     "lost-disk",
     "partitions",
     "lossy-network",
+    "namespaces",
     "disk",
     "power",
     "churn",

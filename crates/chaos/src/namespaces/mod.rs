@@ -1,0 +1,261 @@
+//! Network namespaces of this machine, one for each node, joined by a bridge in a namespace of its own.
+//!
+//! Decides how they are named and numbered, and takes them down again; what the kernel does to packets in
+//! them is in [`rules`]. Where a run has namespaces, they carry the faults of the network in place of the
+//! [`relay`](crate::relay), as far as the kernel can: it drops, it does not delay. Needs root, `ip`
+//! (iproute2), `nsenter` (util-linux) and `iptables`.
+
+mod rules;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::relay::faults::{Cause, LinkCounters, LinkFaults};
+
+/// Runs that can have namespaces at the same time.
+const NUMBERS: u8 = 16;
+/// Host part of this machine's own address in the nodes' network.
+const OUTSIDE: u8 = 254;
+/// Where `ip` names namespaces.
+const NAMES: &str = "/run/netns";
+
+/// Why there are no namespaces, or no rules in one.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// All numbers are taken.
+    #[error(
+        "find a free network: {NAMES} has namespaces of {NUMBERS} runs; `ip netns delete` removes those that were left behind"
+    )]
+    Full,
+    /// A program cannot be run.
+    #[error("run {program}: {source}")]
+    Program {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program refused.
+    #[error("{command}: {output}")]
+    Refused {
+        /// What was run.
+        command: String,
+        /// What it said.
+        output: String,
+    },
+}
+
+/// The namespaces of a run. Dropping it takes them down.
+pub struct Namespaces {
+    number: u8,
+    nodes: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// What each link is told, by its ends.
+    faults: BTreeMap<(usize, usize), LinkFaults>,
+    /// What rules had dropped that were replaced since.
+    dropped: BTreeMap<(usize, usize, Cause), u64>,
+}
+
+/// Runs a program to its end; what it printed.
+fn run(words: &[&str], input: &str) -> Result<String, NamespaceError> {
+    let failed = |source| NamespaceError::Program {
+        program: words[0].to_owned(),
+        source,
+    };
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that has ended already says why itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let ended = child.wait_with_output().map_err(failed)?;
+    match ended.status.success() {
+        true => Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
+        false => Err(NamespaceError::Refused {
+            command: words.join(" "),
+            output: String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+        }),
+    }
+}
+
+fn batch(namespace: Option<&str>, lines: &[String]) -> Result<(), NamespaceError> {
+    let named = namespace.map_or(vec![], |name| vec!["-n", name]);
+    run(
+        &[vec!["ip"], named, vec!["-batch", "-"]].concat(),
+        &lines.join("\n"),
+    )
+    .map(drop)
+}
+
+impl Namespaces {
+    /// Makes namespaces for so many nodes, with the first free number.
+    ///
+    /// # Errors
+    /// What `ip` or `iptables` said, without root for instance; what had been made is gone again.
+    pub fn set_up(nodes: usize) -> Result<Namespaces, NamespaceError> {
+        let is_free = |number: &u8| !Path::new(NAMES).join(switch(*number)).exists();
+        let number = (0..NUMBERS).find(is_free).ok_or(NamespaceError::Full)?;
+        let namespaces = Namespaces {
+            number,
+            nodes,
+            table: Mutex::default(),
+        };
+        let (switch, outside) = (switch(number), namespaces.outside());
+        let mut lines = vec![format!("netns add {switch}")];
+        lines.extend((0..nodes).map(|place| format!("netns add {}", namespaces.name(place))));
+        lines.push(format!(
+            "link add {outside} type veth peer name outside netns {switch}"
+        ));
+        lines.push(format!("addr add {}/24 dev {outside}", namespaces.host(OUTSIDE)));
+        lines.push(format!("link set {outside} up"));
+        batch(None, &lines)?;
+        let mut lines = vec![
+            "link add bridge type bridge".to_owned(),
+            "link set bridge up".to_owned(),
+        ];
+        lines.push("link set outside master bridge up".to_owned());
+        for place in 0..nodes {
+            let name = namespaces.name(place);
+            lines.push(format!(
+                "link add node{place} type veth peer name eth0 netns {name}"
+            ));
+            lines.push(format!("link set node{place} master bridge up"));
+        }
+        batch(Some(&switch), &lines)?;
+        for place in 0..nodes {
+            let (name, address) = (namespaces.name(place), namespaces.address(place));
+            // One packet at a time, as on a wire: rules look at packets, not at what the kernel makes of many.
+            let lines = [
+                "link set lo up".to_owned(),
+                format!("addr add {address}/24 dev eth0"),
+                "link set eth0 gso_max_segs 1 up".to_owned(),
+            ];
+            batch(Some(&name), &lines)?;
+            namespaces.iptables(place, &["iptables-restore"], &rules::initial())?;
+        }
+        Ok(namespaces)
+    }
+
+    /// Begins the names of the nodes' namespaces; a number from 1 follows.
+    pub fn prefix(&self) -> String {
+        format!("dunlin{}-", self.number)
+    }
+
+    /// The first three bytes of all addresses; node `i`, from 1, has `i` as the last.
+    pub fn subnet(&self) -> [u8; 3] {
+        [10, 77, self.number]
+    }
+
+    fn host(&self, last: u8) -> Ipv4Addr {
+        let [first, second, third] = self.subnet();
+        Ipv4Addr::new(first, second, third, last)
+    }
+
+    fn name(&self, place: usize) -> String {
+        format!("{}{}", self.prefix(), place + 1)
+    }
+
+    fn address(&self, place: usize) -> Ipv4Addr {
+        self.host(place as u8 + 1)
+    }
+
+    fn outside(&self) -> String {
+        format!("{}outside", self.prefix())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn iptables(&self, place: usize, words: &[&str], input: &str) -> Result<String, NamespaceError> {
+        let namespace = format!("--net={NAMES}/{}", self.name(place));
+        run(&[&["nsenter", &namespace], words].concat(), input)
+    }
+
+    /// What the rules of a node have dropped since they were made, by sender and cause.
+    fn dropped_now(&self, to: usize) -> Result<BTreeMap<(usize, Cause), u64>, NamespaceError> {
+        let listed = self.iptables(to, &["iptables-save", "-c", "-t", "filter"], "")?;
+        Ok(rules::dropped(&listed))
+    }
+
+    /// Nodes that there are namespaces for.
+    pub fn node_count(&self) -> usize {
+        self.nodes
+    }
+
+    /// What of these faults the kernel cannot do, if anything.
+    pub fn check(faults: &LinkFaults) -> Result<(), String> {
+        rules::check(faults)
+    }
+
+    /// What the link from one node to another is told at present.
+    pub fn faults(&self, from: usize, to: usize) -> LinkFaults {
+        self.table().faults.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    /// Tells the link from one node to another what to do to packets.
+    ///
+    /// # Errors
+    /// What cannot be done, or what `iptables` said.
+    pub fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
+        rules::check(&faults)?;
+        let dropped = self.dropped_now(to).map_err(|error| error.to_string())?;
+        let mut table = self.table();
+        for ((from, cause), count) in dropped {
+            *table.dropped.entry((from, to, cause)).or_default() += count;
+        }
+        table.faults.insert((from, to), faults);
+        let there = table.faults.iter().filter(|((_, at), _)| *at == to);
+        let told: Vec<_> = there
+            .map(|((from, _), faults)| (*from, self.address(*from), *faults))
+            .collect();
+        drop(table);
+        let restored = self.iptables(to, &["iptables-restore", "--noflush"], &rules::all(&told));
+        restored.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// What became of the packets from one node to another, as far as rules have dropped them.
+    pub fn counters(&self, from: usize, to: usize) -> LinkCounters {
+        let now = self.dropped_now(to).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the counters of a namespace");
+            BTreeMap::new()
+        });
+        let table = self.table();
+        let mut counters = LinkCounters::default();
+        for cause in rules::CAUSES {
+            let before = table.dropped.get(&(from, to, cause)).copied().unwrap_or_default();
+            let since = now.get(&(from, cause)).copied().unwrap_or_default();
+            counters.add_drops(cause, before + since);
+        }
+        counters
+    }
+}
+
+fn switch(number: u8) -> String {
+    format!("dunlin{number}-switch")
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        // The devices in them go with the last process there; the other end of a pair goes with the first.
+        let names = (0..self.nodes).map(|place| self.name(place));
+        for name in names.chain([switch(self.number)]) {
+            if let Err(error) = run(&["ip", "netns", "delete", &name], "") {
+                tracing::warn!(%error, "cannot take a namespace down");
+            }
+        }
+    }
+}
