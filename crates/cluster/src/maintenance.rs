@@ -74,7 +74,7 @@ async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
         let late_ms = now.saturating_sub(last + ping_ms);
         last = now;
         if late_ms >= LATE_PINGS * ping_ms {
-            shared.detector.stood_still(late_ms, now);
+            shared.detector.stood_still(late_ms);
         }
         let directory = shared.view.get();
         for node in directory.nodes.keys().filter(|node| **node != shared.node) {

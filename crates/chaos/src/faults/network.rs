@@ -16,6 +16,7 @@ use super::{
     skipped,
 };
 use crate::namespaces::Namespaces;
+use crate::relay::carrier::{Carrier, Ends};
 use crate::relay::faults::{Cause, Flap, LinkCounters, LinkFaults};
 use crate::relay::{RELAY_NODES_MAX, Relay, RelayOptions, relay_host};
 use crate::scenario::target::Target;
@@ -389,72 +390,6 @@ fn prepare(local: &mut LocalOptions, gear: &mut Gear) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands between nodes and does to packets what it is told.
-trait Carrier {
-    fn node_count(&self) -> usize;
-    /// Why this cannot be done, if it cannot.
-    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String>;
-    fn faults(&self, from: usize, to: usize) -> LinkFaults;
-    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String>;
-    fn counters(&self, from: usize, to: usize) -> LinkCounters;
-    fn rebind(&self, from: usize, to: usize);
-}
-
-impl Carrier for Relay {
-    fn node_count(&self) -> usize {
-        self.node_count()
-    }
-
-    fn check(&self, faults: &LinkFaults, _rebinds: bool) -> Result<(), String> {
-        faults.validate().map_err(|error| error.to_string())
-    }
-
-    fn faults(&self, from: usize, to: usize) -> LinkFaults {
-        self.faults(from, to)
-    }
-
-    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
-        self.set(from, to, faults).map_err(|error| error.to_string())
-    }
-
-    fn counters(&self, from: usize, to: usize) -> LinkCounters {
-        self.counters(from, to)
-    }
-
-    fn rebind(&self, from: usize, to: usize) {
-        self.rebind(from, to);
-    }
-}
-
-impl Carrier for Namespaces {
-    fn node_count(&self) -> usize {
-        self.node_count()
-    }
-
-    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String> {
-        match rebinds {
-            true => Err(
-                "in network namespaces nothing stands between the nodes that could change ports".to_owned(),
-            ),
-            false => Namespaces::check(faults),
-        }
-    }
-
-    fn faults(&self, from: usize, to: usize) -> LinkFaults {
-        self.faults(from, to)
-    }
-
-    fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
-        self.set(from, to, faults)
-    }
-
-    fn counters(&self, from: usize, to: usize) -> LinkCounters {
-        self.counters(from, to)
-    }
-
-    fn rebind(&self, _from: usize, _to: usize) {}
-}
-
 fn carrier(field: &Field) -> Result<Arc<dyn Carrier>, FaultError> {
     if let Some(relay) = field.gear.get::<Relay>() {
         return Ok(relay);
@@ -468,8 +403,10 @@ fn carrier(field: &Field) -> Result<Arc<dyn Carrier>, FaultError> {
 struct LinkFault {
     order: Order,
     deed: Deed,
-    /// The links that it meets, and what they had felt before.
-    links: Vec<((usize, usize), u64)>,
+    /// The links that it meets; none before it is known that it can be done.
+    links: Vec<Ends>,
+    /// What they had felt before.
+    felt_before: u64,
     from_us: u64,
 }
 
@@ -479,6 +416,7 @@ impl LinkFault {
             order,
             deed,
             links: Vec::new(),
+            felt_before: 0,
             from_us: 0,
         })
     }
@@ -495,22 +433,24 @@ impl LinkFault {
             }
     }
 
-    fn felt(&self, carrier: &dyn Carrier) -> u64 {
-        let links = self.links.iter();
-        links
-            .map(|((from, to), before)| {
-                (self.deed.felt)(&carrier.counters(*from, *to)).saturating_sub(*before)
-            })
-            .sum()
+    /// What links have felt since they exist.
+    fn felt(&self, carrier: &dyn Carrier, links: &[Ends]) -> Result<u64, FaultError> {
+        let counters = carrier.counters(links).map_err(indeterminate)?;
+        Ok(counters.iter().map(self.deed.felt).sum())
     }
 
-    fn change(&self, carrier: &dyn Carrier, change: impl Fn(&mut LinkFaults)) -> Result<(), FaultError> {
-        for ((from, to), _) in &self.links {
-            let mut faults = carrier.faults(*from, *to);
+    /// What links are to be told, each beside what it is told already.
+    fn told(
+        carrier: &dyn Carrier,
+        links: &[Ends],
+        change: impl Fn(&mut LinkFaults),
+    ) -> Vec<(Ends, LinkFaults)> {
+        let changed = |link: &Ends| {
+            let mut faults = carrier.faults(*link);
             change(&mut faults);
-            carrier.set(*from, *to, faults).map_err(indeterminate)?;
-        }
-        Ok(())
+            (*link, faults)
+        };
+        links.iter().map(changed).collect()
     }
 }
 
@@ -522,15 +462,12 @@ impl Fault for LinkFault {
             let pairs = nodes
                 .clone()
                 .flat_map(|from| nodes.clone().map(move |to| (from, to)));
-            let links: Vec<_> = pairs
-                .filter(|(from, to)| self.meets(*from, *to))
-                .map(|(from, to)| ((from, to), (self.deed.felt)(&carrier.counters(from, to))))
-                .collect();
-            for ((from, to), _) in &links {
-                let mut faults = carrier.faults(*from, *to);
-                (self.deed.install)(&mut faults, &self.order);
-                carrier.check(&faults, self.deed.rebinds).map_err(skipped)?;
+            let links: Vec<Ends> = pairs.filter(|(from, to)| self.meets(*from, *to)).collect();
+            let told = Self::told(&*carrier, &links, |link| (self.deed.install)(link, &self.order));
+            for (_, faults) in &told {
+                carrier.check(faults, self.deed.rebinds).map_err(skipped)?;
             }
+            self.felt_before = self.felt(&*carrier, &links)?;
             self.links = links;
             self.from_us = field.now_us();
             if self.deed.silences {
@@ -538,9 +475,9 @@ impl Fault for LinkFault {
                     field.hub.set_down(*node, true);
                 }
             }
-            self.change(&*carrier, |link| (self.deed.install)(link, &self.order))?;
-            for ((from, to), _) in self.links.iter().filter(|_| self.deed.rebinds) {
-                carrier.rebind(*from, *to);
+            carrier.set(&told).map_err(indeterminate)?;
+            for link in self.links.iter().filter(|_| self.deed.rebinds) {
+                carrier.rebind(*link);
             }
             Ok(format!("{} links told", self.links.len()))
         }
@@ -552,7 +489,7 @@ impl Fault for LinkFault {
             let carrier = carrier(field)?;
             let deadline = Instant::now() + FELT_TIMEOUT;
             loop {
-                match self.felt(&*carrier) {
+                match self.felt(&*carrier, &self.links)? - self.felt_before {
                     0 if Instant::now() >= deadline => {
                         return Err(indeterminate("no packet has met it"));
                     }
@@ -570,14 +507,17 @@ impl Fault for LinkFault {
             if self.links.is_empty() {
                 return Ok(NOTHING_DONE.to_owned());
             }
-            self.change(&*carrier, self.deed.heal)?;
+            let told = Self::told(&*carrier, &self.links, self.deed.heal);
+            let healed = carrier.set(&told).map_err(indeterminate);
             if self.deed.silences {
                 for node in &self.order.nodes {
                     field.hub.set_down(*node, false);
                     field.disturbed(*node, self.from_us);
                 }
             }
-            Ok(format!("mended; {} packets had met it", self.felt(&*carrier)))
+            healed?;
+            let felt = self.felt(&*carrier, &self.links)? - self.felt_before;
+            Ok(format!("mended; {felt} packets had met it"))
         }
         .boxed_local()
     }

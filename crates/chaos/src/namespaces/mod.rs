@@ -7,13 +7,14 @@
 
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::relay::carrier::{Carrier, Ends};
 use crate::relay::faults::{Cause, LinkCounters, LinkFaults};
 
 /// Runs that can have namespaces at the same time.
@@ -59,7 +60,7 @@ pub struct Namespaces {
 #[derive(Default)]
 struct Table {
     /// What each link is told, by its ends.
-    faults: BTreeMap<(usize, usize), LinkFaults>,
+    faults: BTreeMap<Ends, LinkFaults>,
     /// What rules had dropped that were replaced since.
     dropped: BTreeMap<(usize, usize, Cause), u64>,
 }
@@ -106,16 +107,14 @@ impl Namespaces {
     /// # Errors
     /// What `ip` or `iptables` said, without root for instance; what had been made is gone again.
     pub fn set_up(nodes: usize) -> Result<Namespaces, NamespaceError> {
-        let is_free = |number: &u8| !Path::new(NAMES).join(switch(*number)).exists();
-        let number = (0..NUMBERS).find(is_free).ok_or(NamespaceError::Full)?;
         let namespaces = Namespaces {
-            number,
+            number: claim()?,
             nodes,
             table: Mutex::default(),
         };
-        let (switch, outside) = (switch(number), namespaces.outside());
-        let mut lines = vec![format!("netns add {switch}")];
-        lines.extend((0..nodes).map(|place| format!("netns add {}", namespaces.name(place))));
+        let (switch, outside) = (switch(namespaces.number), namespaces.outside());
+        let names = (0..nodes).map(|place| format!("netns add {}", namespaces.name(place)));
+        let mut lines: Vec<String> = names.collect();
         lines.push(format!(
             "link add {outside} type veth peer name outside netns {switch}"
         ));
@@ -191,57 +190,82 @@ impl Namespaces {
         Ok(rules::dropped(&listed))
     }
 
-    /// Nodes that there are namespaces for.
-    pub fn node_count(&self) -> usize {
-        self.nodes
-    }
-
-    /// What of these faults the kernel cannot do, if anything.
-    pub fn check(faults: &LinkFaults) -> Result<(), String> {
-        rules::check(faults)
-    }
-
-    /// What the link from one node to another is told at present.
-    pub fn faults(&self, from: usize, to: usize) -> LinkFaults {
-        self.table().faults.get(&(from, to)).copied().unwrap_or_default()
-    }
-
-    /// Tells the link from one node to another what to do to packets.
-    ///
-    /// # Errors
-    /// What cannot be done, or what `iptables` said.
-    pub fn set(&self, from: usize, to: usize, faults: LinkFaults) -> Result<(), String> {
-        rules::check(&faults)?;
-        let dropped = self.dropped_now(to).map_err(|error| error.to_string())?;
+    /// Replaces the chain of a node by one for what links to it are told, then remembers both.
+    fn tell(&self, to: usize, told: &[(Ends, LinkFaults)]) -> Result<(), NamespaceError> {
+        let dropped = self.dropped_now(to)?;
+        let mut faults = self.table().faults.clone();
+        faults.extend(told.iter().filter(|((_, at), _)| *at == to).copied());
+        let there = faults.iter().filter(|((_, at), _)| *at == to);
+        let chain: Vec<_> = there
+            .map(|((from, _), faults)| (*from, self.address(*from), *faults))
+            .collect();
+        self.iptables(to, &["iptables-restore", "--noflush"], &rules::all(&chain))?;
         let mut table = self.table();
+        table.faults = faults;
         for ((from, cause), count) in dropped {
             *table.dropped.entry((from, to, cause)).or_default() += count;
         }
-        table.faults.insert((from, to), faults);
-        let there = table.faults.iter().filter(|((_, at), _)| *at == to);
-        let told: Vec<_> = there
-            .map(|((from, _), faults)| (*from, self.address(*from), *faults))
-            .collect();
-        drop(table);
-        let restored = self.iptables(to, &["iptables-restore", "--noflush"], &rules::all(&told));
-        restored.map(drop).map_err(|error| error.to_string())
+        Ok(())
+    }
+}
+
+impl Carrier for Namespaces {
+    fn node_count(&self) -> usize {
+        self.nodes
     }
 
-    /// What became of the packets from one node to another, as far as rules have dropped them.
-    pub fn counters(&self, from: usize, to: usize) -> LinkCounters {
-        let now = self.dropped_now(to).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the counters of a namespace");
-            BTreeMap::new()
-        });
-        let table = self.table();
-        let mut counters = LinkCounters::default();
-        for cause in rules::CAUSES {
-            let before = table.dropped.get(&(from, to, cause)).copied().unwrap_or_default();
-            let since = now.get(&(from, cause)).copied().unwrap_or_default();
-            counters.add_drops(cause, before + since);
+    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String> {
+        if rebinds {
+            return Err("in network namespaces nothing between the nodes could change ports".into());
         }
-        counters
+        rules::check(faults)
     }
+
+    fn faults(&self, link: Ends) -> LinkFaults {
+        self.table().faults.get(&link).copied().unwrap_or_default()
+    }
+
+    fn set(&self, told: &[(Ends, LinkFaults)]) -> Result<(), String> {
+        let receivers: BTreeSet<usize> = told.iter().map(|((_, to), _)| *to).collect();
+        let mut tells = receivers.into_iter().map(|to| self.tell(to, told));
+        tells.try_for_each(|told| told).map_err(|error| error.to_string())
+    }
+
+    fn counters(&self, links: &[Ends]) -> Result<Vec<LinkCounters>, String> {
+        let receivers: BTreeSet<usize> = links.iter().map(|(_, to)| *to).collect();
+        let mut now = BTreeMap::new();
+        for to in receivers {
+            now.insert(to, self.dropped_now(to).map_err(|error| error.to_string())?);
+        }
+        let table = self.table();
+        let counted = |(from, to): &Ends| {
+            let mut counters = LinkCounters::default();
+            for cause in rules::CAUSES {
+                let before = table.dropped.get(&(*from, *to, cause));
+                let since = now.get(to).and_then(|now| now.get(&(*from, cause)));
+                counters.add_drops(cause, before.into_iter().chain(since).sum());
+            }
+            counters
+        };
+        Ok(links.iter().map(counted).collect())
+    }
+
+    fn rebind(&self, _link: Ends) {
+        unreachable!("`check` refuses it");
+    }
+}
+
+/// Takes the first free number by making the namespace of its switch, which only one can.
+fn claim() -> Result<u8, NamespaceError> {
+    for number in 0..NUMBERS {
+        let switch = switch(number);
+        match run(&["ip", "netns", "add", &switch], "") {
+            Ok(_) => return Ok(number),
+            Err(_) if Path::new(NAMES).join(&switch).exists() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(NamespaceError::Full)
 }
 
 fn switch(number: u8) -> String {

@@ -10,6 +10,7 @@
 //! in [`impairer`], what it may be told and counts is in [`faults`], the sockets are in `udp` and
 //! `door`. The relay never looks into a packet, and never ends a node.
 
+pub mod carrier;
 pub mod delay;
 mod door;
 pub mod faults;

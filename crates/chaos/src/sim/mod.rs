@@ -131,14 +131,8 @@ impl Simulator {
         dunlin_cluster::entropy::seed_thread(Some(plan.seed));
         let folder = tempfile::tempdir_in(self.folder.path())
             .map_err(|error| SimError::Setup(format!("make a folder: {error}")))?;
-        let mut world = World::new(
-            plan,
-            &self.identities,
-            folder.path(),
-            trace,
-            self.progress.clone(),
-        )?;
-        self.progress.begin(plan.seed);
+        let mut world = World::new(plan, &self.identities, folder.path(), trace)?;
+        self.progress.begin(plan.seed, &world.shared);
         let panics = panics::Watch::begin();
         let mut violations = play(&mut world);
         world.end();

@@ -17,7 +17,6 @@ use super::fleet::{Device, Shared};
 use super::machine::{Machine, Site};
 use super::net::{Link, Net};
 use super::plan::{Action, Plan};
-use super::standstill::Progress;
 use super::trace::Trace;
 use super::{SimError, alike, crypto};
 use crate::oracle::digest;
@@ -57,7 +56,6 @@ pub(super) struct World {
     stopping: Vec<Stopping>,
     /// A node that could not be started, with the reason: the end of the run.
     pub(super) broken: Option<String>,
-    progress: Arc<Progress>,
 }
 
 fn address(place: usize) -> SocketAddr {
@@ -70,7 +68,6 @@ impl World {
         identities: &[NodeIdentity],
         folder: &Path,
         trace: Trace,
-        progress: Arc<Progress>,
     ) -> Result<World, SimError> {
         let addresses: Vec<SocketAddr> = (0..plan.nodes).map(address).collect();
         let machines = (0..plan.nodes).map(|place| {
@@ -107,14 +104,12 @@ impl World {
             stopping: Vec::new(),
             broken: None,
             plan: plan.clone(),
-            progress,
         })
     }
 
     /// Lets one millisecond pass.
     pub(super) fn tick(&mut self) {
         self.now_us += TICK_US;
-        self.progress.is_at(self.now_us);
         self.shared.now_us.store(self.now_us, Ordering::Relaxed);
         self.end_the_failed();
         self.end_the_stopped();

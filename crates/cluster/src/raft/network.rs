@@ -108,13 +108,11 @@ impl Client {
         answer.map(|(response, _)| response).map_err(rpc_error)
     }
 
-    async fn heartbeat<S>(&self, mut input: S, deadline: Duration) -> Rpc<AppendResults<'static>>
-    where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-    {
-        let Some(request) = input.next().await else {
-            return Ok(futures_util::stream::empty().boxed());
-        };
+    async fn heartbeat(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        deadline: Duration,
+    ) -> Rpc<AppendResults<'static>> {
         let (head, _) = convert::append_out(&request);
         let request = Request::Heartbeat {
             group: self.group,
@@ -130,16 +128,10 @@ impl Client {
         }
     }
 
-    async fn replicate<S>(&self, mut input: S) -> Rpc<AppendResults<'static>>
+    async fn replicate<S>(&self, input: S) -> Rpc<AppendResults<'static>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        // openraft waits out its pause after a failure where it makes a request. A stream that is opened before
-        // there is one is refused before there is one, and the next attempt follows at once, for ever.
-        let Some(first) = input.next().await else {
-            return Ok(futures_util::stream::empty().boxed());
-        };
-        let input = futures_util::stream::iter([first]).chain(input);
         let head = StreamHead::Append {
             group: self.group,
             to: self.to,
@@ -253,16 +245,24 @@ async fn next_answer(mut state: Answers) -> Option<(Rpc<StreamAppendResult<TypeC
 impl NetStreamAppend<TypeConfig> for Client {
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         async move {
+            // openraft waits out its pause after a failure where it makes a request. A stream that is opened
+            // before there is one is refused before there is one, and the next attempt follows at once, for ever.
+            let Some(first) = input.next().await else {
+                return Ok(futures_util::stream::empty().boxed());
+            };
             let results: AppendResults<'s> = match self.used_for {
-                Use::Heartbeat => self.heartbeat(input, option.hard_ttl()).await?,
-                Use::Replication => self.replicate(input).await?,
+                Use::Heartbeat => self.heartbeat(first, option.hard_ttl()).await?,
+                Use::Replication => {
+                    let input = futures_util::stream::iter([first]).chain(input);
+                    self.replicate(input).await?
+                }
             };
             Ok(results)
         }

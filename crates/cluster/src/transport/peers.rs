@@ -511,6 +511,12 @@ mod tests {
             }
         }
 
+        /// A node on a port of this machine.
+        fn peers(&self, node: u64) -> Arc<Peers> {
+            let any = "127.0.0.1:0".parse().unwrap();
+            Peers::bind(NodeId(node), (any, None), &self.identity(NodeId(node))).unwrap()
+        }
+
         fn identity(&self, node: NodeId) -> NodeIdentity {
             let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
             let name = format!("dunlin://node/{node}").try_into().unwrap();
@@ -555,9 +561,7 @@ mod tests {
     #[tokio::test]
     async fn a_renewed_certificate_is_shown_by_new_links_and_old_ones_go_on() {
         let authority = Authority::new();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let peers = |node| Peers::bind(NodeId(node), (any, None), &authority.identity(NodeId(node))).unwrap();
-        let (a, b) = (peers(1), peers(2));
+        let (a, b) = (authority.peers(1), authority.peers(2));
         let old = meet(&a, &b).await;
         a.renew(&authority.identity(NodeId(1))).unwrap();
         b.renew(&authority.identity(NodeId(2))).unwrap();
@@ -661,9 +665,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_whose_address_another_one_has_is_not_dialled_again_and_again() {
         let authority = Authority::new();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let peers = |node| Peers::bind(NodeId(node), (any, None), &authority.identity(NodeId(node))).unwrap();
-        let (a, successor) = (peers(1), peers(2));
+        let (a, successor) = (authority.peers(1), authority.peers(2));
         let endpoint = successor.endpoint.clone();
         tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
@@ -707,12 +709,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_dial_shares_its_failure() {
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let peers = Peers::bind(
-            NodeId(1),
-            ("127.0.0.1:0".parse().unwrap(), None),
-            &Authority::new().identity(NodeId(1)),
-        )
-        .unwrap();
+        let peers = Authority::new().peers(1);
         peers.learn(NodeId(2), &nobody.local_addr().unwrap().to_string());
         let groups = (0..16).map(|_| peers.link(NodeId(2), Lane::Bulk));
         let ends = futures_util::future::join_all(groups).await;
