@@ -1,7 +1,7 @@
 //! What an operator sees of the cluster, and may ask of it. JSON in and out, so that the door in
 //! front of it need not know the questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +134,8 @@ pub struct GroupStatus {
     pub last: u64,
     /// See [`last`](Self::last).
     pub last_term: u64,
+    /// As leader: members that lack more than a few entries of its log, or can be filled by a snapshot alone.
+    pub behind: BTreeSet<u64>,
 }
 
 /// A node in [`ClusterStatus`].
@@ -404,7 +406,8 @@ fn group_line(group: GroupId, directory: &Directory, answers: &BTreeMap<NodeId, 
         let status = answers
             .get(&replica.node)
             .and_then(|status| status.groups.get(&group.0));
-        status.is_some_and(|status| status.replica == id.0)
+        let is_behind = || leader.is_some_and(|(_, status)| status.behind.contains(&id.0));
+        status.is_some_and(|status| status.replica == id.0) && !is_behind()
     };
     // Of a replica and the one that takes its place, one is enough.
     let is_covered = |(id, replica): &(ReplicaId, &ReplicaEntry)| {

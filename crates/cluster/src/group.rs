@@ -29,7 +29,7 @@ use crate::config::Timing;
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::{EntryBody, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
+use crate::raft::{EntryBody, LogId, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
 use crate::replicas::Trouble;
 use crate::room::Room;
 use crate::transport::Peers;
@@ -282,15 +282,27 @@ impl Group {
 
     /// Members that have all but a few entries of this leader's log; none if it does not lead.
     pub(crate) fn caught_up(&self) -> BTreeSet<ReplicaId> {
+        self.members_where(|lag| lag <= CATCH_UP_LAG_MAX)
+    }
+
+    /// Members that lack more than that; none if this replica does not lead.
+    pub(crate) fn behind(&self) -> BTreeSet<ReplicaId> {
+        self.members_where(|lag| lag > CATCH_UP_LAG_MAX)
+    }
+
+    /// Members by how many entries of this leader's log they lack: without end for one that only a snapshot helps.
+    fn members_where(&self, lag: impl Fn(u64) -> bool) -> BTreeSet<ReplicaId> {
+        let begin = self.log.state().purged.map_or(0, |at| at.index);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let wanted = metrics
-            .last_log_index
-            .unwrap_or(0)
-            .saturating_sub(CATCH_UP_LAG_MAX);
-        let matched = metrics.replication.iter().flatten();
-        matched
-            .filter(|(_, matched)| matched.as_ref().is_some_and(|at| at.index >= wanted))
+        let last = metrics.last_log_index.unwrap_or(0);
+        let lag_of = |matched: &Option<LogId>| match matched {
+            Some(at) if at.index >= begin => last.saturating_sub(at.index),
+            _ => u64::MAX,
+        };
+        let members = metrics.replication.iter().flatten();
+        members
+            .filter(|(_, matched)| lag(lag_of(matched)))
             .map(|(id, _)| ReplicaId(*id))
             .collect()
     }

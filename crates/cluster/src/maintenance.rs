@@ -31,8 +31,6 @@ const BALANCE_EVERY: Duration = Duration::from_millis(1_000);
 /// Log entries that stay after a checkpoint, so that a follower that was away for a moment is
 /// filled from the log and not with a snapshot.
 const ENTRIES_KEPT: u64 = 20_000;
-/// Entries that stay when the journal fills up, unless they are what fills it.
-const ENTRIES_KEPT_MIN: u64 = 64;
 /// Between two looks at what runs here and should not, or should and does not.
 const LOOK_AGAIN: Duration = Duration::from_millis(1_000);
 /// How long a node that starts asks the others what has become of the cluster.
@@ -198,28 +196,27 @@ async fn checkpoint(shared: Arc<Shared>) {
     loop {
         clock.tick().await;
         let pins = shared.pins_of_journal();
-        let pressed = !pins.is_empty();
-        if !pressed && last.elapsed() < shared.config.checkpoint_every {
+        if pins.is_empty() && last.elapsed() < shared.config.checkpoint_every {
             continue;
         }
         last = tokio::time::Instant::now();
         for group in shared.groups() {
             // A few entries of a quiet group would hold the first segment, and with it all after it, for ever.
             let is_pinning = pins.contains(&group.id());
-            let keep = match pressed {
-                false => ENTRIES_KEPT,
-                true if is_pinning => 0,
-                true => ENTRIES_KEPT_MIN,
+            let keep_from = match is_pinning {
+                true => shared.first_kept_when_full(group.id()),
+                false => Some((group.sight().last + 1).saturating_sub(ENTRIES_KEPT)),
             };
-            if let Err(error) = checkpoint_group(&group, keep, is_pinning).await {
+            if let Err(error) = checkpoint_group(&group, keep_from, is_pinning).await {
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }
     }
 }
 
-/// Keeps `keep` entries in the log; with `parks` an open block of events needs none of them.
-async fn checkpoint_group(group: &Arc<Group>, keep: u64, parks: bool) -> Result<(), StoreError> {
+/// Keeps the log from entry `keep_from` on, or nothing of it; with `parks` an open block of events needs none of
+/// what goes.
+async fn checkpoint_group(group: &Arc<Group>, keep_from: Option<u64>, parks: bool) -> Result<(), StoreError> {
     let applied = group.machine().machine().lock().await.applied();
     let Some(applied) = applied else { return Ok(()) };
     let (store, events) = (group.store().clone(), group.events().cloned());
@@ -245,7 +242,7 @@ async fn checkpoint_group(group: &Arc<Group>, keep: u64, parks: bool) -> Result<
         .await
         .map_err(|error| StoreError::io("sync stores", error))??;
     group.machine().machine().lock().await.forget_verdicts(passed)?;
-    let upto = durable.min(group.sight().last.saturating_sub(keep));
+    let upto = durable.min(keep_from.unwrap_or(u64::MAX).saturating_sub(1));
     if upto > group.log().state().purged.map_or(0, |at| at.index) {
         let raft = group.raft();
         // openraft lets go of what is in a snapshot, and both triggers only queue: asked for at once, it

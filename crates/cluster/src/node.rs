@@ -35,6 +35,10 @@ use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
 
 /// How long a node may take to say who leads.
+/// Share of the journal's segments, the newest ones, whose entries stay when it fills up: a quarter. What a
+/// follower misses that is away for as long as it takes to write them comes from the log.
+const SEGMENTS_KEPT_SHARE: usize = 4;
+
 const LEADER_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a clean stop waits for its leaderships to be taken over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -233,6 +237,13 @@ impl Shared {
     }
 
     /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
+    /// The first entry of a group that stays when the journal is too full; `None` if all its entries are old.
+    pub(crate) fn first_kept_when_full(&self, id: GroupReplica) -> Option<u64> {
+        let newest = (self.config.journal_segments_max / SEGMENTS_KEPT_SHARE).max(1);
+        let shard = self.shard.as_ref()?;
+        shard.journal.first_in_newest(id, newest)
+    }
+
     pub(crate) async fn suspected(&self, node: NodeId) {
         while !self.detector.suspects(node, self.clock.monotonic_ms()) {
             tokio::time::sleep(Duration::from_millis(self.config.timing.ping_ms)).await;
@@ -253,6 +264,7 @@ impl Shared {
                     last: sight.last,
                     last_term: group.log().state().last.map_or(0, |at| at.term),
                 };
+                    behind: group.behind().into_iter().map(|id| id.0).collect(),
                 (group.id().group.0, status)
             })
             .collect();

@@ -39,6 +39,9 @@ use crate::ready::{Ready, ReadyNode};
 /// Bytes of a journal segment.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// How long open connections get to end at a clean stop.
+/// Threads of each runtime for work that waits for the disk. What finds none waits in turn: whoever asked for it
+/// has a bound of its own.
+const BLOCKING_THREADS_MAX: usize = 64;
 const DRAIN_WAIT: Duration = Duration::from_secs(3);
 
 /// Why a node cannot start.
@@ -133,6 +136,7 @@ pub struct RunningNode {
 fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
     let mut builder = Builder::new_multi_thread();
     if workers > 0 {
+    builder.max_blocking_threads(BLOCKING_THREADS_MAX);
         builder.worker_threads(workers);
     }
     builder

@@ -337,11 +337,16 @@ impl NetSnapshot<TypeConfig> for Client {
         let SnapshotData::View(view) = snapshot.snapshot else {
             return Err(network_error("a snapshot that arrived is not sent on").into());
         };
+        let (group, to) = (self.group, self.to);
+        tracing::info!(%group, replica = to.0, node = %self.node, "sends a snapshot");
         let sent = send_snapshot(&self.peers, self.node, head, view);
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = sent => answer.map_err(StreamingError::from),
+            answer = sent => answer.map_err(|error| {
+                tracing::warn!(%group, replica = to.0, %error, "a snapshot was not taken");
+                StreamingError::from(error)
+            }),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! that flips on the way or a crash at any moment leaves the receiver as it was. Either side has one frame
 //! in memory ([`FRAME_BYTES_MAX`]), however large the replica is; no lock is held while frames move.
 //!
-//! Frames: BEGIN (version, first offset, index before it), then SEGMENT with its PARTs, RUN, PAIRS, and END
+//! Frames: BEGIN (version, first offset, index before it), then SEGMENT with its PARTs, RUNS, PAIRS, and END
 //! with the SHA-256 over all before it, each with its length.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,19 +31,23 @@ mod tests;
 
 /// Bytes of one frame at the most: an entry's events, or a pair that is longer than a page.
 pub(crate) const FRAME_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX;
-/// Bytes of pairs in one frame, before the last.
-const PAIRS_BYTES_TARGET: usize = 256 * 1024;
+/// Bytes of pairs or runs in one frame, before the last. At a low rate a run is one message, and a frame costs either
+/// side a turn on the threads that may block.
+const FRAME_BYTES_TARGET: usize = 256 * 1024;
 /// Bytes of a segment in one frame.
 const PART_BYTES: usize = 512 * 1024;
 /// Snapshots that are received at one time; others wait, and their senders try again.
 const SPOOLS_MAX: usize = 4;
 /// The layout of the frames. Another layout gets another number.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-const _: () = assert!(ENTRY_BYTES_MAX + 64 <= FRAME_BYTES_MAX && FRAME_BYTES_MAX <= spool::RECORD_BYTES_MAX);
+const _: () = assert!(
+    FRAME_BYTES_TARGET + ENTRY_BYTES_MAX + 64 <= FRAME_BYTES_MAX
+        && FRAME_BYTES_MAX <= spool::RECORD_BYTES_MAX
+);
 
 const FRAME_PAIRS: u8 = 0;
-const FRAME_RUN: u8 = 1;
+const FRAME_RUNS: u8 = 1;
 const FRAME_BEGIN: u8 = 3;
 const FRAME_SEGMENT: u8 = 4;
 const FRAME_PART: u8 = 5;
@@ -175,7 +179,7 @@ impl SnapshotView {
             return Ok(frame);
         }
         if let Some(pairs) = &mut self.pairs {
-            let mut out = BytesMut::with_capacity(PAIRS_BYTES_TARGET + 4096);
+            let mut out = BytesMut::with_capacity(FRAME_BYTES_TARGET + 4096);
             out.put_u8(FRAME_PAIRS);
             for pair in pairs.by_ref() {
                 let (key, value) = pair?;
@@ -184,7 +188,7 @@ impl SnapshotView {
                 }
                 put_bytes(&mut out, &key);
                 put_bytes(&mut out, &value);
-                if out.len() >= PAIRS_BYTES_TARGET {
+                if out.len() >= FRAME_BYTES_TARGET {
                     return Ok(out.freeze());
                 }
             }
@@ -254,8 +258,8 @@ impl EventsView {
             out.put_slice(&part);
             return Ok(Some(out.freeze()));
         }
-        if let Some(run) = self.waiting.pop_front() {
-            return Ok(Some(encode_run(&run)));
+        if !self.waiting.is_empty() {
+            return Ok(Some(self.encode_waiting()));
         }
         if self.next >= self.end {
             return Ok(None);
@@ -266,7 +270,19 @@ impl EventsView {
             return Ok(Some(encode_segment(&segment)));
         }
         self.read_runs()?;
-        Ok(self.waiting.pop_front().map(|run| encode_run(&run)))
+        Ok(Some(self.encode_waiting()))
+    }
+
+    /// As many of the runs that wait as one frame takes.
+    fn encode_waiting(&mut self) -> Bytes {
+        let mut out = BytesMut::with_capacity(FRAME_BYTES_TARGET + 4096);
+        out.put_u8(FRAME_RUNS);
+        while out.len() < FRAME_BYTES_TARGET
+            && let Some(run) = self.waiting.pop_front()
+        {
+            put_run(&mut out, &run);
+        }
+        out.freeze()
     }
 
     /// Reads runs up to the next segment that goes as a whole.
@@ -290,18 +306,15 @@ impl EventsView {
     }
 }
 
-fn encode_run(run: &EventRun) -> Bytes {
-    let mut out = BytesMut::with_capacity(64 + run.records.len());
-    out.put_u8(FRAME_RUN);
+fn put_run(out: &mut BytesMut, run: &EventRun) {
     for field in [run.index, run.term, run.time_ms, run.first_offset] {
         out.put_u64_le(field);
     }
     out.put_u32_le(run.count);
-    out.put_slice(&run.records);
-    out.freeze()
+    put_bytes(out, &run.records);
 }
 
-fn decode_run(mut reader: Reader) -> Result<EventRun, WireError> {
+fn read_run(reader: &mut Reader) -> Result<EventRun, WireError> {
     let mut field = || reader.u64("snapshot run");
     let (index, term, time_ms, first_offset) = (field()?, field()?, field()?, field()?);
     Ok(EventRun {
@@ -310,7 +323,7 @@ fn decode_run(mut reader: Reader) -> Result<EventRun, WireError> {
         time_ms,
         first_offset,
         count: reader.u32("snapshot run")?,
-        records: reader.rest(),
+        records: reader.bytes("snapshot run")?,
     })
 }
 
@@ -453,13 +466,15 @@ fn install(machine: &Machine, next: &mut NextFrame<'_>) -> Result<(), StoreError
         .map(|events| events.stage(first_offset, before))
         .transpose()?;
     let mut frame = required()?;
-    while let Some(FRAME_SEGMENT | FRAME_RUN) = kind(&frame) {
+    while let Some(FRAME_SEGMENT | FRAME_RUNS) = kind(&frame) {
         let staged = staged
             .as_mut()
             .ok_or_else(|| corrupt("a directory has no events"))?;
-        let body = Reader::new(frame.slice(1..));
-        if kind(&frame) == Some(FRAME_RUN) {
-            staged.append(decode_run(body).map_err(unreadable)?)?;
+        let mut body = Reader::new(frame.slice(1..));
+        if kind(&frame) == Some(FRAME_RUNS) {
+            while !body.is_empty() {
+                staged.append(read_run(&mut body).map_err(unreadable)?)?;
+            }
         } else {
             let segment = decode_segment(body).map_err(unreadable)?;
             staged.add_segment(&segment, &mut || {

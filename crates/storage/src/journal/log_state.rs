@@ -207,6 +207,17 @@ impl Replica {
         [front, self.damaged_segment].into_iter().flatten().min()
     }
 
+    /// The first entry that is in segment `from` or a later one, or waits to be written.
+    pub(super) fn first_from_segment(&self, from: u64) -> Option<u64> {
+        let is_older = |entry: &IndexEntry| match entry.place {
+            Place::Written { segment, .. } => segment < from,
+            Place::Pending(_) => false,
+        };
+        // Entries are written in their order, so segments rise with them.
+        let older = self.entries.partition_point(is_older);
+        (older < self.entries.len()).then(|| self.first + older as u64)
+    }
+
     pub(super) fn damage(&mut self, reason: String, segment: u64) {
         self.damaged_segment = Some(self.damaged_segment.map_or(segment, |known| known.min(segment)));
         self.damaged.get_or_insert(reason);

@@ -330,6 +330,14 @@ impl Journal {
         }
     }
 
+    /// The first entry of a replica that is in the newest `segments` segments, or waits to be written; `None` if
+    /// the replica has none there.
+    pub fn first_in_newest(&self, id: GroupReplica, segments: usize) -> Option<u64> {
+        let core = self.shared.lock();
+        let from = (core.current + 1).saturating_sub(segments as u64);
+        core.replicas.get(&id)?.first_from_segment(from)
+    }
+
     /// How many segments each replica keeps from being recycled, for those that keep any.
     pub fn pinning(&self) -> Vec<(GroupReplica, usize)> {
         let core = self.shared.lock();

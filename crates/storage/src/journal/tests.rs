@@ -576,6 +576,34 @@ fn a_full_journal_refuses_entries_takes_votes_and_heals_after_a_purge() {
 }
 
 #[test]
+fn what_the_newest_segments_hold_can_stay_when_the_others_go() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk);
+    let (log, quiet) = (journal.replica(id(1)), journal.replica(id(2)));
+    fill(&quiet, 3).unwrap();
+    fill(&log, 1000).unwrap_err();
+    let all = journal.segments_needed();
+    assert_eq!(
+        journal.first_in_newest(id(1), all),
+        indexes(&log).first().copied()
+    );
+    assert_eq!(
+        journal.first_in_newest(id(2), all),
+        indexes(&quiet).first().copied()
+    );
+    assert_eq!(journal.first_in_newest(id(2), 2), None, "it has nothing there");
+    assert_eq!(
+        journal.first_in_newest(id(3), all),
+        None,
+        "there is no such replica"
+    );
+    let first = journal.first_in_newest(id(1), 2).unwrap();
+    quiet.purge(quiet.state().last.unwrap());
+    log.purge(at(1, first - 1));
+    assert_eq!(journal.segments_needed(), 2);
+}
+
+#[test]
 fn votes_go_on_until_the_reserve_ends_and_even_then_a_purge_heals() {
     let disk = FaultyDisk::new();
     let journal = open(&disk);

@@ -107,7 +107,7 @@ fn a_snapshot_brings_state_events_and_whole_segments() {
     let frames = frames(&leader);
     assert!(frames.iter().all(|frame| frame.len() <= FRAME_BYTES_MAX));
     let count = |wanted| frames.iter().filter(|frame| frame[0] == wanted).count();
-    assert!(count(FRAME_SEGMENT) > 1 && count(FRAME_RUN) > 0 && count(FRAME_PAIRS) > 2);
+    assert!(count(FRAME_SEGMENT) > 1 && count(FRAME_RUNS) > 0 && count(FRAME_PAIRS) > 2);
     let (disk, store, follower) = replica(3, 20);
     fill(&disk, &follower, &frames).unwrap();
     assert!(content(&follower) == content(&leader));
@@ -120,6 +120,23 @@ fn a_snapshot_brings_state_events_and_whole_segments() {
     store.power_cut(StateCut::LoseAll);
     assert!(content(&open(&disk, &store)) == content(&leader));
     assert!(!disk.exists("spool") || disk.list("spool").unwrap().is_empty());
+}
+
+#[test]
+fn small_runs_share_frames() {
+    let (_, _, leader) = replica(0, 1);
+    for index in 1..=1_000 {
+        let run = EventRun {
+            records: Bytes::from_static(b"one message"),
+            ..run(index)
+        };
+        leader.events().unwrap().append(run).unwrap();
+    }
+    let frames = frames(&leader);
+    assert!(frames.len() < 10, "{} frames", frames.len());
+    let (disk, _, follower) = replica(3, 20);
+    fill(&disk, &follower, &frames).unwrap();
+    assert!(content(&follower) == content(&leader));
 }
 
 #[test]
