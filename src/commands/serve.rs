@@ -84,6 +84,9 @@ pub(crate) struct Serve {
     /// Share of messages that are traced, 0 to 1 [default: 0.01]
     #[arg(long, value_name = "RATIO")]
     trace_ratio: Option<f64>,
+    /// Let the admin skew this node's clock and make its actors panic, for tests of a cluster
+    #[arg(long)]
+    allow_faults: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
@@ -141,6 +144,7 @@ impl Serve {
         set(&mut config.tls_key, self.tls_key.map(Some));
         set(&mut config.otlp_endpoint, self.otlp_endpoint.map(Some));
         set(&mut config.trace_ratio, self.trace_ratio);
+        config.allow_faults |= self.allow_faults;
         Ok((config, self.output))
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dunlin_model::device::DEVICE_IDLE_MS;
-use dunlin_model::id::DeviceId;
+use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::limits::{ENTRY_BYTES_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
 use dunlin_model::port::Tracer;
 
@@ -56,10 +56,13 @@ pub(crate) const SHARDS_MAX: usize = dunlin_model::limits::SHARD_COUNT_MAX as us
 // A budget that holds no full frame would refuse it for ever.
 const _: () = assert!(SHARD_WAITING_BYTES_MAX >= ENTRY_BYTES_MAX);
 
-/// A place where a test can make a device actor fail. Production has none.
-pub trait DeviceFault: Send + Sync + 'static {
+/// A place where a test can make actors fail. Nodes that are not told to allow faults have none.
+pub trait ActorFault: Send + Sync + 'static {
     /// Called before `device` handles a notice or is built from state. May panic.
-    fn before_handle(&self, device: &DeviceId);
+    fn before_device(&self, device: &DeviceId);
+
+    /// Called before the actor of `shard` handles a message. May panic.
+    fn before_shard(&self, shard: ShardId);
 }
 
 /// What the owner of a node may choose about its actors.
@@ -77,7 +80,7 @@ pub struct HostConfig {
     /// Makes the spans of followed frames; default none.
     pub tracer: Option<Arc<dyn Tracer>>,
     /// For tests only; default none.
-    pub device_fault: Option<Arc<dyn DeviceFault>>,
+    pub actor_fault: Option<Arc<dyn ActorFault>>,
 }
 
 impl Default for HostConfig {
@@ -87,7 +90,7 @@ impl Default for HostConfig {
             shard_waiting_bytes_max: SHARD_WAITING_BYTES_MAX,
             device_idle_ms: DEVICE_IDLE_MS,
             tracer: None,
-            device_fault: None,
+            actor_fault: None,
         }
     }
 }
@@ -99,7 +102,7 @@ impl std::fmt::Debug for HostConfig {
             .field("shard_waiting_bytes_max", &self.shard_waiting_bytes_max)
             .field("device_idle_ms", &self.device_idle_ms)
             .field("tracer", &self.tracer.is_some())
-            .field("device_fault", &self.device_fault.is_some())
+            .field("actor_fault", &self.actor_fault.is_some())
             .finish()
     }
 }

@@ -36,6 +36,6 @@ mod shard;
 mod stats;
 mod tenure;
 
-pub use config::{ConfigError, DeviceFault, HostConfig};
+pub use config::{ActorFault, ConfigError, HostConfig};
 pub use host::{ActorHost, HostError};
 pub use stats::{HostStats, Quarantined, ShardStats};

@@ -10,7 +10,7 @@ use dunlin_model::directory::{
     Directory, DirectoryCommand, GroupEntry, NodeState, Origin, ReplicaEntry, Role, placement,
 };
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
-use dunlin_model::port::QueryError;
+use dunlin_model::port::{Clock as _, QueryError};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
@@ -181,7 +181,7 @@ pub struct GroupLine {
     pub leader: Option<String>,
     /// The leader's term.
     pub term: u64,
-    /// Replicas that should be there and those that answered.
+    /// Replicas that should be there, and those that answered and have all but a few entries of the log.
     pub replicas: (u32, u32),
     /// Whether its members are changing.
     pub moving: bool,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use base64_keys::draw_policies;
 use dunlin_model::directory::{Directory, DirectoryCommand, NodeEntry, NodeState, Role};
 use dunlin_model::id::NodeId;
+use dunlin_model::port::Clock as _;
 use serde::{Deserialize, Serialize};
 
 use crate::entropy;

@@ -6,6 +6,7 @@
 //! stands on a disk, on the wire, or in this crate's public face.
 
 pub mod admin;
+mod agreed_clock;
 mod blocking;
 mod changes;
 mod codec;
@@ -34,5 +35,6 @@ mod serve;
 mod sweep;
 pub mod transport;
 
+pub use agreed_clock::AgreedClock;
 pub use config::{ClusterConfig, Simulated, Timing, TimingError, TlsSources};
 pub use node::{Cluster, Parts, ShardHost, ShardParts, StartError, Stores};

@@ -11,7 +11,7 @@ use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::mutant::{self, Mutant};
-use dunlin_model::port::{EventLog, StoreError};
+use dunlin_model::port::{Clock as _, EventLog, StoreError};
 
 use crate::blocking::blocking;
 use crate::forming;
@@ -75,8 +75,10 @@ async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
             shared.detector.stood_still(late_ms);
         }
         let directory = shared.view.get();
-        for node in directory.nodes.keys().filter(|node| **node != shared.node) {
-            shared.peers.ping(*node);
+        let others = || directory.nodes.keys().filter(|node| **node != shared.node);
+        shared.clock.agree(others().copied());
+        for node in others() {
+            shared.peers.ping(*node, shared.clock.own_wall_ms());
             if shared.detector.suspects(*node, now) {
                 if suspected.insert(*node) {
                     tracing::info!(%node, "peer is silent");

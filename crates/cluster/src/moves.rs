@@ -13,6 +13,7 @@ use dunlin_model::directory::placement::{self, Observed, Presence};
 use dunlin_model::directory::{Directory, DirectoryCommand};
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
 use dunlin_model::point::Point;
+use dunlin_model::port::Clock as _;
 
 use crate::admin::NodeStatus;
 use crate::group::Group;

@@ -19,6 +19,7 @@ use dunlin_storage::disk::Disk;
 use dunlin_storage::journal::Journal;
 
 use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
+use crate::agreed_clock::AgreedClock;
 use crate::config::{ClusterConfig, NodeIdentity, TimingError};
 use crate::detector::Detector;
 use crate::directory::DirectoryView;
@@ -34,11 +35,11 @@ use crate::router::Router;
 use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
 
-/// How long a node may take to say who leads.
 /// Share of the journal's segments, the newest ones, whose entries stay when it fills up: a quarter. What a
 /// follower misses that is away for as long as it takes to write them comes from the log.
 const SEGMENTS_KEPT_SHARE: usize = 4;
 
+/// How long a node may take to say who leads.
 const LEADER_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a clean stop waits for its leaderships to be taken over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -82,8 +83,8 @@ pub struct Parts {
     pub data: Arc<DataDir>,
     /// `None` on a node without the shard role, which keeps no replica and no log.
     pub shard: Option<ShardParts>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
+    /// Time; corrected where the peers' clocks contradict this machine's.
+    pub clock: Arc<AgreedClock>,
     /// Where lanes run: the doors' runtime, apart from consensus.
     pub gateway_runtime: tokio::runtime::Handle,
 }
@@ -112,7 +113,7 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<DirectoryView>,
     pub(crate) detector: Detector,
     pub(crate) forming: Forming,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<AgreedClock>,
     pub(crate) shard: Option<ShardParts>,
     /// As `shard`, there or not.
     pub(crate) spools: Option<Spools>,
@@ -236,7 +237,6 @@ impl Shared {
             .collect()
     }
 
-    /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
     /// The first entry of a group that stays when the journal is too full; `None` if all its entries are old.
     pub(crate) fn first_kept_when_full(&self, id: GroupReplica) -> Option<u64> {
         let newest = (self.config.journal_segments_max / SEGMENTS_KEPT_SHARE).max(1);
@@ -244,6 +244,7 @@ impl Shared {
         shard.journal.first_in_newest(id, newest)
     }
 
+    /// Resolves when `node` is suspected: what is asked of it then need not be waited for.
     pub(crate) async fn suspected(&self, node: NodeId) {
         while !self.detector.suspects(node, self.clock.monotonic_ms()) {
             tokio::time::sleep(Duration::from_millis(self.config.timing.ping_ms)).await;
@@ -263,8 +264,8 @@ impl Shared {
                     applied: sight.applied,
                     last: sight.last,
                     last_term: group.log().state().last.map_or(0, |at| at.term),
-                };
                     behind: group.behind().into_iter().map(|id| id.0).collect(),
+                };
                 (group.id().group.0, status)
             })
             .collect();

@@ -15,7 +15,8 @@ use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
 use dunlin_model::port::{
-    AckSink, BoxFuture, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer, SubmitError,
+    AckSink, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer,
+    SubmitError,
 };
 use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;

@@ -7,7 +7,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
-use dunlin_model::port::{BoxFuture, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError};
+use dunlin_model::port::{
+    BoxFuture, Clock as _, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
+};
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
 use futures_util::{FutureExt, StreamExt};
@@ -97,7 +99,8 @@ impl Handler for Server {
         .boxed()
     }
 
-    fn handle_ping(&self, from: NodeId) {
+    fn handle_ping(&self, from: NodeId, wall_ms: u64) {
+        self.0.clock.handle_ping(from, wall_ms);
         let silent_ms = self.0.detector.heard(from, self.0.clock.monotonic_ms());
         if silent_ms >= LONG_SILENCE_MS {
             Point::LinksDropped.reach();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
-use dunlin_model::port::Replication;
+use dunlin_model::port::{Clock as _, Replication};
 
 use crate::blocking::blocking;
 use crate::messages::{Request, Response};

@@ -66,6 +66,9 @@ pub struct GatewayConfig {
     pub connections_max: usize,
 }
 
+/// Follows orders, and says what came of it.
+pub type FaultsHook = Arc<dyn Fn(&[u8]) -> Result<serde_json::Value, String> + Send + Sync>;
+
 /// What `node` lends the doors.
 #[derive(Clone)]
 pub struct Hooks {
@@ -85,6 +88,9 @@ pub struct Hooks {
     pub certificates: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Makes the node's certificates anew, or says why that did not work.
     pub renew_certificates: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Answer of `/faults`: what the node has done to itself as the body orders, or what is wrong with it. There
+    /// is no such path without it.
+    pub faults: Option<FaultsHook>,
     /// Decides which messages are followed; nobody follows any without it.
     pub tracer: Option<Arc<dyn Tracer>>,
     /// Answers whatever the hub's own paths do not, e.g. the console.
@@ -108,6 +114,7 @@ impl Default for Hooks {
             audit: Arc::new(log_audit::LogAudit),
             certificates: Arc::new(|| serde_json::json!({ "certificates": [] })),
             renew_certificates: Arc::new(|| Err("this node makes no certificates".to_owned())),
+            faults: None,
             tracer: None,
             extra: None,
         }

@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub otlp_endpoint: Option<String>,
     /// Share of messages that are followed, 0 to 1.
     pub trace_ratio: f64,
+    /// Whether the admin may skew this node's clock and make its actors panic, for tests of a cluster.
+    pub allow_faults: bool,
 }
 
 impl Default for NodeConfig {
@@ -104,6 +106,7 @@ impl Default for NodeConfig {
             tls_key: None,
             otlp_endpoint: None,
             trace_ratio: 0.01,
+            allow_faults: false,
         }
     }
 }
@@ -150,6 +153,7 @@ struct File {
     tls_key: Option<PathBuf>,
     otlp_endpoint: Option<String>,
     trace_ratio: Option<f64>,
+    allow_faults: Option<bool>,
 }
 
 /// Every key that a file may have.
@@ -182,6 +186,7 @@ const KEYS: &[&str] = &[
     "tls_key",
     "otlp_endpoint",
     "trace_ratio",
+    "allow_faults",
 ];
 
 impl NodeConfig {
@@ -261,6 +266,7 @@ impl NodeConfig {
         set(&mut self.tls_key, file.tls_key.map(Some));
         set(&mut self.otlp_endpoint, file.otlp_endpoint.map(Some));
         set(&mut self.trace_ratio, file.trace_ratio);
+        set(&mut self.allow_faults, file.allow_faults);
     }
 
     /// What is still missing when the data directory, which may know seeds, has been asked as well.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dunlin_cluster::Cluster;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks};
 use dunlin_model::directory::Role;
-use dunlin_model::port::Tracer;
+use dunlin_model::port::{Clock as _, Tracer};
 
 use crate::address;
 use crate::config::NodeConfig;
@@ -48,7 +48,15 @@ pub(crate) async fn open(
     let (shown, renewed) = (observed.certificates.clone(), observed.certificates.clone());
     let token = authority.admin_token().to_owned();
     let files = authority.files();
+    let clock = observed.clock.clone();
+    let faults = observed.faults.clone().map(|faults| {
+        let clock = observed.clock.clone();
+        let told = move |body: &[u8]| faults.handle_body(body, &clock);
+        Arc::new(told) as dunlin_gateway::FaultsHook
+    });
     let hooks = Hooks {
+        now_ms: Arc::new(move || clock.wall_ms()),
+        faults,
         health: Arc::new(move || healthy.health()),
         metrics_text: Arc::new(move || measured.metrics()),
         join_files: Arc::new(move || files.clone()),

@@ -9,6 +9,7 @@ mod certificates;
 mod clock;
 pub mod config;
 mod doors;
+pub mod faults;
 #[cfg(test)]
 mod fuzzing;
 mod hosted;

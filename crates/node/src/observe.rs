@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dunlin_actors::ActorHost;
-use dunlin_cluster::Cluster;
+use dunlin_cluster::{AgreedClock, Cluster};
 use dunlin_model::id::GroupId;
 use dunlin_storage::journal::Journal;
 use prometheus_client::encoding::text::encode;
@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use crate::audit::Audit;
 use crate::certificates::Certificates;
+use crate::faults::Faults;
 use crate::traces::Traces;
 
 type Labels = Vec<(String, String)>;
@@ -27,6 +28,8 @@ pub(crate) struct Observed {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) traces: Option<Arc<Traces>>,
+    pub(crate) clock: Arc<AgreedClock>,
+    pub(crate) faults: Option<Arc<Faults>>,
 }
 
 impl Observed {
@@ -81,6 +84,7 @@ impl Observed {
     pub(crate) fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("dunlin");
         self.add_journal(&mut registry);
+        self.add_clock(&mut registry);
         self.add_groups(&mut registry);
         self.add_actors(&mut registry);
         self.add_gateway(&mut registry);
@@ -132,6 +136,15 @@ impl Observed {
             "journal_flush_last_us",
             "Microseconds of the last flush",
             stats.last_flush_micros as i64,
+        );
+    }
+
+    fn add_clock(&self, registry: &mut Registry) {
+        add(
+            registry,
+            "clock_correction_ms",
+            "Milliseconds that are added to this machine's wall clock since its peers' contradict it; 0 while it is right",
+            self.clock.correction_ms(),
         );
     }
 

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::audit::Audit;
 use crate::certificates::{Certificates, Plan};
+use crate::clock::SystemClock;
 use crate::config::NodeConfig;
 use crate::doors;
 use crate::pki::Authority;
@@ -31,12 +32,12 @@ impl Outside {
         config: &NodeConfig,
         authority: &Arc<Authority>,
         data: &DataDir,
-        clock: &Arc<dyn Clock>,
+        clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
         let node = data.node_id();
         let _entered = runtime.enter();
-        let audit = Audit::open(data.path(), node, clock.clone()).map_err(StartError::Audit)?;
+        let audit = Audit::open(data.path(), node, clock).map_err(StartError::Audit)?;
         let endpoint = config.otlp_endpoint.as_deref();
         let traces = endpoint
             .map(|endpoint| Traces::start(endpoint, config.trace_ratio, node, runtime.clone()))
@@ -51,7 +52,9 @@ impl Outside {
             node_life: config.node_certificate_life,
             files: config.tls_cert.clone().zip(config.tls_key.clone()),
         };
-        let (certificates, identity) = Certificates::first(plan, clock.clone(), audit.clone())?;
+        // By the machine's own clock, as TLS checks them.
+        let (certificates, identity) =
+            Certificates::first(plan, Arc::new(SystemClock::new()), audit.clone())?;
         Ok(Self {
             certificates,
             identity,

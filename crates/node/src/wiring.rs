@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dunlin_actors::{ActorHost, HostConfig};
+use dunlin_actors::{ActorFault, ActorHost, HostConfig};
 use dunlin_cluster::config::NodeIdentity;
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Stores};
+use dunlin_cluster::{AgreedClock, Cluster, ClusterConfig, Parts, ShardParts, Stores};
 use dunlin_gateway::Gateway;
 use dunlin_gateway::auth::ConnectionString;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Role;
 use dunlin_model::id::GroupReplica;
-use dunlin_model::port::{AuditSink, Clock, EventLog, ShardStore, StoreError, Tracer};
+use dunlin_model::port::{AuditSink, Clock, EventLog, ShardStore, StoreError};
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::{Disk, RealDisk};
 use dunlin_storage::journal::{Journal, JournalConfig};
@@ -29,6 +29,7 @@ use crate::address;
 use crate::clock::SystemClock;
 use crate::config::NodeConfig;
 use crate::doors;
+use crate::faults::Faults;
 use crate::hosted::HostedShards;
 use crate::joining;
 use crate::observe::Observed;
@@ -38,10 +39,10 @@ use crate::ready::{Ready, ReadyNode};
 
 /// Bytes of a journal segment.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// How long open connections get to end at a clean stop.
 /// Threads of each runtime for work that waits for the disk. What finds none waits in turn: whoever asked for it
 /// has a bound of its own.
 const BLOCKING_THREADS_MAX: usize = 64;
+/// How long open connections get to end at a clean stop.
 const DRAIN_WAIT: Duration = Duration::from_secs(3);
 
 /// Why a node cannot start.
@@ -135,8 +136,8 @@ pub struct RunningNode {
 
 fn runtime(name: &str, workers: usize) -> Result<Runtime, StartError> {
     let mut builder = Builder::new_multi_thread();
-    if workers > 0 {
     builder.max_blocking_threads(BLOCKING_THREADS_MAX);
+    if workers > 0 {
         builder.worker_threads(workers);
     }
     builder
@@ -164,19 +165,31 @@ impl RunningNode {
         let authority = Arc::new(Authority::open(&pki)?);
         let consensus = runtime("consensus", config.workers)?;
         let door_runtime = runtime("doors", config.workers)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let faults = config.allow_faults.then(|| Arc::new(Faults::new()));
+        if faults.is_some() {
+            tracing::warn!("this node allows faults: its admin may skew its clock and make its actors panic");
+        }
+        let clock = AgreedClock::new(match &faults {
+            Some(faults) => faults.clone(),
+            None => Arc::new(SystemClock::new()),
+        });
         let is_new = AtomicBool::new(data.cluster_id().is_none());
-        let outside = Outside::start(&config, &authority, &data, &clock, door_runtime.handle())?;
+        let outside = Outside::start(&config, &authority, &data, clock.clone(), door_runtime.handle())?;
         let replicas = if config.roles.contains(&Role::Shard) {
             let _entered = consensus.enter();
-            Some(open_replicas(&config, &data, &clock, outside.tracer())?)
+            let host_config = HostConfig {
+                tracer: outside.tracer(),
+                actor_fault: faults.clone().map(|faults| faults as Arc<dyn ActorFault>),
+                ..HostConfig::default()
+            };
+            Some(open_replicas(&config, &data, clock.clone(), host_config)?)
         } else {
             None
         };
         let parts = Parts {
             data: data.clone(),
             shard: replicas.as_ref().map(|(shard, _)| shard.clone()),
-            clock,
+            clock: clock.clone(),
             gateway_runtime: door_runtime.handle().clone(),
         };
         let (journal, host) = match replicas {
@@ -198,6 +211,8 @@ impl RunningNode {
             certificates: outside.certificates,
             audit: outside.audit,
             traces: outside.traces,
+            clock,
+            faults,
         });
         let gateway = door_runtime.block_on(doors::open(&config, &authority, &cluster, &observed))?;
         Ok(RunningNode {
@@ -315,8 +330,8 @@ impl RunningNode {
 fn open_replicas(
     config: &NodeConfig,
     data: &DataDir,
-    clock: &Arc<dyn Clock>,
-    tracer: Option<Arc<dyn Tracer>>,
+    clock: Arc<dyn Clock>,
+    host_config: HostConfig,
 ) -> Result<(ShardParts, Arc<ActorHost>), StartError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.path()));
     let journal_config = JournalConfig {
@@ -331,11 +346,7 @@ fn open_replicas(
         std::process::abort();
     }));
     let state = StateDb::open(data.state_path())?;
-    let host_config = HostConfig {
-        tracer,
-        ..HostConfig::default()
-    };
-    let host = ActorHost::start(clock.clone(), host_config)?;
+    let host = ActorHost::start(clock, host_config)?;
     let shard = ShardParts {
         journal,
         stores: Arc::new(NodeStores { disk, state }),

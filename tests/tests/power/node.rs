@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dunlin_actors::{ActorHost, HostConfig};
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Stores, Timing};
+use dunlin_cluster::{AgreedClock, Cluster, ClusterConfig, Parts, ShardParts, Stores, Timing};
 use dunlin_model::directory::Role;
 use dunlin_model::id::{DeviceId, GroupId, GroupReplica, ShardId};
 use dunlin_model::port::{
@@ -374,7 +374,7 @@ impl Machine {
         let events = Events::default();
         let (of_node, events_of_node) = (journal.clone(), events.clone());
         let started = runtime.spawn(async move {
-            let clock: Arc<dyn Clock> = Arc::new(MachineClock(Instant::now()));
+            let clock = AgreedClock::new(Arc::new(MachineClock(Instant::now())));
             let host = ActorHost::start(clock.clone(), HostConfig::default()).expect("the shards' actors");
             let parts = Parts {
                 data,

@@ -160,8 +160,8 @@ impl DeviceWork {
     }
 
     fn invite_fault(&self) {
-        if let Some(fault) = &self.arguments.room.config.device_fault {
-            fault.before_handle(&self.arguments.device);
+        if let Some(fault) = &self.arguments.room.config.actor_fault {
+            fault.before_device(&self.arguments.device);
         }
     }
 

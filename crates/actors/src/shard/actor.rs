@@ -119,6 +119,9 @@ impl Actor for ShardActor {
         message: ShardMessage,
         work: &mut ShardWork,
     ) -> Result<(), ActorProcessingErr> {
+        if let Some(fault) = &work.room.config.actor_fault {
+            fault.before_shard(work.room.shard);
+        }
         match message {
             ShardMessage::Frame(frame) => work.pump.handle_part(Part::Frame(frame)),
             ShardMessage::Applied(entry) => work.handle_applied(entry).await?,

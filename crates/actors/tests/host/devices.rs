@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use dunlin_actors::{DeviceFault, HostConfig};
-use dunlin_model::id::DeviceId;
+use dunlin_actors::{ActorFault, HostConfig};
+use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::identity::{Condition, DeviceStatus};
 use dunlin_model::port::{AppliedSink, DownlinkKind, SessionEnd};
 
@@ -25,8 +25,8 @@ impl Failing {
     }
 }
 
-impl DeviceFault for Failing {
-    fn before_handle(&self, device: &DeviceId) {
+impl ActorFault for Failing {
+    fn before_device(&self, device: &DeviceId) {
         let fails = match self.failures.lock().unwrap().get_mut(device) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -36,12 +36,14 @@ impl DeviceFault for Failing {
         };
         assert!(!fails, "the test makes {device} fail");
     }
+
+    fn before_shard(&self, _: ShardId) {}
 }
 
 fn failing_field() -> (Field, Arc<Failing>) {
     let failing = Arc::new(Failing::default());
     let field = Field::start(HostConfig {
-        device_fault: Some(failing.clone()),
+        actor_fault: Some(failing.clone()),
         ..HostConfig::default()
     });
     field.lead();

@@ -22,6 +22,7 @@ pub mod processes;
 mod replica_making;
 mod starve;
 mod stop;
+mod within;
 
 use std::collections::BTreeMap;
 
@@ -39,10 +40,14 @@ pub const CATALOGUE: &[&Kind] = &[
     &kill::MANY,
     &crash_loop::KIND,
     &stop::KIND,
+    &within::PANIC,
     &pause::KIND,
     &starve::KIND,
     &lost_disk::WIPED,
     &lost_disk::RESTORED,
+    &within::STEP,
+    &within::DRIFT,
+    &within::STROBE,
     &limits::DESCRIPTORS,
     &limits::MEMORY,
     &membership::KIND,

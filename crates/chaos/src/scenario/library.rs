@@ -15,6 +15,7 @@ pub const SCENARIOS: &[(&str, &str)] = shipped![
     "crash-loop",
     "kill-all",
     "starve",
+    "inside",
     "scarce",
     "membership",
     "making-replicas",

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
 use dunlin_cluster::config::NodeIdentity;
-use dunlin_cluster::{Cluster, ClusterConfig, Parts, ShardParts, Simulated, Timing, TlsSources};
+use dunlin_cluster::{AgreedClock, Cluster, ClusterConfig, Parts, ShardParts, Simulated, Timing, TlsSources};
 use dunlin_model::directory::Role;
 use dunlin_model::id::NodeId;
 use dunlin_model::point::Point;
@@ -211,7 +211,8 @@ impl Machine {
         };
         let journal = Arc::new(journal);
         let of_node = journal.clone();
-        let (clock, data, handle) = (self.clock.clone(), self.data.clone(), runtime.handle().clone());
+        let (data, handle) = (self.data.clone(), runtime.handle().clone());
+        let clock = AgreedClock::new(self.clock.clone());
         let paced = self.paced.clone();
         let started = runtime.block_on(async move {
             let begun = Instant::now();

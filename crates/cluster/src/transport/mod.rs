@@ -47,6 +47,6 @@ pub(crate) trait Handler: Send + Sync + 'static {
         reader: FrameReader,
     ) -> BoxFuture<'static, ()>;
 
-    /// A ping arrived.
-    fn handle_ping(&self, from: NodeId);
+    /// A ping arrived; the sender's wall clock showed `wall_ms`.
+    fn handle_ping(&self, from: NodeId, wall_ms: u64);
 }

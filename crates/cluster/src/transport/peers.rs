@@ -293,13 +293,15 @@ impl Peers {
             .map_err(|_| CallError::Lost)
     }
 
-    /// Sends a ping that may be lost, if there is a connection; makes one in the background if not.
-    pub(crate) fn ping(self: &Arc<Self>, node: NodeId) {
+    /// Sends a ping that may be lost, if there is a connection; makes one in the background if not. It says what
+    /// this machine's wall clock shows.
+    pub(crate) fn ping(self: &Arc<Self>, node: NodeId, wall_ms: u64) {
         let slot = self.slot(node, Lane::Control);
         let Ok(link) = slot.link.try_lock() else { return };
         match &*link {
             Some(link) if !link.is_lost() => {
-                let _ = link.connection.send_datagram(Bytes::from_static(b"p"));
+                let clock = Bytes::copy_from_slice(&wall_ms.to_le_bytes());
+                let _ = link.connection.send_datagram(clock);
             }
             _ => {
                 let peers = self.clone();
@@ -448,8 +450,11 @@ async fn serve_connection(connection: quinn::Connection, handler: Arc<dyn Handle
     let pings = connection.clone();
     let pinged = handler.clone();
     tokio::spawn(async move {
-        while pings.read_datagram().await.is_ok() {
-            pinged.handle_ping(from);
+        while let Ok(ping) = pings.read_datagram().await {
+            match <[u8; 8]>::try_from(&ping[..]) {
+                Ok(wall_ms) => pinged.handle_ping(from, u64::from_le_bytes(wall_ms)),
+                Err(_) => tracing::warn!(%from, bytes = ping.len(), "a datagram that is no ping"),
+            }
         }
     });
     while let Ok((send, receive)) = connection.accept_bi().await {

@@ -152,6 +152,21 @@ pub(crate) async fn renew_certificates(
     audited(record, renewed.map(respond))
 }
 
+/// `POST /faults`: what a node does to itself for a test, where its operator allows it.
+pub(crate) async fn faults(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Body, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let caller = authorize::service(&shared, &headers, Right::ClusterAdmin, &["faults"])?;
+    let hook = shared.hooks.faults.as_ref();
+    let hook = hook.ok_or_else(|| ApiError::not_found("this node does not allow faults"))?;
+    let body = body.map_err(|_| ApiError::too_large())?;
+    let record = AuditRecord::done("faults", caller.0, "this node");
+    let answer = hook(&body).map_err(ApiError::invalid);
+    audited(record, answer.map(|report| Json(report).into_response()))
+}
+
 /// `POST /cluster/join`: whoever shows a join token that was not used yet is given what a node needs.
 pub(crate) async fn join(
     State(shared): State<Arc<Shared>>,
