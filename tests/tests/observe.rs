@@ -396,6 +396,40 @@ async fn peers_meet_again_after_their_first_certificates_have_ended() {
     tokio::join!(stays.stop(), comes_back.stop());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_never_says_that_a_device_is_not_there() {
+    let folder = TempDir::new().expect("a folder for temporary files");
+    let ports = Ports::take();
+    let config = |place| own_config(&folder, ports, place, 2);
+    let (first, second) = (config(1), config(2));
+    let (one, two) = tokio::join!(Own::start(&first), Own::start(&second));
+    tokio::join!(one.serving(), two.serving());
+    let ready = one.node().ready();
+    let hub = Hub::new(&ready);
+    let device = hub.create("is-there").await;
+    tokio::join!(one.stop(), two.stop());
+    // It looks for the other before it wakes its replicas, and its doors are open meanwhile.
+    let one = Own::start(&first).await;
+    let path = format!("/devices/{}?api-version=2021-04-12", device.id);
+    let ask = || async {
+        let asked = hub.request(0, Method::GET, &path).bearer_auth(&ready.admin_token);
+        asked.send().await.expect("its door is open").status()
+    };
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
+    let two = Own::start(&second).await;
+    eventually("the device", PATIENCE, || async {
+        match ask().await {
+            StatusCode::OK => Some(()),
+            status => {
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+                None
+            }
+        }
+    })
+    .await;
+    tokio::join!(one.stop(), two.stop());
+}
+
 #[tokio::test]
 async fn an_action_leaves_one_record_and_no_secret() {
     let serve = Serve::new(&[]);

@@ -255,7 +255,7 @@ impl Hub {
         self.nodes.get(node).map_or("", String::as_str)
     }
 
-    /// One attempt at one node, with a token of the caller's or the admin's.
+    /// One attempt at one node, with a token of the caller's or the admin's, and the condition of an `If-Match`.
     ///
     /// # Errors
     /// Why there is no answer. What was asked for may have happened all the same.
@@ -265,7 +265,7 @@ impl Hub {
         (method, path): (Method, &str),
         token: Option<&str>,
         body: Option<Vec<u8>>,
-        if_match: bool,
+        if_match: Option<&str>,
     ) -> Result<(StatusCode, Bytes), String> {
         let url = format!("https://{}{path}", self.address(node));
         let mut request = self.http.request(method, url);
@@ -274,8 +274,8 @@ impl Hub {
             Some(token) => request.header(reqwest::header::AUTHORIZATION, token),
             None => request.header(reqwest::header::AUTHORIZATION, &self.authorization),
         };
-        if if_match {
-            request = request.header(reqwest::header::IF_MATCH, "*");
+        if let Some(condition) = if_match {
+            request = request.header(reqwest::header::IF_MATCH, condition);
         }
         if let Some(body) = body {
             request = request

@@ -111,6 +111,17 @@ impl Router {
             .cloned()
     }
 
+    /// Why there is no lane to a shard. A node that starts has its doors open before its lanes: it cannot say that
+    /// there is no such shard, nor, by that, that there is no such device.
+    fn without_lane(&self, shard: ShardId) -> QueryError {
+        let directory = self.shared.view.load();
+        if directory.is_formed() && shard.0 >= directory.shard_count {
+            QueryError::NoSuchShard(shard)
+        } else {
+            QueryError::CutOff
+        }
+    }
+
     /// The shards of `node`, in this process or over the wire.
     fn server(&self, node: NodeId) -> Arc<dyn ShardServer> {
         if node == self.shared.node {
@@ -170,7 +181,7 @@ impl Router {
         shard: ShardId,
         ask: impl Fn(Arc<dyn ShardServer>) -> BoxFuture<'static, Result<T, ReadError>> + Send,
     ) -> Result<T, QueryError> {
-        let lane = self.lane(shard).ok_or(QueryError::NoSuchShard(shard))?;
+        let lane = self.lane(shard).ok_or_else(|| self.without_lane(shard))?;
         let looking = async {
             let mut hint = lane.leader();
             loop {

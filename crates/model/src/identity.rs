@@ -51,7 +51,8 @@ pub struct DeviceRecord {
     pub device: DeviceId,
     /// What the service stored.
     pub spec: DeviceSpec,
-    /// Rises by one at each stored change; the registry's ETag.
+    /// Rises at each stored change; the registry's ETag. Drawn from the same counter as `generation`, so that none
+    /// ever comes again: a condition on a device that was deleted never fits the one that was made after it.
     pub version: u64,
     /// Rises when a credential stops being valid. Drawn from one counter per shard, so that a device
     /// that was deleted and made again never meets an old one.

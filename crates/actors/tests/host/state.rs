@@ -146,6 +146,14 @@ fn records_are_fenced_by_epoch_and_by_generation() {
         generation(&again.outcomes[1]) > generation_2,
         "a device made again never meets an old credential"
     );
+    let version = |outcome: &Outcome| match outcome {
+        Outcome::Stored(record) => record.version,
+        other => panic!("not stored but {other:?}"),
+    };
+    assert!(
+        version(&again.outcomes[1]) > version(&disabled.outcomes[0]),
+        "nor an old ETag"
+    );
     let sent = [record("a", epoch_2, b"x"), by_generation("a", generation_2)];
     assert_eq!(applied(replica.frame(10, &sent, vec![])).fenced, [0, 1]);
 }

@@ -158,7 +158,7 @@ async fn order(field: &Field, node: usize, orders: Orders) -> Result<Report, Str
     let body = serde_json::to_vec(&orders).map_err(|error| error.to_string())?;
     let asked = field
         .hub
-        .attempt(node, (Method::POST, "/faults"), None, Some(body), false);
+        .attempt(node, (Method::POST, "/faults"), None, Some(body), None);
     let (status, answer) = asked.await?;
     if !status.is_success() {
         return Err(format!("{status}: {}", String::from_utf8_lossy(&answer)));

@@ -7,6 +7,7 @@
 //! | [`order`] | I3 | a device's messages stand in the order in which it sent them |
 //! | [`duplicates`] | I4 | stored twice only if sent twice |
 //! | [`offsets`] | I5 | offsets are dense, each names one record |
+//! | [`registrations`] | I7 | what several services do to one registration at once is as if in some order |
 //! | [`identity`] | I10 | who may come in comes in, and nobody else |
 //! | [`single_owner`] | I11 | two sessions of a device never interleave |
 //! | [`replicas`] | I12 | every replica that leads shows the same |
@@ -17,7 +18,7 @@
 //! | [`deaths`] | I18 | no process ends without a cause |
 //! | [`alarms`] | I19 | what must not pass in silence does not |
 //!
-//! Checkers take plain data and return [`Findings`]. They never wait, ask, or look at a clock.
+//! [`linearizable`] is the search that I7 rests on. Checkers take plain data and return [`Findings`]. They never wait, ask, or look at a clock.
 
 pub mod alarms;
 pub mod audit;
@@ -26,11 +27,13 @@ pub mod connections;
 pub mod deaths;
 pub mod duplicates;
 pub mod identity;
+pub mod linearizable;
 pub mod liveness;
 pub mod no_loss;
 pub mod no_phantom;
 pub mod offsets;
 pub mod order;
+pub mod registrations;
 pub mod replicas;
 pub mod single_owner;
 

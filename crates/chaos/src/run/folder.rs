@@ -7,6 +7,7 @@
 //! | `journal.jsonl` | what was done to the nodes ([`super::journal`]) |
 //! | `history.jsonl` | what devices did and were told ([`crate::record`]) |
 //! | `operations.jsonl` | what was asked of the registry ([`crate::workload::operation`]) |
+//! | `accesses.jsonl` | reads and writes of registrations by several services at once ([`crate::workload::access`]) |
 //! | `samples.jsonl` | what the nodes used ([`crate::invariants::bounded`]) |
 //! | `stored.jsonl` | what was read back at the end |
 //! | `replicas.jsonl` | what was read back from other replicas, where that was asked for |
@@ -28,6 +29,7 @@ use crate::invariants::bounded::Sample;
 use crate::oracle::{DeviceHistory, History, Stored};
 use crate::record::Recorded;
 use crate::scenario::{Scenario, ScenarioError, read};
+use crate::workload::access::Access;
 use crate::workload::operation::Operation;
 
 /// What a run is about.
@@ -66,6 +68,8 @@ pub struct Remains {
     pub history: History,
     /// What was asked of the registry.
     pub operations: Vec<Operation>,
+    /// Reads and writes of registrations by several services at once.
+    pub accesses: Vec<Access>,
     /// What nodes used.
     pub samples: Vec<Sample>,
     /// What was read back.
@@ -172,6 +176,7 @@ impl Folder {
             history,
             journal: self.all("journal.jsonl")?,
             operations: self.all("operations.jsonl")?,
+            accesses: self.all("accesses.jsonl")?,
             samples: self.all("samples.jsonl")?,
             stored: self.all("stored.jsonl")?,
             replicas: self.all("replicas.jsonl")?,

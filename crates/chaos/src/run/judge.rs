@@ -400,6 +400,7 @@ leader-killed = 1
             journal,
             history: history(&[2, 1]),
             operations: Vec::new(),
+            accesses: Vec::new(),
             samples: Vec::new(),
             stored: stored(&[(0, 0), (1, 0), (0, 1)]),
             replicas: Vec::new(),

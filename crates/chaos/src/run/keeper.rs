@@ -12,7 +12,9 @@ use super::journal::Lines;
 use crate::faults::{Field, processes};
 use crate::invariants::bounded::Sample;
 use crate::record::Recorder;
-use crate::workload::operation::Operations;
+use crate::workload::access::Access;
+use crate::workload::operation::Operation;
+use crate::workload::waiting::Waiting;
 
 /// Between two samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
@@ -20,6 +22,7 @@ const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 struct Books {
     history: Lines,
     operations: Lines,
+    accesses: Lines,
     samples: Lines,
     failed: Option<io::Error>,
 }
@@ -27,26 +30,29 @@ struct Books {
 /// Keeps the books of a run.
 pub(super) struct Keeper {
     books: Mutex<Books>,
-    recorder: Arc<Recorder>,
-    operations: Arc<Operations>,
+    waiting: Shelf,
+}
+
+/// Where what happens waits to be written down.
+#[derive(Clone, Default)]
+pub(super) struct Shelf {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) operations: Arc<Waiting<Operation>>,
+    pub(super) accesses: Arc<Waiting<Access>>,
 }
 
 impl Keeper {
-    pub(super) fn new(
-        folder: &Folder,
-        recorder: Arc<Recorder>,
-        operations: Arc<Operations>,
-    ) -> io::Result<Keeper> {
+    pub(super) fn new(folder: &Folder, waiting: Shelf) -> io::Result<Keeper> {
         let books = Books {
             history: folder.lines("history.jsonl")?,
             operations: folder.lines("operations.jsonl")?,
+            accesses: folder.lines("accesses.jsonl")?,
             samples: folder.lines("samples.jsonl")?,
             failed: None,
         };
         Ok(Keeper {
             books: Mutex::new(books),
-            recorder,
-            operations,
+            waiting,
         })
     }
 
@@ -57,7 +63,7 @@ impl Keeper {
             ticks.tick().await;
             let samples = sample(field);
             let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = books.write(&self.recorder, &self.operations, &samples);
+            let written = books.write(&self.waiting, &samples);
             if let Err(error) = written {
                 books.failed.get_or_insert(error);
             }
@@ -70,28 +76,34 @@ impl Keeper {
         if let Some(error) = books.failed.take() {
             return Err(error);
         }
-        let dropped = books.write(&self.recorder, &self.operations, &[])?;
+        let dropped = books.write(&self.waiting, &[])?;
         books.history.sync()?;
         books.operations.sync()?;
+        books.accesses.sync()?;
         books.samples.sync()?;
         Ok(dropped)
     }
 }
 
 impl Books {
-    fn write(&mut self, recorder: &Recorder, operations: &Operations, samples: &[Sample]) -> io::Result<u64> {
-        let (deeds, deeds_dropped) = recorder.take();
+    /// How many things were dropped so far.
+    fn write(&mut self, waiting: &Shelf, samples: &[Sample]) -> io::Result<u64> {
+        let (deeds, deeds_dropped) = waiting.recorder.take();
         for deed in &deeds {
             self.history.write(deed)?;
         }
-        let (operations, operations_dropped) = operations.take();
+        let (operations, operations_dropped) = waiting.operations.take();
         for operation in &operations {
             self.operations.write(operation)?;
+        }
+        let (accesses, accesses_dropped) = waiting.accesses.take();
+        for access in &accesses {
+            self.accesses.write(access)?;
         }
         for sample in samples {
             self.samples.write(sample)?;
         }
-        Ok(deeds_dropped + operations_dropped)
+        Ok(deeds_dropped + operations_dropped + accesses_dropped)
     }
 }
 

@@ -41,18 +41,16 @@ use crate::nodes::local::Local;
 use crate::nodes::{Backend, Nodes};
 use crate::payload::{Payloads, RecordingError};
 use crate::readback::{self, ReadError};
-use crate::record::Recorder;
 use crate::scenario::{Scenario, ScenarioError, draw, read};
 use crate::stage::{self, Planned, StageError, Wanted};
 use crate::view::{self, Progress, Shown, View};
 use crate::workload::https::Sender;
-use crate::workload::operation::Operations;
-use crate::workload::{Bench, churn, https, registry};
+use crate::workload::{Bench, churn, contended, https, registry};
 use epochs::Epochs;
 use folder::{About, Folder, FolderError, Reading};
 use journal::{Event, Journal};
 use judge::Verdict;
-use keeper::Keeper;
+use keeper::{Keeper, Shelf};
 
 /// Time for outstanding acks once the load has stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -543,9 +541,8 @@ impl Stage<'_> {
         duration_s: Option<u64>,
         refused: Vec<(&'static str, String)>,
     ) -> Result<u64, RunError> {
-        let (recorder, operations) = (Arc::new(Recorder::default()), Arc::new(Operations::default()));
-        let keeper = Keeper::new(self.folder, Arc::clone(&recorder), Arc::clone(&operations))
-            .map_err(io("begin the history"))?;
+        let waiting = Shelf::default();
+        let keeper = Keeper::new(self.folder, waiting.clone()).map_err(io("begin the history"))?;
         let load = &self.scenario.load;
         let gateways = stage::gateways(&self.ready, &self.host)?;
         let fleet_count = cast.fleet.len();
@@ -558,7 +555,7 @@ impl Stage<'_> {
             seed: self.seed,
             window: load.window,
             qos0_percent: load.qos0_percent,
-            recorder: Some(Arc::clone(&recorder)),
+            recorder: Some(Arc::clone(&waiting.recorder)),
         })
         .map_err(io("start the fleet"))?;
         stage::wait_for_fleet(&fleet, fleet_count).await?;
@@ -568,8 +565,9 @@ impl Stage<'_> {
             gateways: Arc::new(gateways),
             host: self.host.clone(),
             payloads: Arc::new(self.payloads()?),
-            recorder,
-            operations,
+            recorder: waiting.recorder,
+            operations: waiting.operations,
+            accesses: waiting.accesses,
             epoch: self.epoch,
             seed: self.seed,
             stop: stopping,
@@ -648,6 +646,11 @@ impl Stage<'_> {
         if let Some(workload) = &self.scenario.registry {
             for slot in 0..workload.devices {
                 tasks.spawn(registry::run(bench.clone(), slot, ms(workload.period_ms)));
+            }
+        }
+        if let Some(workload) = &self.scenario.contended {
+            for slot in 0..workload.devices {
+                tasks.spawn(contended::run(bench.clone(), slot, ms(workload.period_ms)));
             }
         }
         tasks

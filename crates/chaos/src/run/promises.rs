@@ -7,7 +7,7 @@ use super::journal::Event;
 use super::judge::Promise;
 use crate::invariants::{
     Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, identity, liveness,
-    no_loss, no_phantom, offsets, order, replicas, single_owner,
+    no_loss, no_phantom, offsets, order, registrations, replicas, single_owner,
 };
 use crate::workload::operation::Action;
 
@@ -18,6 +18,7 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         journal,
         history,
         operations,
+        accesses,
         samples,
         stored,
         replicas: readings,
@@ -81,6 +82,12 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             "offsets missing or repeated",
             records(),
             offsets::check(stored),
+        ),
+        promise(
+            "I7",
+            "registrations that no order explains",
+            format!("{} accesses by several services at once", accesses.len()),
+            registrations::check(accesses),
         ),
         promise(
             "I10",

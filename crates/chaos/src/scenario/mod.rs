@@ -48,6 +48,9 @@ pub struct Scenario {
     /// W6: devices created, disabled, given other keys and deleted.
     #[serde(default)]
     pub registry: Option<Registry>,
+    /// W6: devices whose registrations several services read and write at once.
+    #[serde(default)]
+    pub contended: Option<Contended>,
     /// W9: devices that take their own session over, on one node after the other.
     #[serde(default)]
     pub churn: Option<Churn>,
@@ -159,6 +162,16 @@ pub struct Registry {
     /// Devices that live through this at the same time.
     pub devices: usize,
     /// Milliseconds between two actions on one device.
+    pub period_ms: u64,
+}
+
+/// Devices whose registrations several services read and write at once, through all gateways.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contended {
+    /// Devices that are fought over at the same time.
+    pub devices: usize,
+    /// Milliseconds between two accesses of one service, on average.
     pub period_ms: u64,
 }
 

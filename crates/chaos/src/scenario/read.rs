@@ -208,6 +208,10 @@ impl Problems<'_> {
             self.within("registry", "devices", registry.devices as u64, (1, 100));
             self.within("registry", "period_ms", registry.period_ms, (100, 60_000));
         }
+        if let Some(contended) = &scenario.contended {
+            self.within("contended", "devices", contended.devices as u64, (1, 20));
+            self.within("contended", "period_ms", contended.period_ms, (10, 60_000));
+        }
         if let Some(churn) = &scenario.churn {
             self.within("churn", "devices", churn.devices as u64, (1, 100));
             // More than ten connects in ten seconds are slowed down.

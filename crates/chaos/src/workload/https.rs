@@ -56,7 +56,7 @@ pub async fn run(mut bench: Bench, sender: Sender, period: Duration) {
         node = (node + 1) % bench.gateways.len().max(1);
         let body = Some(text.clone().into_bytes());
         let asked = (Method::POST, path.as_str());
-        let answer = bench.hub.attempt(node, asked, Some(&sender.token), body, false);
+        let answer = bench.hub.attempt(node, asked, Some(&sender.token), body, None);
         if let Ok((StatusCode::NO_CONTENT, _)) = answer.await {
             let us = bench.now_us();
             note(&bench, Deed::Acked { seq, us });

@@ -1,13 +1,16 @@
-//! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), devices that take themselves
-//! over (W9). W1, telemetry over MQTT, is [`crate::fleet`].
+//! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), by one service at a time and by several
+//! at once, devices that take themselves over (W9). W1, telemetry over MQTT, is [`crate::fleet`].
 //!
 //! Each does its work on the run's own thread, writes down every operation with its outcome, and never
 //! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.
 
+pub mod access;
 pub mod churn;
+pub mod contended;
 pub mod https;
 pub mod operation;
 pub mod registry;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -18,6 +21,9 @@ use tokio::time::Instant;
 use crate::hub::Hub;
 use crate::payload::Payloads;
 use crate::record::Recorder;
+use access::Access;
+use operation::Operation;
+use waiting::Waiting;
 
 /// What all workloads share.
 #[derive(Clone)]
@@ -33,7 +39,9 @@ pub struct Bench {
     /// Where deeds go.
     pub recorder: Arc<Recorder>,
     /// Where operations go.
-    pub operations: Arc<operation::Operations>,
+    pub operations: Arc<Waiting<Operation>>,
+    /// Where accesses go.
+    pub accesses: Arc<Waiting<Access>>,
     /// Times count from here.
     pub epoch: Instant,
     /// Draws.

@@ -3,12 +3,7 @@
 //! Plain data, written to `operations.jsonl`; judged by [`crate::invariants::identity`] and
 //! [`crate::invariants::audit`]. `unknown` means that it may have happened, may happen yet, or may not.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
-
-/// Operations that may wait for the writer.
-pub const OPERATIONS_WAITING_MAX: usize = 100_000;
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,28 +55,4 @@ pub struct Operation {
     /// The answer, as far as it explains an outcome.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-}
-
-/// Operations that wait to be written down.
-#[derive(Debug, Default)]
-pub struct Operations {
-    waiting: Mutex<(Vec<Operation>, u64)>,
-}
-
-impl Operations {
-    /// Takes one in.
-    pub fn note(&self, operation: Operation) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.0.len() < OPERATIONS_WAITING_MAX {
-            waiting.0.push(operation);
-        } else {
-            waiting.1 += 1;
-        }
-    }
-
-    /// All that wait, and how many were dropped so far.
-    pub fn take(&self) -> (Vec<Operation>, u64) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut waiting.0), waiting.1)
-    }
 }

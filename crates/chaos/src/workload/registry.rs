@@ -109,10 +109,8 @@ impl Life {
         let body = (action != Action::Delete).then(|| body.to_string().into_bytes());
         let invoked_us = self.bench.now_us();
         let asked = (method, path.as_str());
-        let answer = self
-            .bench
-            .hub
-            .attempt(self.node, asked, None, body, action != Action::Create);
+        let condition = (action != Action::Create).then_some("*");
+        let answer = self.bench.hub.attempt(self.node, asked, None, body, condition);
         let (outcome, detail) = match answer.await {
             Ok((status, _)) if status.is_success() => (Outcome::Ok, String::new()),
             Ok((StatusCode::GATEWAY_TIMEOUT, _)) => (Outcome::Unknown, "504".into()),

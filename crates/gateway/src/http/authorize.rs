@@ -52,12 +52,11 @@ pub(crate) fn service(
         )?;
         Ok(Caller(claimed.to_owned()))
     };
-    let caller = check().map_err(|error: AuthError| refuse(claimed, path, error))?;
-    if shared.client.is_fresh() {
-        Ok(caller)
-    } else {
-        Err(ApiError::unavailable("cut off from the cluster"))
+    // What a node does not know that starts or is cut off is no reason to turn somebody away.
+    if !shared.client.is_fresh() {
+        return Err(ApiError::unavailable("cut off from the cluster"));
     }
+    check().map_err(|error: AuthError| refuse(claimed, path, error))
 }
 
 /// Lets a device through that speaks for itself.

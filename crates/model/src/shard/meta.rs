@@ -17,7 +17,7 @@ pub struct Meta {
     pub next_offset: u64,
     /// Stamp of the last entry.
     pub time_ms: u64,
-    /// The next generation or session epoch to give out. One counter for both, so that neither ever
+    /// The next generation, version or session epoch to give out. One counter for all, so that none ever
     /// comes back, not even for a device that was deleted and made again.
     pub next_fence: u64,
     /// Registered devices.

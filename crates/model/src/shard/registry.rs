@@ -100,7 +100,7 @@ fn put(
     let new = DeviceRecord {
         device: device.clone(),
         spec: spec.clone(),
-        version: stored.as_ref().map_or(1, |old| old.version + 1),
+        version: next_fence(entry),
         generation,
         created_ms: stored.as_ref().map_or(now, |old| old.created_ms),
         status_changed_ms: stored
