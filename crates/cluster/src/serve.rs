@@ -8,7 +8,7 @@ use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
 use dunlin_model::port::{
-    BoxFuture, Clock as _, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
+    BoxFuture, Clock as _, Downlink, EventLog, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
 };
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
@@ -22,7 +22,7 @@ use crate::messages::{
     AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
 };
 use crate::node::Shared;
-use crate::raft::snapshot::{Receiving, SnapshotData, Spooled, Spools};
+use crate::raft::snapshot::{self, Receiving, SnapshotData, Spooled, Spools};
 use crate::raft::{StoredMembership, TypeConfig, convert, word};
 use crate::remote::{
     TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FOLLOWED, TO_SHARD_FRAME, read_frame,
@@ -348,7 +348,7 @@ impl Server {
             return;
         };
         let Some(spools) = &self.0.spools else { return };
-        let spooled = match receive_snapshot(spools, &mut reader).await {
+        let spooled = match receive_snapshot(spools, group.events(), (&mut writer, &mut reader)).await {
             Ok(spooled) => spooled,
             Err(error) => {
                 Point::SnapshotBroken.reach();
@@ -457,10 +457,17 @@ impl Server {
 }
 
 /// Spools what a leader sends, one frame in memory at a time. Nothing of it counts before it is whole.
-async fn receive_snapshot(spools: &Spools, reader: &mut FrameReader) -> Result<Spooled, StoreError> {
+/// What this replica has already it says first.
+async fn receive_snapshot(
+    spools: &Spools,
+    events: Option<&Arc<dyn EventLog>>,
+    (writer, reader): (&mut FrameWriter, &mut FrameReader),
+) -> Result<Spooled, StoreError> {
     let broken = |error: tokio::task::JoinError| StoreError::io("receive snapshot", error);
-    let mut receiving: Receiving = spools.receive().await?;
+    let mut receiving: Receiving = spools.receive(events.cloned()).await?;
     let lost = |error: crate::transport::StreamError| StoreError::io("receive snapshot", error);
+    let kept = codec::encode(&snapshot::kept(events));
+    writer.send([kept]).await.map_err(lost)?;
     while let Some(frame) = reader.next().await.map_err(lost)? {
         // It writes to the disk, which must not hold up those who share this thread.
         let taken = blocking(move || receiving.take(&frame).map(|()| receiving));

@@ -97,7 +97,7 @@ pub fn snapshot_install(data: &[u8]) {
     }
     let (disk, store, machine) = replica(3);
     let before = content(&machine);
-    let spooled = match receive(&disk, &frames) {
+    let spooled = match receive(&disk, &machine, &frames) {
         Ok(spooled) => spooled,
         Err(_) => return assert!(content(&machine) == before, "what is refused changes nothing"),
     };
@@ -114,10 +114,10 @@ pub fn snapshot_install(data: &[u8]) {
     }
 }
 
-fn receive(disk: &FaultyDisk, frames: &[Bytes]) -> Result<Spooled, StoreError> {
+fn receive(disk: &FaultyDisk, machine: &Machine, frames: &[Bytes]) -> Result<Spooled, StoreError> {
     let spools = Spools::new(Arc::new(disk.clone()))?;
-    let mut receiving =
-        futures_util::FutureExt::now_or_never(spools.receive()).expect("there is room for one")?;
+    let receiving = spools.receive(machine.events().cloned());
+    let mut receiving = futures_util::FutureExt::now_or_never(receiving).expect("there is room for one")?;
     frames.iter().try_for_each(|frame| receiving.take(frame))?;
     receiving.finish()
 }

@@ -164,7 +164,7 @@ impl RaftStateMachine<TypeConfig> for Fed {
         let SnapshotData::View(mut view) = snapshot else {
             unreachable!("the suite has views only")
         };
-        let mut receiving = self.spools.receive().await.map_err(io::Error::other)?;
+        let mut receiving = self.spools.receive(None).await.map_err(io::Error::other)?;
         while let Some(frame) = view.next_frame().map_err(io::Error::other)? {
             receiving.take(&frame).map_err(io::Error::other)?;
         }

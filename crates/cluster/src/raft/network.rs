@@ -359,6 +359,13 @@ async fn send_snapshot(
 ) -> Rpc<SnapshotResponse<TypeConfig>> {
     let stalled = || network_error("the follower takes no more of the snapshot");
     let (mut writer, mut reader) = peers.open(node, &head).await.map_err(rpc_error)?;
+    let kept = tokio::time::timeout(SNAPSHOT_STALL_MAX, reader.next()).await;
+    match kept.map_err(|_| stalled())? {
+        Ok(Some(kept)) => {
+            view.leave_out(codec::decode(&kept).map_err(|error| network_error(&error.to_string()))?);
+        }
+        _ => return Err(network_error("the follower takes no snapshot")),
+    }
     loop {
         // It reads the disk, which must not hold up those who share this thread.
         let read = blocking(move || view.next_frame().map(|frame| (view, frame)));

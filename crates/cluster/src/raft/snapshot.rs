@@ -6,7 +6,10 @@
 //! that flips on the way or a crash at any moment leaves the receiver as it was. Either side has one frame
 //! in memory ([`FRAME_BYTES_MAX`]), however large the replica is; no lock is held while frames move.
 //!
-//! Frames: BEGIN (version, first offset, index before it), then SEGMENT with its PARTs, RUNS, PAIRS, and END
+//! First the receiver says which sealed segments it has. Those that the sender has, too, to the last bit, are not
+//! sent: the receiver checks its own when they are named and takes them from there.
+//!
+//! Frames: BEGIN (version, first offset, index before it), then SEGMENT with its PARTs, KEPT, RUNS, PAIRS, and END
 //! with the SHA-256 over all before it, each with its length.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +39,8 @@ pub(crate) const FRAME_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX;
 const FRAME_BYTES_TARGET: usize = 256 * 1024;
 /// Bytes of a segment in one frame.
 const PART_BYTES: usize = 512 * 1024;
+/// Sealed segments that a receiver says it has, the oldest ones: 4 TiB of events.
+const KEPT_MAX: usize = 65_536;
 /// Snapshots that are received at one time; others wait, and their senders try again.
 const SPOOLS_MAX: usize = 4;
 /// The layout of the frames. Another layout gets another number.
@@ -52,6 +57,7 @@ const FRAME_BEGIN: u8 = 3;
 const FRAME_SEGMENT: u8 = 4;
 const FRAME_PART: u8 = 5;
 const FRAME_END: u8 = 6;
+const FRAME_KEPT: u8 = 7;
 
 type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send>;
 type NextFrame<'a> = dyn FnMut() -> Result<Option<Bytes>, StoreError> + 'a;
@@ -152,12 +158,31 @@ struct EventsView {
     end: u64,
     /// Sealed segments that lie wholly within, by first offset.
     sealed: BTreeMap<u64, SealedSegment>,
+    /// Those that the receiver has.
+    kept: BTreeMap<u64, SealedSegment>,
     /// The segment being sent, and how far it has got.
     part: Option<(SealedSegment, u64)>,
     waiting: VecDeque<EventRun>,
 }
 
+/// Sealed segments of this replica, for a sender to leave out.
+pub(crate) fn kept(events: Option<&Arc<dyn EventLog>>) -> Vec<SealedSegment> {
+    let mut kept = events.map_or_else(Vec::new, |events| events.sealed_segments());
+    kept.truncate(KEPT_MAX);
+    kept
+}
+
 impl SnapshotView {
+    /// Leaves out what the receiver says it has.
+    pub(crate) fn leave_out(&mut self, kept: Vec<SealedSegment>) {
+        if let Some(events) = &mut self.events {
+            events.kept = kept
+                .into_iter()
+                .map(|segment| (segment.first_offset, segment))
+                .collect();
+        }
+    }
+
     /// The next frame to send; the last one says that it is the last. Reads the disk.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, StoreError> {
         if self.ended {
@@ -228,6 +253,7 @@ impl EventsView {
                 .filter(|segment| segment.next_offset <= end)
                 .map(|segment| (segment.first_offset, segment))
                 .collect(),
+            kept: BTreeMap::new(),
             log: log.clone(),
             part: None,
             waiting: VecDeque::new(),
@@ -266,8 +292,11 @@ impl EventsView {
         }
         if let Some(segment) = self.sealed.remove(&self.next) {
             self.next = segment.next_offset;
+            if self.kept.get(&segment.first_offset) == Some(&segment) {
+                return Ok(Some(encode_segment(FRAME_KEPT, &segment)));
+            }
             self.part = Some((segment, 0));
-            return Ok(Some(encode_segment(&segment)));
+            return Ok(Some(encode_segment(FRAME_SEGMENT, &segment)));
         }
         self.read_runs()?;
         Ok(Some(self.encode_waiting()))
@@ -327,9 +356,9 @@ fn read_run(reader: &mut Reader) -> Result<EventRun, WireError> {
     })
 }
 
-fn encode_segment(segment: &SealedSegment) -> Bytes {
+fn encode_segment(kind: u8, segment: &SealedSegment) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
-    out.put_u8(FRAME_SEGMENT);
+    out.put_u8(kind);
     for field in [
         segment.first_offset,
         segment.next_offset,
@@ -381,14 +410,15 @@ impl Spools {
         })
     }
 
-    /// Room for one snapshot, once there is some.
-    pub(crate) async fn receive(&self) -> Result<Receiving, StoreError> {
+    /// Room for one snapshot, once there is some. What is not sent is in `events`.
+    pub(crate) async fn receive(&self, events: Option<Arc<dyn EventLog>>) -> Result<Receiving, StoreError> {
         let place = self.places.clone().acquire_owned().await;
         Ok(Receiving {
             place: place.map_err(|error| StoreError::io("receive snapshot", error))?,
             writer: SpoolWriter::create(self.disk.clone())?,
             hash: FrameHash::default(),
             begun: false,
+            events,
             digest: None,
         })
     }
@@ -399,6 +429,7 @@ pub(crate) struct Receiving {
     writer: SpoolWriter,
     hash: FrameHash,
     begun: bool,
+    events: Option<Arc<dyn EventLog>>,
     /// What the sender says that everything hashes to.
     digest: Option<[u8; SHA256_OUTPUT_LEN]>,
     place: OwnedSemaphorePermit,
@@ -414,6 +445,9 @@ impl Receiving {
             decode_begin(frame.clone())?;
             self.begun = true;
         }
+        if kind(frame) == Some(FRAME_KEPT) {
+            self.check_kept(frame)?;
+        }
         if kind(frame) == Some(FRAME_END) {
             let digest = self.hash.digest();
             if frame[1..] != digest {
@@ -423,6 +457,17 @@ impl Receiving {
         }
         self.hash.add(frame);
         self.writer.put(frame)
+    }
+
+    /// Reads a segment that is not sent. One that has rotted is remembered as damaged, so the next attempt gets it.
+    fn check_kept(&self, frame: &Bytes) -> Result<(), StoreError> {
+        let segment = decode_segment(Reader::new(frame.slice(1..))).map_err(unreadable)?;
+        let events = self.events.as_ref();
+        let events = events.ok_or_else(|| corrupt("a directory has no events"))?;
+        if !events.sealed_segments().contains(&segment) {
+            return Err(corrupt("a segment was left out that is not here"));
+        }
+        events.verify_segment(segment.first_offset)
     }
 
     /// Reads everything once more and compares it with the sender's hash.
@@ -466,7 +511,7 @@ fn install(machine: &Machine, next: &mut NextFrame<'_>) -> Result<(), StoreError
         .map(|events| events.stage(first_offset, before))
         .transpose()?;
     let mut frame = required()?;
-    while let Some(FRAME_SEGMENT | FRAME_RUNS) = kind(&frame) {
+    while let Some(FRAME_SEGMENT | FRAME_KEPT | FRAME_RUNS) = kind(&frame) {
         let staged = staged
             .as_mut()
             .ok_or_else(|| corrupt("a directory has no events"))?;
@@ -475,6 +520,17 @@ fn install(machine: &Machine, next: &mut NextFrame<'_>) -> Result<(), StoreError
             while !body.is_empty() {
                 staged.append(read_run(&mut body).map_err(unreadable)?)?;
             }
+        } else if kind(&frame) == Some(FRAME_KEPT) {
+            let segment = decode_segment(body).map_err(unreadable)?;
+            let own = machine
+                .events()
+                .ok_or_else(|| corrupt("a directory has no events"))?;
+            let mut at = 0;
+            staged.add_segment(&segment, &mut || {
+                let part = own.read_segment(segment.first_offset, at, PART_BYTES)?;
+                at += part.len() as u64;
+                Ok(part)
+            })?;
         } else {
             let segment = decode_segment(body).map_err(unreadable)?;
             staged.add_segment(&segment, &mut || {

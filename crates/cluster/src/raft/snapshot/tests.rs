@@ -13,6 +13,8 @@ use super::*;
 const SEGMENT_BYTES: u64 = 100 << 10;
 /// Five segments, and some runs that are not in a block yet.
 const RUNS: u64 = 43;
+/// Where the events of the replica are.
+const EVENTS: &str = "events/1-1";
 
 fn open(disk: &FaultyDisk, store: &MemStore) -> Machine {
     let id = GroupReplica {
@@ -68,9 +70,15 @@ fn leader() -> Machine {
 }
 
 fn frames(machine: &Machine) -> Vec<Bytes> {
+    frames_without(machine, Vec::new())
+}
+
+/// Frames for a receiver who has `kept`.
+fn frames_without(machine: &Machine, kept: Vec<SealedSegment>) -> Vec<Bytes> {
     let SnapshotData::View(mut view) = SnapshotData::view(machine) else {
         unreachable!("it is a view")
     };
+    view.leave_out(kept);
     std::iter::from_fn(|| view.next_frame().unwrap()).collect()
 }
 
@@ -87,10 +95,10 @@ fn content(machine: &Machine) -> (Vec<(Bytes, Bytes)>, Vec<EventRun>) {
     (pairs, runs)
 }
 
-fn receive(disk: &FaultyDisk, frames: &[Bytes]) -> Result<Spooled, StoreError> {
+fn receive(disk: &FaultyDisk, machine: &Machine, frames: &[Bytes]) -> Result<Spooled, StoreError> {
     let spools = Spools::new(Arc::new(disk.clone()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut receiving = runtime.block_on(spools.receive())?;
+    let mut receiving = runtime.block_on(spools.receive(machine.events().cloned()))?;
     for frame in frames {
         receiving.take(frame)?;
     }
@@ -98,7 +106,7 @@ fn receive(disk: &FaultyDisk, frames: &[Bytes]) -> Result<Spooled, StoreError> {
 }
 
 fn fill(disk: &FaultyDisk, machine: &Machine, frames: &[Bytes]) -> Result<(), StoreError> {
-    SnapshotData::Spooled(receive(disk, frames)?).install(machine)
+    SnapshotData::Spooled(receive(disk, machine, frames)?).install(machine)
 }
 
 #[test]
@@ -140,6 +148,49 @@ fn small_runs_share_frames() {
 }
 
 #[test]
+fn sealed_segments_that_the_receiver_has_are_not_sent() {
+    let (_, _, leader) = replica(RUNS, 200);
+    let (disk, store, follower) = replica(RUNS / 2, 20);
+    let own = kept(follower.events());
+    assert!(own.len() > 1);
+    let frames = frames_without(&leader, own.clone());
+    let count = |wanted| frames.iter().filter(|frame| frame[0] == wanted).count();
+    assert_eq!(count(FRAME_KEPT), own.len());
+    assert!(count(FRAME_SEGMENT) > 0);
+    fill(&disk, &follower, &frames).unwrap();
+    assert!(content(&follower) == content(&leader));
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    store.power_cut(StateCut::LoseAll);
+    assert!(content(&open(&disk, &store)) == content(&leader));
+}
+
+#[test]
+fn a_segment_that_has_rotted_is_sent_at_the_next_attempt() {
+    let (_, _, leader) = replica(RUNS, 200);
+    let (disk, _, follower) = replica(RUNS / 2, 20);
+    let told = kept(follower.events());
+    let segments = disk.list(EVENTS).unwrap();
+    let rotten = segments.iter().find(|name| name.ends_with(".seg")).unwrap();
+    disk.flip_bit(&format!("{EVENTS}/{rotten}"), 800);
+    let refused = fill(&disk, &follower, &frames_without(&leader, told.clone()));
+    assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+    let left = kept(follower.events());
+    assert_eq!(left.len() + 1, told.len());
+    fill(&disk, &follower, &frames_without(&leader, left)).unwrap();
+    assert!(content(&follower) == content(&leader));
+}
+
+#[test]
+fn a_segment_that_the_receiver_does_not_have_cannot_be_left_out() {
+    let (_, _, leader) = replica(RUNS, 200);
+    let (disk, _, follower) = replica(3, 20);
+    let before = content(&follower);
+    let frames = frames_without(&leader, kept(leader.events()));
+    assert!(fill(&disk, &follower, &frames).is_err());
+    assert!(content(&follower) == before);
+}
+
+#[test]
 fn what_is_spoiled_or_cut_short_is_refused_and_changes_nothing() {
     let frames = frames(&leader());
     let (disk, _, follower) = replica(3, 20);
@@ -173,7 +224,7 @@ fn a_bit_that_flips_in_the_spool_is_found_before_anything_is_replaced() {
     let before = content(&follower);
     let spools = Spools::new(Arc::new(disk.clone())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut receiving = runtime.block_on(spools.receive()).unwrap();
+    let mut receiving = runtime.block_on(spools.receive(None)).unwrap();
     for frame in &frames {
         receiving.take(frame).unwrap();
     }
