@@ -20,6 +20,7 @@ mod network;
 mod pause;
 pub mod processes;
 mod replica_making;
+mod rot;
 mod starve;
 mod stop;
 mod within;
@@ -43,6 +44,7 @@ pub const CATALOGUE: &[&Kind] = &[
     &within::PANIC,
     &pause::KIND,
     &starve::KIND,
+    &rot::KIND,
     &lost_disk::WIPED,
     &lost_disk::RESTORED,
     &within::STEP,
