@@ -10,6 +10,7 @@ use std::time::Duration;
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
 use dunlin_model::id::{DeviceId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
+use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::port::{
     BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer, TraceSpan,
 };
@@ -189,6 +190,9 @@ async fn open(
 
 /// Waits for the proof that this replica still leads and has applied what was committed before.
 async fn pass_barrier(room: &ShardRoom) -> Result<(), ReadError> {
+    if mutant::is_on(Mutant::SkipReadBarrier) {
+        return Ok(());
+    }
     let barrier = room.replication.read_barrier();
     match timeout(Duration::from_millis(READ_BARRIER_WAIT_MS), barrier).await {
         Ok(Ok(())) => Ok(()),

@@ -82,6 +82,10 @@ mutants! {
     ForgetMembership = "forget-membership",
     /// A new leader takes one entry more back than it wants to.
     TruncateTooFar = "truncate-too-far",
+    /// What is read is not held against what was committed before.
+    SkipReadBarrier = "skip-read-barrier",
+    /// A registration's versions begin anew when it is made again.
+    VersionsBeginAnew = "versions-begin-anew",
     /// A parked block of events is not taken up again at a start.
     ForgetParked = "forget-parked",
 }

@@ -59,7 +59,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         self.now_us.load(Ordering::Relaxed)
     }
 }

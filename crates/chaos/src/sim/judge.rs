@@ -12,8 +12,9 @@ use dunlin_model::port::{EventRun, ShardClient};
 use dunlin_model::telemetry;
 
 use super::alike;
+use super::services::Service;
 use super::world::World;
-use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order};
+use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order, registrations};
 use crate::oracle::{Disturbance, History, Stored, digest};
 use crate::payload::claimed_seq;
 
@@ -59,6 +60,8 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
     ] {
         tell(&mut found, name, &findings);
     }
+    let accesses: Vec<_> = world.services.iter().flat_map(Service::accesses).collect();
+    tell(&mut found, "I7", &registrations::check(&accesses));
     check_owners(&runs, &mut found);
     check_receipts(world, &history, &stored, &mut found);
     // Once more, since the leader may have had its events cut meanwhile.

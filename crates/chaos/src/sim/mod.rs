@@ -16,6 +16,7 @@ mod machine;
 mod net;
 mod panics;
 mod plan;
+mod services;
 mod shrink;
 mod standstill;
 #[cfg(test)]

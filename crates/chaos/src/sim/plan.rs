@@ -90,6 +90,10 @@ pub struct Plan {
     pub message_every_ms: u64,
     /// Messages of a device without an answer at the most.
     pub window: usize,
+    /// Services that read and write registrations, each beside a node; plans that were kept before there were any
+    /// have none.
+    #[serde(default)]
+    pub services: usize,
     /// Milliseconds between checkpoints.
     pub checkpoint_ms: u64,
     /// Milliseconds with faults.
@@ -161,11 +165,13 @@ impl Plan {
             devices: random.random_range(3..=10),
             message_every_ms: random.random_range(5..=60),
             window: random.random_range(1..=16),
+            services: 0,
             checkpoint_ms: random.random_range(200..=2_000),
             faults_ms: random.random_range(3_000..=9_000),
             kinds,
             steps: Vec::new(),
         };
+        plan.services = plan.nodes;
         let mut at_ms = random.random_range(0..500);
         while at_ms < plan.faults_ms {
             let kind = *plan.kinds.choose(&mut random).unwrap_or(&Kind::Kill);

@@ -17,6 +17,7 @@ use super::fleet::{Device, Shared};
 use super::machine::{Machine, Site};
 use super::net::{Link, Net};
 use super::plan::{Action, Plan};
+use super::services::{Service, Slots};
 use super::trace::Trace;
 use super::{SimError, alike, crypto};
 use crate::oracle::digest;
@@ -50,6 +51,7 @@ pub(super) struct World {
     pub(super) site: Site,
     pub(super) machines: Vec<Machine>,
     pub(super) devices: Vec<Device>,
+    pub(super) services: Vec<Service>,
     pub(super) shared: Arc<Shared>,
     pub(super) trace: Trace,
     pub(super) now_us: u64,
@@ -78,6 +80,9 @@ impl World {
             )
         });
         let devices = (0..plan.devices).filter_map(|index| Device::new(index, index % plan.nodes));
+        let slots = Arc::new(Slots::default());
+        let services = (0..plan.services.min(plan.nodes))
+            .map(|place| Service::new(place, plan.seed ^ (place as u64 + 1) << 32, &slots));
         let payloads = Payloads::new(format!("{:x}", plan.seed), None)
             .map_err(|error| SimError::Setup(error.to_string()))?;
         Ok(World {
@@ -91,6 +96,7 @@ impl World {
             },
             machines: machines.collect::<Result<_, _>>()?,
             devices: devices.collect(),
+            services: services.collect(),
             shared: Arc::new(Shared {
                 payloads,
                 trace: trace.clone(),
@@ -114,6 +120,9 @@ impl World {
         self.end_the_failed();
         self.end_the_stopped();
         self.connect_devices();
+        for (service, machine) in self.services.iter_mut().zip(&self.machines) {
+            service.follow(machine.life.as_ref(), &self.shared);
+        }
         self.site.net.deliver(self.now_us);
         // Nobody is always first.
         let first = (self.now_us / TICK_US) as usize;

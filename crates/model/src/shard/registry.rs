@@ -7,6 +7,7 @@ use super::state::Entry;
 use crate::command::{Command, Outcome, Refusal};
 use crate::id::{DeviceId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
+use crate::mutant::{self, Mutant};
 use crate::port::{SessionEnd, StoreError};
 
 /// Topic filters that one device may keep.
@@ -100,7 +101,10 @@ fn put(
     let new = DeviceRecord {
         device: device.clone(),
         spec: spec.clone(),
-        version: next_fence(entry),
+        version: match mutant::is_on(Mutant::VersionsBeginAnew) {
+            true => stored.as_ref().map_or(1, |old| old.version + 1),
+            false => next_fence(entry),
+        },
         generation,
         created_ms: stored.as_ref().map_or(now, |old| old.created_ms),
         status_changed_ms: stored
