@@ -346,6 +346,10 @@ fn open_replicas(
         std::process::abort();
     }));
     let state = StateDb::open(data.state_path())?;
+    state.on_failure(|error| {
+        tracing::error!(%error, "the state database has failed; the node stops");
+        std::process::abort();
+    });
     let host = ActorHost::start(clock, host_config)?;
     let shard = ShardParts {
         journal,

@@ -188,6 +188,31 @@ impl Machine {
         }
     }
 
+    /// Why the event log cannot be fed what it lacks, if so: it has lost what a checkpoint had made durable, and
+    /// the notes on it went with that.
+    pub(crate) fn events_gone(&self) -> Result<Option<String>, StoreError> {
+        let Machine::Shard(shard) = self else {
+            return Ok(None);
+        };
+        let (forgotten, end) = (
+            shard.state.verdicts_forgotten_upto()?,
+            shard.events.applied_index(),
+        );
+        Ok(forgotten.filter(|forgotten| end < *forgotten).map(|forgotten| {
+            format!("the events end at entry {end}, and were durable up to entry {forgotten}")
+        }))
+    }
+
+    /// Why state and event log cannot both be right, if so: they stand at one entry, and at different offsets.
+    pub(crate) fn disagreement(&self) -> Option<String> {
+        let Machine::Shard(shard) = self else { return None };
+        let meta = shard.state.meta();
+        let (of_events, of_state) = (shard.events.range().1, meta.next_offset);
+        let is_ahead = shard.events.applied_index() > meta.applied.map_or(0, |at| at.index);
+        (!is_ahead && of_events != of_state)
+            .then(|| format!("the events end at offset {of_events}, the state's at {of_state}"))
+    }
+
     /// Applies an entry that carries data.
     pub(crate) fn apply(&mut self, position: LogPosition, body: Body) -> Result<Reply, StoreError> {
         match (self, body) {

@@ -126,13 +126,21 @@ impl StateMachine {
         if self.log.position_at(applied.index) != Some(applied) {
             return Ok(());
         }
+        if let Some(reason) = machine.events_gone().map_err(io::Error::other)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         if fed < applied.index {
             Point::EventsRefilled.reach();
         }
         self.feed(&mut machine, fed + 1, applied.index, |payload| {
             // The state has all of them; only those with data concern the event log.
             matches!(payload, EntryPayload::Normal(_))
-        })
+        })?;
+        // A replica that is not like its peers is made anew, rather than found out by whoever reads from it.
+        match machine.disagreement() {
+            Some(reason) => Err(io::Error::new(io::ErrorKind::InvalidData, reason)),
+            None => Ok(()),
+        }
     }
 
     /// Applies everything that the log has, committed or not, and returns where that ends. For a survivor

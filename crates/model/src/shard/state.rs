@@ -223,18 +223,36 @@ impl ShardState {
         Ok(run(position, time_ms, first_offset, count, join(stored)))
     }
 
-    /// Drops the notes on rejected records up to `index`, which the event log has made durable.
+    /// Drops the notes on rejected records up to `index`, which the event log has made durable, and remembers how
+    /// far: an event log that has lost what was durable cannot be fed from there.
     pub fn forget_verdicts(&self, index: u64) -> Result<(), StoreError> {
         let (from, to) = verdict::range_upto(index);
         let mut batch = WriteBatch::default();
+        let mut last = None;
         for (key, _) in self.store.scan(&from, &to, VERDICTS_FORGOTTEN_MAX)? {
+            last = verdict::index_of(&key).max(last);
             batch.delete(key);
+        }
+        if let Some(last) = last {
+            batch.put(verdict::forgotten_key(), last.to_be_bytes().to_vec());
         }
         if batch.is_empty() {
             Ok(())
         } else {
             self.store.write(batch)
         }
+    }
+
+    /// The last entry whose note was dropped, if any was: an event log that ends before it cannot be fed again.
+    pub fn verdicts_forgotten_upto(&self) -> Result<Option<u64>, StoreError> {
+        let Some(bytes) = self.store.get(&verdict::forgotten_key())? else {
+            return Ok(None);
+        };
+        let index = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| StoreError::Corrupt {
+            what: "mark of dropped notes".into(),
+            reason: "it is no number".into(),
+        })?;
+        Ok(Some(u64::from_be_bytes(index)))
     }
 
     /// Reads everything in memory again, after the store's content was replaced.

@@ -19,6 +19,17 @@ pub(super) fn key(index: u64) -> Vec<u8> {
     key
 }
 
+/// Where it stands up to which entry notes have been dropped: behind every note.
+pub(super) fn forgotten_key() -> Vec<u8> {
+    key(u64::MAX)
+}
+
+/// Which entry a note is on.
+pub(super) fn index_of(key: &[u8]) -> Option<u64> {
+    let index = key.strip_prefix(&FAMILY)?;
+    Some(u64::from_be_bytes(index.try_into().ok()?))
+}
+
 /// Keys of notes at or below `index`.
 pub(super) fn range_upto(index: u64) -> (Vec<u8>, Vec<u8>) {
     (FAMILY.to_vec(), key(index.saturating_add(1)))

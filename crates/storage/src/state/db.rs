@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
@@ -32,7 +32,12 @@ pub struct StateDb {
     inner: Arc<Inner>,
 }
 
+/// Told when the database takes nothing more.
+type FailureHook = Box<dyn Fn(&StoreError) + Send + Sync>;
+
 struct Inner {
+    /// Called when fjall has given up: whatever the disk refused it, it takes no write again in this process.
+    on_failure: Arc<OnceLock<FailureHook>>,
     database: Database,
     pointers: Keyspace,
     /// One store per replica, so that all users see one pointer.
@@ -40,6 +45,7 @@ struct Inner {
 }
 
 struct Store {
+    on_failure: Arc<OnceLock<FailureHook>>,
     inner: Database,
     pointers: Keyspace,
     id: GroupReplica,
@@ -100,6 +106,7 @@ impl StateDb {
             .map_err(io("open state pointers"))?;
         let db = StateDb {
             inner: Arc::new(Inner {
+                on_failure: Arc::default(),
                 database,
                 pointers,
                 stores: Mutex::default(),
@@ -107,6 +114,13 @@ impl StateDb {
         };
         db.drop_leftovers()?;
         Ok(db)
+    }
+
+    /// Calls `hook` when the database takes nothing more, ever: a write of its own journal was refused, for want of
+    /// room for instance. Only another process can open it again. Set once.
+    pub fn on_failure(&self, hook: impl Fn(&StoreError) + Send + Sync + 'static) {
+        let is_first = self.inner.on_failure.set(Box::new(hook)).is_ok();
+        assert!(is_first, "one hook hears of it");
     }
 
     /// The state of `id`, which is made if it is new.
@@ -128,6 +142,7 @@ impl StateDb {
             .keyspace(&keyspace_name(id, generation), options)
             .map_err(io("open state of replica"))?;
         let store = Arc::new(Store {
+            on_failure: inner.on_failure.clone(),
             inner: inner.database.clone(),
             pointers: inner.pointers.clone(),
             id,
@@ -230,6 +245,16 @@ fn delete(database: &Database, name: &str) -> Result<(), StoreError> {
 }
 
 impl Store {
+    /// What a write came to that fjall refused.
+    fn refused(&self, action: &'static str, error: fjall::Error) -> StoreError {
+        let is_end = matches!(error, fjall::Error::Poisoned);
+        let error = io(action)(error);
+        if is_end && let Some(hook) = self.on_failure.get() {
+            hook(&error);
+        }
+        error
+    }
+
     fn current(&self) -> RwLockReadGuard<'_, (u64, Keyspace)> {
         self.current
             .read()
@@ -270,13 +295,15 @@ impl ShardStore for Store {
                 None => changes.remove(&current.1, key),
             }
         }
-        changes.commit().map_err(io("write state batch"))
+        changes
+            .commit()
+            .map_err(|error| self.refused("write state batch", error))
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {
         self.inner
             .persist(PersistMode::SyncData)
-            .map_err(io("checkpoint state"))
+            .map_err(|error| self.refused("checkpoint state", error))
     }
 
     fn snapshot(&self) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send> {
