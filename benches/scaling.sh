@@ -8,8 +8,8 @@
 # its own that is started and ended here.
 #
 # On a machine with few cores all nodes share them, and no more of them makes anything faster. So each node of the
-# kind that is varied gets PERCENT (20) of a core, by a cpu control group whose periods are 5 ms, and the others get
-# what they like: what is seen is the rate of that kind with as much of it as there are nodes.
+# kind that is varied gets PERCENT (20) of a core, a gateway a quarter of that, by a cpu control group whose periods
+# are 20 ms, and the others get what they like: what is seen is the rate of that kind with as much of it as there are nodes.
 #
 # One shard node keeps one copy; three and five keep three, each shard on three of them. An acknowledgement means
 # synced on a majority of these, as always.
@@ -50,13 +50,13 @@ stop() {
 trap 'stop; rm -rf "$data"' EXIT
 trap 'exit 130' INT TERM
 
-# Gives process $2 its share of a core; $1 names the group.
+# Gives process $2 the share $3 of a core, in percent; $1 names the group.
 limit() {
     mkdir "$mine-$1" || return 1
     if [ -e "$mine-$1/cpu.cfs_quota_us" ]; then
-        echo 5000 >"$mine-$1/cpu.cfs_period_us" && echo $((percent * 50)) >"$mine-$1/cpu.cfs_quota_us"
+        echo 20000 >"$mine-$1/cpu.cfs_period_us" && echo $(($3 * 200)) >"$mine-$1/cpu.cfs_quota_us"
     else
-        echo "$((percent * 50)) 5000" >"$mine-$1/cpu.max"
+        echo "$(($3 * 200)) 20000" >"$mine-$1/cpu.max"
     fi && echo "$2" >"$mine-$1/cgroup.procs"
 }
 
@@ -78,7 +78,9 @@ run() {
         place=$((place + 1))
         kind=shard
         [ $place -le "$2" ] && kind=gateway
-        [ $kind = "$3" ] && { limit "$place" "$node" || return 1; }
+        share=$percent
+        [ $kind = gateway ] && share=$((percent / 4))
+        [ $kind = "$3" ] && { limit "$place" "$node" "$share" || return 1; }
     done
     "$program" load pub --data "$data/$name" --plain -o json "${options[@]}" >"$folder/$name-$4.json" || return 1
     stop
@@ -98,7 +100,7 @@ done
 python3 - "$folder" "$percent" $configurations <<'PYTHON'
 import json, statistics, sys
 folder, percent = sys.argv[1:3]
-print(f"| shard nodes | gateways | what has {percent} % of a core each | messages/s, median (smallest to largest) | p50 | p99 |")
+print(f"| shard nodes | gateways | limited to {percent} % of a core each, gateways to {int(percent) // 4} % | messages/s, median (smallest to largest) | p50 | p99 |")
 print("|---|---|---|---|---|---|")
 for configuration in sys.argv[3:]:
     shards, gateways, kind = configuration.split(":")
