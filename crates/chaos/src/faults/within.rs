@@ -64,14 +64,8 @@ pub(super) const STEP: Kind = Kind {
         },
     ],
     ..Kind::new("clock-step", "F28", |order| {
-        let step_ms = order.told("seconds") as i64 * 1_000;
-        let step_ms = if order.told("back") == 1 {
-            -step_ms
-        } else {
-            step_ms
-        };
         let skew = Skew {
-            step_ms,
+            step_ms: signed(&order, "seconds", "back") * 1_000,
             ..Skew::default()
         };
         Box::new(Skewed::of(order, skew))
@@ -99,14 +93,8 @@ pub(super) const DRIFT: Kind = Kind {
         },
     ],
     ..Kind::new("clock-drift", "F29", |order| {
-        let rate_ppm = order.told("percent") as i64 * 10_000;
-        let rate_ppm = if order.told("slow") == 1 {
-            -rate_ppm
-        } else {
-            rate_ppm
-        };
         let skew = Skew {
-            rate_ppm,
+            rate_ppm: signed(&order, "percent", "slow") * 10_000,
             ..Skew::default()
         };
         Box::new(Skewed::of(order, skew))
@@ -153,12 +141,25 @@ fn allow(local: &mut LocalOptions, _: &mut Gear) -> Result<(), String> {
     Ok(())
 }
 
+/// A value of an order, made negative if `towards` is 1.
+fn signed(order: &Order, value: &str, towards: &str) -> i64 {
+    let told = order.told(value) as i64;
+    if order.told(towards) == 1 { -told } else { told }
+}
+
 /// One attempt to give a node orders; what came of them.
 async fn order(field: &Field, node: usize, orders: Orders) -> Result<Report, String> {
     let body = serde_json::to_vec(&orders).map_err(|error| error.to_string())?;
-    let asked = field
-        .hub
-        .attempt(node, (Method::POST, "/faults"), None, Some(body), None);
+    ask(field, node, Method::POST, Some(body)).await
+}
+
+/// One attempt to see what came of the orders so far.
+async fn look(field: &Field, node: usize) -> Result<Report, String> {
+    ask(field, node, Method::GET, None).await
+}
+
+async fn ask(field: &Field, node: usize, method: Method, body: Option<Vec<u8>>) -> Result<Report, String> {
+    let asked = field.hub.attempt(node, (method, "/faults"), None, body, None);
     let (status, answer) = asked.await?;
     if !status.is_success() {
         return Err(format!("{status}: {}", String::from_utf8_lossy(&answer)));
@@ -174,8 +175,7 @@ async fn wait_until(
 ) -> Result<Report, FaultError> {
     let deadline = Instant::now() + EFFECT_TIMEOUT;
     loop {
-        let report = order(field, node, Orders::default()).await;
-        match report {
+        match look(field, node).await {
             Ok(report) if is_so(&report) => return Ok(report),
             last if Instant::now() >= deadline => return Err(indeterminate(format!("{last:?}"))),
             _ => sleep(LOOK_PAUSE).await,
@@ -205,7 +205,7 @@ impl Fault for Panic {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let (node, devices) = (self.order.node(), self.devices());
-            let before = order(field, node, Orders::default()).await.map_err(skipped)?;
+            let before = look(field, node).await.map_err(skipped)?;
             self.before = Some(before);
             let orders = Orders {
                 shard_panics: Some(1),
@@ -287,7 +287,7 @@ impl Fault for Skewed {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
-            order(field, node, Orders::default()).await.map_err(skipped)?;
+            look(field, node).await.map_err(skipped)?;
             self.is_told = true;
             let report = self.tell(field, self.skew).await.map_err(indeterminate)?;
             let Skew { rate_ppm, .. } = self.skew;

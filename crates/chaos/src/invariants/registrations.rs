@@ -12,7 +12,7 @@ use super::{Findings, Violation};
 use crate::workload::access::{Access, Answer, Call};
 
 /// Steps of the search for each operation of a device, beyond which it is given up.
-const STEPS_PER_OPERATION_MAX: u64 = 100_000;
+const STEPS_PER_OPERATION_MAX: u64 = 10_000;
 
 /// A registration: its content, if there is one.
 struct Registration;

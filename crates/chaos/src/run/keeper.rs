@@ -12,9 +12,9 @@ use super::journal::Lines;
 use crate::faults::{Field, processes};
 use crate::invariants::bounded::Sample;
 use crate::record::Recorder;
+use crate::waiting::Waiting;
 use crate::workload::access::Access;
 use crate::workload::operation::Operation;
-use crate::workload::waiting::Waiting;
 
 /// Between two samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);

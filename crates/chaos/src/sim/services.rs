@@ -206,13 +206,8 @@ impl Client {
         let device = self.slots.enter(slot);
         book.number += 1;
         let value = format!("{}-{}", self.place, book.number);
-        let call = match (book.random.random_range(0..100), book.etags.get(&device).cloned()) {
-            (0..40, _) => Call::Read,
-            (40..75, Some(etag)) => Call::Swap { etag, value },
-            (40..85, _) => Call::Create { value },
-            (85..94, _) => Call::Replace { value },
-            _ => Call::Delete,
-        };
+        let Book { random, etags, .. } = &mut *book;
+        let call = Call::draw(random, etags.get(&device).map(String::as_str), value);
         let invoked_us = self.shared.now_us();
         let access = Access {
             device,

@@ -3,6 +3,8 @@
 //! Plain data, written to `accesses.jsonl`; judged by [`crate::invariants::registrations`]. What was refused
 //! before it was tried is no access.
 
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 /// What was asked.
@@ -30,6 +32,22 @@ pub enum Call {
     },
     /// Delete it, whatever it is.
     Delete,
+}
+
+impl Call {
+    /// What a service asks next, that saw `etag` last: mostly reads, and changes of what it saw.
+    pub fn draw(random: &mut StdRng, etag: Option<&str>, value: String) -> Call {
+        match (random.random_range(0..100), etag) {
+            (0..35, _) => Call::Read,
+            (35..75, Some(etag)) => Call::Swap {
+                etag: etag.to_owned(),
+                value,
+            },
+            (35..85, _) => Call::Create { value },
+            (85..95, _) => Call::Replace { value },
+            _ => Call::Delete,
+        }
+    }
 }
 
 /// What was answered.

@@ -98,7 +98,8 @@ impl Writer {
         while !self.shared.is_over() {
             let begun = Instant::now();
             number += 1;
-            let call = self.draw(number);
+            let value = format!("{}-{number}", self.writer);
+            let call = Call::draw(&mut self.random, self.etag.as_deref(), value);
             self.access(call).await;
             let pause = period.mul_f64(self.random.random_range(0.5..1.5));
             if !self.bench.wait_until(begun + pause).await {
@@ -106,17 +107,6 @@ impl Writer {
             }
         }
         true
-    }
-
-    fn draw(&mut self, number: u32) -> Call {
-        let value = format!("{}-{number}", self.writer);
-        match (self.random.random_range(0..100), self.etag.clone()) {
-            (0..35, _) => Call::Read,
-            (35..75, Some(etag)) => Call::Swap { etag, value },
-            (35..85, _) => Call::Create { value },
-            (85..95, _) => Call::Replace { value },
-            _ => Call::Delete,
-        }
     }
 
     async fn access(&mut self, call: Call) {

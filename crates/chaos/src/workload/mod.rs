@@ -10,7 +10,6 @@ pub mod contended;
 pub mod https;
 pub mod operation;
 pub mod registry;
-pub mod waiting;
 
 use std::sync::Arc;
 
@@ -21,9 +20,9 @@ use tokio::time::Instant;
 use crate::hub::Hub;
 use crate::payload::Payloads;
 use crate::record::Recorder;
+use crate::waiting::Waiting;
 use access::Access;
 use operation::Operation;
-use waiting::Waiting;
 
 /// What all workloads share.
 #[derive(Clone)]

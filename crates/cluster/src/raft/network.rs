@@ -343,10 +343,7 @@ impl NetSnapshot<TypeConfig> for Client {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = sent => answer.map_err(|error| {
-                tracing::warn!(%group, replica = to.0, %error, "a snapshot was not taken");
-                StreamingError::from(error)
-            }),
+            answer = sent => answer.map_err(StreamingError::from),
         }
     }
 }

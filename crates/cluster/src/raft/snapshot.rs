@@ -165,13 +165,6 @@ struct EventsView {
     waiting: VecDeque<EventRun>,
 }
 
-/// Sealed segments of this replica, for a sender to leave out.
-pub(crate) fn kept(events: Option<&Arc<dyn EventLog>>) -> Vec<SealedSegment> {
-    let mut kept = events.map_or_else(Vec::new, |events| events.sealed_segments());
-    kept.truncate(KEPT_MAX);
-    kept
-}
-
 impl SnapshotView {
     /// Leaves out what the receiver says it has.
     pub(crate) fn leave_out(&mut self, kept: Vec<SealedSegment>) {
@@ -413,12 +406,17 @@ impl Spools {
     /// Room for one snapshot, once there is some. What is not sent is in `events`.
     pub(crate) async fn receive(&self, events: Option<Arc<dyn EventLog>>) -> Result<Receiving, StoreError> {
         let place = self.places.clone().acquire_owned().await;
+        let mut kept = events
+            .as_ref()
+            .map_or_else(Vec::new, |events| events.sealed_segments());
+        kept.truncate(KEPT_MAX);
         Ok(Receiving {
             place: place.map_err(|error| StoreError::io("receive snapshot", error))?,
             writer: SpoolWriter::create(self.disk.clone())?,
             hash: FrameHash::default(),
             begun: false,
             events,
+            kept,
             digest: None,
         })
     }
@@ -430,12 +428,19 @@ pub(crate) struct Receiving {
     hash: FrameHash,
     begun: bool,
     events: Option<Arc<dyn EventLog>>,
+    /// Its sealed segments when this began, which the sender may leave out; in the order of their offsets.
+    kept: Vec<SealedSegment>,
     /// What the sender says that everything hashes to.
     digest: Option<[u8; SHA256_OUTPUT_LEN]>,
     place: OwnedSemaphorePermit,
 }
 
 impl Receiving {
+    /// What the sender may leave out, because it is here.
+    pub(crate) fn kept(&self) -> &[SealedSegment] {
+        &self.kept
+    }
+
     /// Takes a frame in. Writes to the disk.
     pub(crate) fn take(&mut self, frame: &Bytes) -> Result<(), StoreError> {
         if self.digest.is_some() {
@@ -464,7 +469,9 @@ impl Receiving {
         let segment = decode_segment(Reader::new(frame.slice(1..))).map_err(unreadable)?;
         let events = self.events.as_ref();
         let events = events.ok_or_else(|| corrupt("a directory has no events"))?;
-        if !events.sealed_segments().contains(&segment) {
+        let first = |kept: &SealedSegment| kept.first_offset;
+        let place = self.kept.binary_search_by_key(&segment.first_offset, first);
+        if place.ok().and_then(|place| self.kept.get(place)) != Some(&segment) {
             return Err(corrupt("a segment was left out that is not here"));
         }
         events.verify_segment(segment.first_offset)

@@ -152,6 +152,16 @@ pub(crate) async fn renew_certificates(
     audited(record, renewed.map(respond))
 }
 
+/// `GET /faults`: what came of the faults of this node, where its operator allows them.
+pub(crate) async fn faults_report(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    authorize::service(&shared, &headers, Right::ClusterAdmin, &["faults"])?;
+    let report = faults_hook(&shared)?(b"{}").map_err(ApiError::invalid)?;
+    Ok(Json(report).into_response())
+}
+
 /// `POST /faults`: what a node does to itself for a test, where its operator allows it.
 pub(crate) async fn faults(
     State(shared): State<Arc<Shared>>,
@@ -159,12 +169,16 @@ pub(crate) async fn faults(
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let caller = authorize::service(&shared, &headers, Right::ClusterAdmin, &["faults"])?;
-    let hook = shared.hooks.faults.as_ref();
-    let hook = hook.ok_or_else(|| ApiError::not_found("this node does not allow faults"))?;
+    let hook = faults_hook(&shared)?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let record = AuditRecord::done("faults", caller.0, "this node");
     let answer = hook(&body).map_err(ApiError::invalid);
     audited(record, answer.map(|report| Json(report).into_response()))
+}
+
+fn faults_hook(shared: &Shared) -> Result<&crate::FaultsHook, ApiError> {
+    let hook = shared.hooks.faults.as_ref();
+    hook.ok_or_else(|| ApiError::not_found("this node does not allow faults"))
 }
 
 /// `POST /cluster/join`: whoever shows a join token that was not used yet is given what a node needs.

@@ -59,7 +59,7 @@ fn for_operators() -> Router<Arc<Shared>> {
         .route("/cluster/join", post(cluster::join))
         .route("/certificates", get(cluster::certificates))
         .route("/certificates/renew", post(cluster::renew_certificates))
-        .route("/faults", post(cluster::faults))
+        .route("/faults", get(cluster::faults_report).post(cluster::faults))
         .route("/health", get(cluster::health))
         .route("/metrics", get(cluster::metrics))
 }

@@ -151,7 +151,7 @@ fn small_runs_share_frames() {
 fn sealed_segments_that_the_receiver_has_are_not_sent() {
     let (_, _, leader) = replica(RUNS, 200);
     let (disk, store, follower) = replica(RUNS / 2, 20);
-    let own = kept(follower.events());
+    let own = follower.events().unwrap().sealed_segments();
     assert!(own.len() > 1);
     let frames = frames_without(&leader, own.clone());
     let count = |wanted| frames.iter().filter(|frame| frame[0] == wanted).count();
@@ -168,13 +168,13 @@ fn sealed_segments_that_the_receiver_has_are_not_sent() {
 fn a_segment_that_has_rotted_is_sent_at_the_next_attempt() {
     let (_, _, leader) = replica(RUNS, 200);
     let (disk, _, follower) = replica(RUNS / 2, 20);
-    let told = kept(follower.events());
+    let told = follower.events().unwrap().sealed_segments();
     let segments = disk.list(EVENTS).unwrap();
     let rotten = segments.iter().find(|name| name.ends_with(".seg")).unwrap();
     disk.flip_bit(&format!("{EVENTS}/{rotten}"), 800);
     let refused = fill(&disk, &follower, &frames_without(&leader, told.clone()));
     assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
-    let left = kept(follower.events());
+    let left = follower.events().unwrap().sealed_segments();
     assert_eq!(left.len() + 1, told.len());
     fill(&disk, &follower, &frames_without(&leader, left)).unwrap();
     assert!(content(&follower) == content(&leader));
@@ -185,7 +185,7 @@ fn a_segment_that_the_receiver_does_not_have_cannot_be_left_out() {
     let (_, _, leader) = replica(RUNS, 200);
     let (disk, _, follower) = replica(3, 20);
     let before = content(&follower);
-    let frames = frames_without(&leader, kept(leader.events()));
+    let frames = frames_without(&leader, leader.events().unwrap().sealed_segments());
     assert!(fill(&disk, &follower, &frames).is_err());
     assert!(content(&follower) == before);
 }
