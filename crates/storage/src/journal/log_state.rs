@@ -98,7 +98,6 @@ pub(super) struct Replica {
     vote: Option<Bytes>,
     vote_written: Option<(Bytes, u64)>,
     pub(super) damaged: Option<String>,
-    damaged_segment: Option<u64>,
     durable: watch::Sender<Option<u64>>,
     /// Highest index that was refused for want of room; a caller that did not know yet may go on
     /// up to the index after it.
@@ -121,7 +120,6 @@ impl Replica {
             vote: None,
             vote_written: None,
             damaged: None,
-            damaged_segment: None,
             durable: watch::Sender::new(None),
             refused_to: None,
         }
@@ -198,13 +196,16 @@ impl Replica {
         self.hot.get(at).map(|(_, body)| body.clone())
     }
 
-    /// The oldest segment that holds an entry of the log, or damage that must stay visible.
+    /// The oldest segment that must stay for this replica: that of its first entry. Of a damaged one everything
+    /// stays, its marks as well as what does not read: the next start must find the same.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        let front = self.entries.front().and_then(|entry| match entry.place {
+        if self.damaged.is_some() {
+            return Some(0);
+        }
+        match self.entries.front()?.place {
             Place::Written { segment, .. } => Some(segment),
             Place::Pending(_) => None,
-        });
-        [front, self.damaged_segment].into_iter().flatten().min()
+        }
     }
 
     /// The first entry that is in segment `from` or a later one, or waits to be written.
@@ -218,8 +219,7 @@ impl Replica {
         (older < self.entries.len()).then(|| self.first + older as u64)
     }
 
-    pub(super) fn damage(&mut self, reason: String, segment: u64) {
-        self.damaged_segment = Some(self.damaged_segment.map_or(segment, |known| known.min(segment)));
+    pub(super) fn damage(&mut self, reason: String) {
         self.damaged.get_or_insert(reason);
     }
 
@@ -285,7 +285,7 @@ impl Replica {
                 position.index,
                 self.next_index_of_entries().saturating_sub(1)
             );
-            self.damage(reason, segment);
+            self.damage(reason);
         }
         if position.index < self.first || position.index > self.next_index_of_entries() {
             self.entries.clear();
@@ -312,8 +312,9 @@ impl Replica {
         if self.purged.is_none_or(|purged| purged.index <= upto.index) {
             self.drop_upto(upto.index);
             self.purged = Some(upto);
+            // A mark that says less does not stand for the one that says more.
+            self.purged_segment = Some(segment);
         }
-        self.purged_segment = Some(segment);
     }
 
     pub(super) fn replay_vote(&mut self, vote: Bytes, segment: u64) {
@@ -329,11 +330,7 @@ impl Replica {
     /// Checks the whole after the last record.
     pub(super) fn finish_replay(&mut self) {
         if !self.entries.is_empty() && self.first != self.floor() {
-            let segment = self.oldest_segment().unwrap_or(0);
-            self.damage(
-                format!("entries {}..{} are missing", self.floor(), self.first),
-                segment,
-            );
+            self.damage(format!("entries {}..{} are missing", self.floor(), self.first));
         }
         if self.entries.is_empty() {
             self.first = self.floor();
@@ -845,7 +842,7 @@ pub(super) const VOTE_BYTES_MAX: usize = 1024;
 impl Replica {
     fn collect_marks(&self, id: GroupReplica, boundary: u64, marks: &mut Vec<Op>) {
         if self.damaged.is_some() {
-            // It pins its segments; rewriting would make the damage look whole.
+            // All its segments stay; rewriting would make the damage look whole.
             return;
         }
         let mut add = |what| {

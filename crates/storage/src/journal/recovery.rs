@@ -2,9 +2,10 @@
 //!
 //! Flushes are written strictly one after the other, so whatever a later flush follows was durable:
 //! only the last flush can be torn. Anything else that does not read is damage. It is never cut; the
-//! replicas it may concern are marked and keep their segments. When it cannot be told which replicas
-//! a lost flush held, all are marked, and a survey is written behind it: replicas that are made from then on
-//! are not marked at the next start. This room never decides what the caller does about it.
+//! replicas it may concern are marked, and until they are removed no segment is let go. When it cannot be
+//! told which replicas a lost flush held, all are marked, and a survey is written behind it: replicas that
+//! are made from then on are not marked at the next start. This room never decides what the caller does
+//! about it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -44,7 +45,7 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
                 let bytes = read_whole(segment)?;
                 // Segments are made at full length, so no crash leaves a shorter one.
                 if (bytes.len() as u64) < segment.header.segment_bytes {
-                    replay.damage_all(format!("segment {number} is cut at {}", bytes.len()), number);
+                    replay.damage_all(format!("segment {number} is cut at {}", bytes.len()));
                 }
                 for flush in scan(&bytes, segment) {
                     replay.take(flush);
@@ -60,8 +61,8 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
         .map(|number| (*number, segment_path(*number)))
         .collect();
     let mut files = Files::new(disk, &config, names).map_err(refused("list journal segments"))?;
-    // Segments below the oldest were free already when the last life ended. Those at or above a lost
-    // one are kept by the replicas that the loss has damaged.
+    // Segments below the oldest were free already when the last life ended. Those above are kept by
+    // the replicas that a loss has damaged.
     files
         .recycle_below(first.min(end.oldest))
         .map_err(refused("recycle journal segment"))?;
@@ -318,8 +319,8 @@ struct Replay {
     incarnation: u64,
     /// The flush before the next one: applied only when it is known how far it was durable.
     held: Option<Flush>,
-    /// Where the first damage is that may concern any replica.
-    all_damaged: Option<(String, u64)>,
+    /// The first damage that may concern any replica.
+    all_damaged: Option<String>,
     oldest: u64,
 }
 
@@ -346,15 +347,12 @@ impl Replay {
     }
 
     fn lose_segment(&mut self, number: u64) {
-        self.damage_all(format!("segment {number} is missing or unreadable"), number);
+        self.damage_all(format!("segment {number} is missing or unreadable"));
     }
 
-    fn damage_all(&mut self, reason: String, segment: u64) {
-        tracing::error!(%reason, segment, "journal is damaged");
-        match &mut self.all_damaged {
-            Some((_, known)) => *known = (*known).min(segment),
-            None => self.all_damaged = Some((reason, segment)),
-        }
+    fn damage_all(&mut self, reason: String) {
+        tracing::error!(%reason, "journal is damaged");
+        self.all_damaged.get_or_insert(reason);
     }
 
     fn take(&mut self, flush: Flush) {
@@ -366,44 +364,46 @@ impl Replay {
                     held.header.sequence + 1,
                     flush.header.sequence
                 );
-                self.damage_all(reason, held.segment);
                 // The held flush itself may be short as well.
                 let claimed = held.claimed_end();
                 self.apply(held, claimed);
+                self.damage_all(reason);
             } else {
                 self.apply(held, known.1);
             }
         } else if flush.header.previous_segment >= self.oldest {
             // The flush before it is needed as well, and is not there.
             let reason = format!("flushes before {} do not read", flush.header.sequence);
-            self.damage_all(reason, self.oldest);
+            self.damage_all(reason);
         }
         self.held = Some(flush);
     }
 
-    /// Replays the records of `flush` up to `durable_end`, which is known to have been durable.
+    /// Replays the records of `flush` up to `durable_end`, which is known to have been durable. What is lost of it
+    /// comes behind what reads: a survey that still reads says nothing about that.
     fn apply(&mut self, flush: Flush, durable_end: u64) {
-        if flush.valid_end < durable_end {
-            let reason = format!(
-                "flush {} does not read at {}",
-                flush.header.sequence, flush.valid_end
-            );
-            match &flush.header.replicas {
-                None => self.damage_all(reason, flush.segment),
-                Some(named) => {
-                    for id in named {
-                        tracing::error!(replica = %id, %reason, "journal is damaged");
-                        self.replica(*id).damage(reason.clone(), flush.segment);
-                    }
-                }
-            }
-        }
         for record in flush
             .records
             .into_iter()
             .take_while(|record| record.end <= durable_end)
         {
             self.replay(record, flush.segment);
+        }
+        if flush.valid_end >= durable_end {
+            return;
+        }
+        let reason = format!(
+            "flush {} does not read at {}",
+            flush.header.sequence, flush.valid_end
+        );
+        match &flush.header.replicas {
+            None => self.damage_all(reason),
+            Some(named) => {
+                for id in named {
+                    tracing::error!(replica = %id, %reason, "journal is damaged");
+                    self.replica(*id).damage(reason.clone());
+                }
+            }
         }
     }
 
@@ -439,9 +439,9 @@ impl Replay {
 
     /// Whatever replica is known by now may be concerned by what was lost; those that come later are not.
     fn damage_those_known(&mut self) {
-        if let Some((reason, segment)) = self.all_damaged.take() {
+        if let Some(reason) = self.all_damaged.take() {
             for replica in self.replicas.values_mut() {
-                replica.damage(reason.clone(), segment);
+                replica.damage(reason.clone());
             }
         }
     }

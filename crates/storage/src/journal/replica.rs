@@ -214,7 +214,7 @@ impl ReplicaLog {
         }
         let reason = format!("entry {} does not match its checksum", position.index);
         tracing::error!(replica = %self.id, %reason, "journal is damaged");
-        replica.damage(reason.clone(), segment.header.number);
+        replica.damage(reason.clone());
         Err(JournalError::Damaged {
             replica: self.id.to_string(),
             reason,

@@ -395,6 +395,26 @@ fn damage_pins_its_segment_until_the_replica_is_removed() {
     assert!(!disk.exists(FIRST));
 }
 
+#[test]
+fn a_damaged_replica_keeps_what_was_written_before_the_damage() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk);
+    vote(&journal.replica(id(1)), "in the first segment").unwrap();
+    fill(&journal.replica(id(2)), 14).unwrap();
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    drop(journal);
+    let second = "journal/00000000000000000002.log";
+    // Nobody can tell whose records that flush held.
+    disk.flip_bit(second, 8 * (flushes(&disk, second)[0].0 + 20));
+    let journal = open(&disk);
+    assert_eq!(journal.stats().damaged, vec![id(1), id(2)]);
+    wait(|done| journal.replica(id(2)).remove(done)).unwrap();
+    fill(&journal.replica(id(3)), 3).unwrap();
+    let (journal, _) = reboot(journal, &disk, PowerCut::LoseAll);
+    // A replica that was forgotten would vote again.
+    assert_eq!(journal.stats().damaged, vec![id(1)]);
+}
+
 /// Where the flushes of the first segment lie: start and end of each.
 fn flushes(disk: &FaultyDisk, path: &str) -> Vec<(u64, u64)> {
     let bytes = disk.bytes_of(path).unwrap();
@@ -798,6 +818,41 @@ fn a_replica_that_is_made_after_a_loss_is_whole_at_every_later_start() {
     drop(journal);
     disk.flip_bit(&name, 8 * (flushes[flushes.len() - 2] + 20));
     assert_eq!(open(&disk).stats().damaged, vec![id(2)]);
+}
+
+#[test]
+fn a_survey_says_nothing_about_what_is_lost_right_behind_it() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk);
+    for index in 0..4 {
+        append(&journal.replica(id(1)), vec![entry(1, index, "a")]).unwrap();
+    }
+    drop(journal);
+    let header_of = |flush: usize| 8 * (flushes(&disk, FIRST)[flush].0 + 20);
+    disk.flip_bit(FIRST, header_of(1));
+    let journal = open(&disk);
+    // Of votes none is missed where one is lost.
+    for term in 0..4 {
+        vote(&journal.replica(id(2)), &format!("voted in term {term}")).unwrap();
+    }
+    drop(journal);
+    let bytes = disk.bytes_of(FIRST).unwrap();
+    let header = SegmentHeader::decode(&bytes[..BLOCK_BYTES as usize]).unwrap();
+    let has_survey = |(start, end): &(u64, u64)| {
+        let mut at = *start;
+        while let Some((head, body)) = decode_record(&bytes[at as usize..], header.seed(), at)
+            && at < *end
+        {
+            if head.kind == format::Kind::Survey {
+                return true;
+            }
+            at += body.end as u64;
+        }
+        false
+    };
+    let survey = flushes(&disk, FIRST).iter().position(has_survey).unwrap();
+    disk.flip_bit(FIRST, header_of(survey + 1));
+    assert_eq!(open(&disk).stats().damaged, vec![id(1), id(2)]);
 }
 
 /// Entries of one replica in the first two segments; behind them that most of these are cut off, and votes of
