@@ -21,6 +21,9 @@ pub(crate) const STREAM_FRAMES_WAITING_MAX: usize = 4 * STREAM_FRAMES_IN_FLIGHT_
 pub(crate) const OPENS_WAITING_MAX: usize = 1024;
 /// Milliseconds that a call of `open_stream` waits for the log and for its turn.
 pub(crate) const OPEN_WAIT_MS: u64 = 10_000;
+/// Milliseconds of these for which it waits where nobody is known to lead: an election takes less, and who asks
+/// may be better off with another replica.
+pub(crate) const ELECTION_WAIT_MS: u64 = 50;
 /// Gateways of one shard whose sessions are compared with the state at the same time.
 pub(crate) const SESSION_CHECKS_MAX: usize = 4;
 /// Milliseconds that a read waits for the proof that this replica still leads.

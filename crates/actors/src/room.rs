@@ -4,15 +4,19 @@
 //! the leadership they speak of, so a late word about an old one never touches a new one.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use dunlin_model::id::{DeviceId, NodeId, ShardId};
 use dunlin_model::port::{Clock, Leadership, Replication};
 use ractor::{ActorId, ActorRef, ActorRuntime};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::config::HostConfig;
+use crate::config::{ELECTION_WAIT_MS, HostConfig};
 use crate::credit::CreditPool;
 use crate::shard::actor::{ShardActor, ShardMessage};
 use crate::shard::supervisor::SupervisorMessage;
@@ -53,6 +57,8 @@ pub(crate) struct ShardRoom {
     role: RwLock<Role>,
     /// Mirrors `role`, so that a follower hears of applied entries for the price of one load.
     leading: AtomicBool,
+    /// Told whenever `role` has changed.
+    changed: Notify,
     tenures: AtomicU64,
     closed: AtomicBool,
 }
@@ -77,6 +83,7 @@ impl ShardRoom {
             supervisor: Mutex::new(None),
             role: RwLock::new(Role::Following { hint: None }),
             leading: AtomicBool::new(false),
+            changed: Notify::new(),
             tenures: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         })
@@ -121,6 +128,7 @@ impl ShardRoom {
             .store(matches!(next, Role::Leading { .. }), Ordering::Release);
         let before = std::mem::replace(&mut *role, next);
         drop(role);
+        self.changed.notify_waiters();
         dismiss(before, None);
     }
 
@@ -163,6 +171,7 @@ impl ShardRoom {
         self.leading.store(false, Ordering::Release);
         let before = std::mem::replace(&mut *role, Role::Following { hint });
         drop(role);
+        self.changed.notify_waiters();
         dismiss(before, hint);
     }
 
@@ -172,6 +181,7 @@ impl ShardRoom {
         if matches!(&*role, Role::Leading { tenure, .. } if tenure.number == number) {
             self.leading.store(false, Ordering::Release);
             *role = Role::Following { hint };
+            self.changed.notify_waiters();
         }
     }
 
@@ -209,6 +219,7 @@ impl ShardRoom {
         self.leading.store(false, Ordering::Release);
         let before = std::mem::replace(&mut *role, Role::Following { hint: None });
         drop(role);
+        self.changed.notify_waiters();
         if let Role::Leading { tenure, .. } = before {
             tenure.end(None);
             tenure.stop_members();
@@ -230,6 +241,25 @@ impl ShardRoom {
             Role::Following { hint } => Err(*hint),
             Role::Recovering { .. } => Err(None),
         }
+    }
+
+    /// As [`leader`](Self::leader), but while nobody is known to lead, as during an election, it waits for who will:
+    /// for [`ELECTION_WAIT_MS`] at the most.
+    pub(crate) async fn leader_soon(&self) -> Result<Leader, Option<NodeId>> {
+        let known = async {
+            loop {
+                let mut changed = pin!(self.changed.notified());
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                match self.leader() {
+                    Err(None) if !self.closed.load(Ordering::Acquire) => changed.await,
+                    known => return known,
+                }
+            }
+        };
+        timeout(Duration::from_millis(ELECTION_WAIT_MS), known)
+            .await
+            .unwrap_or(Err(None))
     }
 
     /// Puts a device on the list of the quarantined, or takes it off.

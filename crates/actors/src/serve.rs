@@ -153,7 +153,8 @@ async fn open(
     sessions: Vec<(DeviceId, u64)>,
     sink: Arc<dyn FrameSink>,
 ) -> Result<(), ServeError> {
-    let Leader { tenure, actor } = room.leader().map_err(|hint| ServeError::NotLeader { hint })?;
+    let leader = room.leader_soon().await;
+    let Leader { tenure, actor } = leader.map_err(|hint| ServeError::NotLeader { hint })?;
     // The semaphore is never closed, so a turn always comes.
     let lost = || ServeError::NotLeader { hint: None };
     let turn = tenure.opens.clone().acquire_owned().await.map_err(|_| lost())?;

@@ -29,7 +29,7 @@ use crate::config::Timing;
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::{EntryBody, LogId, Place, Raft, Reply, TypeConfig, body, log_store::LogStore};
+use crate::raft::{EntryBody, LogId, Place, Raft, Reply, TypeConfig, body, convert, log_store::LogStore};
 use crate::replicas::Trouble;
 use crate::room::Room;
 use crate::transport::Peers;
@@ -45,6 +45,7 @@ const CATCH_UP_LAG_MAX: u64 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 type Ended = Result<Reply, ProposeError>;
+type Successor = Arc<std::sync::Mutex<Option<NodeId>>>;
 
 /// A running replica.
 pub(crate) struct Group {
@@ -60,6 +61,8 @@ pub(crate) struct Group {
     refused: Arc<Notify>,
     /// Held while a step in changing the members is taken.
     stepping: Arc<Mutex<()>>,
+    /// Who was asked to take over; nobody once this replica leads again.
+    successor: Successor,
 }
 
 /// What a group is seen to do.
@@ -171,6 +174,7 @@ impl Group {
             room,
             refused,
             stepping: Arc::default(),
+            successor: Successor::default(),
         }))
     }
 
@@ -345,16 +349,25 @@ impl Group {
 
     /// Hands leadership to `to` if it has everything. Returns whether it was asked to take over.
     pub(crate) async fn hand_over(&self, to: ReplicaId) -> bool {
-        let caught_up = {
+        let (is_caught_up, successor) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let matched = metrics
                 .replication
                 .as_ref()
                 .and_then(|replication| replication.get(&to.0).copied().flatten());
-            matched.map(|id| id.index) == metrics.last_log_index
+            let node = metrics.membership_config.membership().get_node(&to.0);
+            (
+                matched.map(|id| id.index) == metrics.last_log_index,
+                node.map(|place| place.0),
+            )
         };
-        let is_asked = caught_up && self.raft.trigger().transfer_leader(to.0).await.is_ok();
+        if !is_caught_up {
+            return false;
+        }
+        // Before the shard hears that it is over, so that whoever asks is sent there.
+        *self.successor.lock().expect("no panic holds it") = successor;
+        let is_asked = self.raft.trigger().transfer_leader(to.0).await.is_ok();
         if is_asked {
             Point::HandedOver.reach();
         }
@@ -401,9 +414,33 @@ impl Group {
         tokio::spawn(async move { group.watch_leadership(shard, sink).await });
     }
 
+    /// Whether this replica leads in `term`, as others will see it. The first entry that a leader commits proves
+    /// it for once; a leader that was announced before, and may have been replaced since, asks a majority.
+    async fn proves_leadership(&self, term: u64, again: bool) -> bool {
+        let proof = async {
+            if again {
+                return self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok();
+            }
+            let mut data = self.raft.data_metrics();
+            loop {
+                let applied = data.borrow_watched().last_applied;
+                if applied.is_some_and(|id| convert::position(&id).term == term) {
+                    return true;
+                }
+                if data.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(BARRIER_TIMEOUT, proof)
+            .await
+            .unwrap_or(false)
+    }
+
     async fn watch_leadership(&self, shard: ShardId, sink: Arc<dyn AppliedSink>) {
         let mut changes = self.raft.server_metrics();
         let mut led: Option<u64> = None;
+        let mut announced = None;
         let mut followed = None;
         loop {
             let (leads, term) = {
@@ -413,8 +450,16 @@ impl Group {
                 (leads, metrics.vote.leader_id.term)
             };
             if leads && led != Some(term) {
-                let barrier = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-                if matches!(tokio::time::timeout(BARRIER_TIMEOUT, barrier).await, Ok(Ok(_))) {
+                let is_proved = tokio::select! {
+                    is_proved = self.proves_leadership(term, announced == Some(term)) => is_proved,
+                    changed = changes.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                };
+                if is_proved {
+                    announced = Some(term);
+                    *self.successor.lock().expect("no panic holds it") = None;
                     led = Some(term);
                     followed = None;
                     let (streams, time_ms, applied) = {
@@ -442,7 +487,7 @@ impl Group {
                     continue;
                 }
             } else if !leads {
-                let leader = self.leader_node();
+                let leader = self.leader_node().or_else(|| known(&self.successor));
                 if led.take().is_some() || followed != Some(leader) {
                     followed = Some(leader);
                     sink.on_follower(shard, leader);
@@ -494,6 +539,10 @@ async fn propose_in_order(raft: Raft, mut queue: mpsc::Receiver<(EntryBody, ones
     while under_way.next().await.is_some() {}
 }
 
+fn known(successor: &Successor) -> Option<NodeId> {
+    *successor.lock().expect("no panic holds it")
+}
+
 fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
         ClientWriteError::ForwardToLeader(to) => ProposeError::NotLeader {
@@ -510,8 +559,14 @@ impl Replication for Group {
             return async { Err(ProposeError::Full) }.boxed();
         }
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());
+        let successor = self.successor.clone();
         async move {
-            let end = ended.await;
+            let end = match ended.await {
+                Err(ProposeError::NotLeader { hint: None }) => Err(ProposeError::NotLeader {
+                    hint: known(&successor),
+                }),
+                end => end,
+            };
             if matches!(end, Err(ProposeError::NotLeader { .. } | ProposeError::Unknown)) {
                 refused.notify_one();
             }

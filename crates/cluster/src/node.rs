@@ -438,14 +438,20 @@ impl Cluster {
         }
     }
 
-    /// Leaves in order: leaderships go to caught-up followers first, then the replicas stop. Not a removal.
-    pub async fn stop(&self) {
+    /// Gives every leadership to a caught-up follower, and goes on otherwise. A node that is about to stop does so
+    /// while its devices are still connected: once they look for another gateway, that keeps everybody busy.
+    pub async fn hand_over(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.loops.lock().expect("no panic holds it").abort_all();
         let handed = tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over_all(&self.shared)).await;
         if handed.is_err() {
             tracing::warn!("not every leadership was taken over in time");
         }
+    }
+
+    /// Leaves in order: leaderships that are left are handed over first, then the replicas stop. Not a removal.
+    pub async fn stop(&self) {
+        self.shared.loops.lock().expect("no panic holds it").abort_all();
+        self.hand_over().await;
         self.router.stop();
         for group in self.shared.groups() {
             group.stop().await;

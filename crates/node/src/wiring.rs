@@ -305,8 +305,9 @@ impl RunningNode {
         self.doors.block_on(future)
     }
 
-    /// Stops in order: doors, leaderships, replicas, journal.
+    /// Stops in order: leaderships, doors, replicas, journal.
     pub fn stop(self) {
+        self.consensus.block_on(self.cluster.hand_over());
         if !self.doors.block_on(self.gateway.drain(DRAIN_WAIT)) {
             tracing::warn!("some connections did not end in time");
         }

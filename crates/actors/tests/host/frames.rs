@@ -104,6 +104,31 @@ async fn a_frame_under_way_when_the_leadership_is_lost_takes_effect_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_opened_during_an_election_waits_for_its_end() {
+    let field = Field::leading();
+    let gateway = Gateway::new(&field, 1);
+    let elsewhere = ServeError::NotLeader {
+        hint: Some(NodeId(9)),
+    };
+
+    field.host.on_follower(SHARD, None);
+    let (opened, ()) = tokio::join!(gateway.connect(0, &[]), async {
+        field.lead();
+    });
+    assert_eq!(opened, Ok(()), "elected here");
+
+    field.host.on_follower(SHARD, None);
+    let (opened, ()) = tokio::join!(gateway.connect(1, &[]), async {
+        field.host.on_follower(SHARD, Some(NodeId(9)));
+    });
+    assert_eq!(opened, Err(elsewhere), "elected elsewhere");
+
+    field.host.on_follower(SHARD, None);
+    let opened = gateway.connect(1, &[]).await;
+    assert_eq!(opened, Err(ServeError::NotLeader { hint: None }), "nobody is");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proposal_that_fails_ends_the_leadership_and_a_new_one_begins() {
     for error in [
         ProposeError::Unknown,

@@ -201,6 +201,11 @@ impl StateMachine {
         position: LogPosition,
         payload: &EntryPayload<super::EntryBody, u64, super::Place>,
     ) -> Result<Reply, io::Error> {
+        let next = machine.applied().map_or(0, |at| at.index + 1);
+        if position.index > next {
+            let reason = format!("entry {} comes where entry {next} is due", position.index);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         match payload {
             EntryPayload::Blank => machine.skip(position).map_err(io::Error::other)?,
             EntryPayload::Membership(membership) => {
