@@ -1,8 +1,9 @@
 //! openraft's own suite for stores, run on the real ones: journal, state and events in a folder.
 //!
-//! The suite takes two liberties that our stores refuse and go on refusing. It begins a log at any index;
-//! the journal panics at a hole. And it applies entries that no log ever had, or had otherwise; apply waits
-//! until the local journal has what it applies. So it meets two thin wrappers: one says aloud where a log
+//! The suite takes three liberties that our stores refuse and go on refusing. It begins a log at any index;
+//! the journal panics at a hole. It applies entries that no log ever had, or had otherwise; apply waits
+//! until the local journal has what it applies. And it leaves entries out, which the state machine is told to
+//! bear. So it meets two thin wrappers: one says aloud where a log
 //! begins, by a purge mark, as a snapshot would; the other gives the state machine a log of its own, in the
 //! same journal, and appends there what is about to be applied. Everything else is the code of every day.
 
@@ -17,6 +18,7 @@ use dunlin_storage::segment::SegmentLog;
 use dunlin_storage::state::StateDb;
 use futures_util::{Stream, TryStreamExt};
 use openraft::OptionalSend;
+use openraft::entry::RaftEntry as _;
 use openraft::storage::{
     EntryResponder, IOFlushed, LogState, RaftLogReader, RaftLogStorage, RaftStateMachine,
 };
@@ -219,8 +221,10 @@ impl StoreBuilder<TypeConfig, LogFromAnywhere, Fed, (TempDir, Journal)> for Buil
             store: LogStore::new(log.clone()),
             log,
         };
+        let mut machine = StateMachine::new(id(1), applied.clone(), machine);
+        machine.takes_gaps = true;
         let fed = Fed {
-            machine: StateMachine::new(id(1), applied.clone(), machine),
+            machine,
             log: applied,
             spools,
         };
@@ -236,4 +240,20 @@ async fn openrafts_suite_passes_on_the_stores_of_a_shard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn openrafts_suite_passes_on_the_stores_of_the_directory() {
     Suite::test_all(Builder(GroupId::DIRECTORY)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_not_the_next_one_is_refused() {
+    let (_guard, _store, mut fed) = Builder(ShardId(0).group()).build().await.unwrap();
+    fed.machine.takes_gaps = false;
+    for (index, is_taken) in [(0, true), (1, true), (3, false)] {
+        let at = LogPosition {
+            term: 1,
+            leader: 1,
+            index,
+        };
+        let blank = Entry::new_blank(convert::log_id(at));
+        let entries = futures_util::stream::iter([Ok((blank, None))]);
+        assert_eq!(fed.apply(entries).await.is_ok(), is_taken, "{index}");
+    }
 }
