@@ -48,6 +48,16 @@ impl Field {
         Self::apart(nodes, 0, arguments).await
     }
 
+    /// The same with a port for MQTT over TLS that is not drawn.
+    pub async fn at_port(nodes: usize, mqtts_port: u16) -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = LocalOptions {
+            mqtts_port,
+            ..options(&folder, nodes, &[])
+        };
+        Self::run(folder, options).await
+    }
+
     /// The same with `gateways` gateways in the first places, if any: the `nodes` after them are none.
     pub async fn apart(nodes: usize, gateways: usize, arguments: &[&str]) -> Field {
         Self::founded((nodes, nodes), gateways, arguments).await

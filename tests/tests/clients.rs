@@ -13,18 +13,18 @@ use dunlin_tests::{PATIENCE, eventually};
 use tokio::process::Command;
 
 /// The port that the device SDKs dial, whatever they are told.
-const SDK_PORT: u16 = 8883;
+pub(crate) const SDK_PORT: u16 = 8883;
 
-fn python() -> String {
+pub(crate) fn python() -> String {
     std::env::var("DUNLIN_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     workspace().join("tests/tests/clients").join(name)
 }
 
 /// Whether a client can be run. Panics if it cannot, unless doing without was asked for.
-async fn is_there(program: &str, arguments: &[&str], install: &str) -> bool {
+pub(crate) async fn is_there(program: &str, arguments: &[&str], install: &str) -> bool {
     let mut command = Command::new(program);
     command.args(arguments);
     let is_there = command.output().await.is_ok_and(|output| output.status.success());
@@ -40,10 +40,27 @@ async fn is_there(program: &str, arguments: &[&str], install: &str) -> bool {
     is_there
 }
 
-async fn must_succeed(command: Command) {
+pub(crate) async fn must_succeed(command: Command) {
     let shown = format!("{:?}", command.as_std().get_program());
     let (status, text) = run(command).await;
     assert!(status.success(), "{shown} ends with {status}:\n{text}");
+}
+
+/// The right to the port that the SDKs dial, until it is dropped: tests on one machine take turns.
+pub(crate) async fn sdk_port() -> File {
+    let turn = tokio::task::spawn_blocking(|| {
+        let path = std::env::temp_dir().join(format!("dunlin-test-port-{SDK_PORT}.lock"));
+        let file = File::create(path).expect("a lock file");
+        file.lock().expect("our turn");
+        file
+    });
+    let turn = turn.await.expect("waiting does not panic");
+    let what = format!("port {SDK_PORT} of 127.0.0.1 free; the SDK dials no other");
+    eventually(&what, PATIENCE, || async {
+        TcpListener::bind(("127.0.0.1", SDK_PORT)).ok()
+    })
+    .await;
+    turn
 }
 
 #[tokio::test]
@@ -116,19 +133,7 @@ async fn the_azure_device_sdk_sends_a_message() {
     {
         return;
     }
-    // Two runs of this test on one machine take turns.
-    let turn = tokio::task::spawn_blocking(|| {
-        let path = std::env::temp_dir().join(format!("dunlin-test-port-{SDK_PORT}.lock"));
-        let file = File::create(path).expect("a lock file");
-        file.lock().expect("our turn");
-        file
-    });
-    let turn = turn.await.expect("waiting does not panic");
-    let what = format!("port {SDK_PORT} of 127.0.0.1 free; the SDK dials no other");
-    eventually(&what, PATIENCE, || async {
-        TcpListener::bind(("127.0.0.1", SDK_PORT)).ok()
-    })
-    .await;
+    let turn = sdk_port().await;
     let mut serve = Serve::new(&[]);
     serve.ports.mqtts = SDK_PORT;
     let serving = serve.start().await;

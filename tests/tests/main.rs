@@ -1,4 +1,4 @@
-//! Dunlin from outside: its house rules, one node, real clients, a cluster of processes, load, what is
+//! Dunlin from outside: its house rules, one node, real clients, twins, a cluster of processes, load, what is
 //! seen of it, clients that misbehave, broken networks and disks, and power cuts.
 
 mod chaos;
@@ -16,3 +16,4 @@ mod observe;
 mod power;
 mod roles;
 mod single;
+mod twins;

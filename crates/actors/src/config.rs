@@ -26,6 +26,9 @@ pub(crate) const OPEN_WAIT_MS: u64 = 10_000;
 pub(crate) const ELECTION_WAIT_MS: u64 = 50;
 /// Gateways of one shard whose sessions are compared with the state at the same time.
 pub(crate) const SESSION_CHECKS_MAX: usize = 4;
+/// Milliseconds for which a change of what is desired is told again to sessions that a leader finds connected. Longer
+/// than a shard stands still when its leader dies.
+pub(crate) const RETELL_MS: u64 = 60_000;
 /// Milliseconds that a read waits for the proof that this replica still leads.
 pub(crate) const READ_BARRIER_WAIT_MS: u64 = 5_000;
 /// Listings of devices that read the disk at the same time on one node; others queue for a turn.

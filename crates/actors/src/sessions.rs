@@ -1,14 +1,18 @@
 //! Compares what a gateway believes to hold with what the state says, when it opens its stream.
 //!
 //! Ends of sessions are sent down once and not kept; what was lost on the way, or decided while the
-//! gateway was cut off, is made up for here.
+//! gateway was cut off, is made up for here. So are the last changes of what services want of a device: the
+//! leader that should have told of them may be gone. A device that hears of one twice knows by its version.
 
 use std::sync::Arc;
 
 use dunlin_model::command::{Query, View};
+use dunlin_model::device::desired_downlink;
 use dunlin_model::id::{DeviceId, StreamId};
-use dunlin_model::port::{Downlink, DownlinkKind, SessionEnd};
+use dunlin_model::port::{Downlink, DownlinkKind, ReadError, SessionEnd};
+use dunlin_model::shard::registry::DESIRED_FILTER;
 
+use crate::config::RETELL_MS;
 use crate::room::ShardRoom;
 use crate::tenure::Tenure;
 
@@ -41,10 +45,38 @@ pub(crate) async fn compare(
         };
         let reason = match view {
             None => SessionEnd::Deleted,
-            Some(view) if view.session.epoch == epoch && view.session.held_by == Some(stream) => continue,
+            Some(view) if view.session.epoch == epoch && view.session.held_by == Some(stream) => {
+                if view.session.subscriptions.contains_key(DESIRED_FILTER)
+                    && let Err(error) = tell_again(&room, &tenure, stream, &device, epoch)
+                {
+                    tracing::warn!(shard = %room.shard, %device, %error, "read the twin of a connected device");
+                }
+                continue;
+            }
             Some(_) => SessionEnd::TakenOver,
         };
         let kind = DownlinkKind::SessionEnded(reason);
         tenure.send_down(stream, Downlink { device, epoch, kind });
     }
+}
+
+/// Tells a session of the changes of the last while, which it may have missed.
+fn tell_again(
+    room: &ShardRoom,
+    tenure: &Tenure,
+    stream: StreamId,
+    device: &DeviceId,
+    epoch: u64,
+) -> Result<(), ReadError> {
+    let View::Twin(Some(view)) = room.replication.read(&Query::Twin(device.clone()))? else {
+        return Ok(());
+    };
+    let twin = view
+        .document()
+        .map_err(|error| ReadError::Store(error.to_string()))?;
+    let since_ms = room.clock.wall_ms().saturating_sub(RETELL_MS);
+    for change in twin.recent.iter().filter(|change| change.ms >= since_ms) {
+        tenure.send_down(stream, desired_downlink(device, epoch, change));
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dunlin_model::device::session_end_downlink;
+use dunlin_model::device::owed_downlink;
 use dunlin_model::id::{NodeId, ShardId, StreamId};
 use dunlin_model::port::{Downlink, Leadership};
 use dunlin_model::shard::Notice;
@@ -96,7 +96,7 @@ impl Tenure {
 
     /// Sends the gateway of an ended session what it has to hear, for a device that cannot do so itself.
     pub(crate) fn end_session_at_gateway(&self, notice: &Notice) {
-        if let Some((stream, downlink)) = session_end_downlink(notice) {
+        if let Some((stream, downlink)) = owed_downlink(notice) {
             self.send_down(stream, downlink);
         }
     }

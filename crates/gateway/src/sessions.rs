@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{Downlink, DownlinkKind, DownlinkSink, SessionEnd};
 
-use crate::mqtt::mailbox::{Eviction, Mailbox};
+use crate::mqtt::mailbox::{Eviction, Mailbox, Note};
 
 /// All live sessions; bounded by the connections.
 #[derive(Default)]
@@ -125,7 +125,22 @@ impl Drop for Opening {
 
 impl DownlinkSink for Sessions {
     fn on_downlink(&self, downlink: Downlink) {
-        let DownlinkKind::SessionEnded(why) = downlink.kind;
+        let why = match downlink.kind {
+            DownlinkKind::SessionEnded(why) => why,
+            DownlinkKind::DesiredChanged { version, patch } => {
+                let devices = self.lock();
+                let live = devices
+                    .get(&downlink.device)
+                    .and_then(|entry| entry.live.as_ref());
+                // One that is just being opened asks for its twin itself.
+                if let Some((epoch, mailbox)) = live
+                    && *epoch == downlink.epoch
+                {
+                    mailbox.put_note(Note { version, patch });
+                }
+                return;
+            }
+        };
         let mut devices = self.lock();
         let Some(entry) = devices.get_mut(&downlink.device) else {
             return;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DeviceId, ShardId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, SessionRecord};
+use crate::limits::COMMAND_WEIGHT_BYTES;
+use crate::port::StoreError;
+use crate::twin::Twin;
 
 /// A change that a door asks for. Each concerns one device, whose slot finds the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +67,44 @@ pub enum Command {
         /// The filters.
         filters: Vec<String>,
     },
+    /// The device says something of itself in its twin.
+    TwinReport {
+        /// Whose.
+        device: DeviceId,
+        /// Of which session.
+        epoch: u64,
+        /// A merge document as JSON text; the door has checked it.
+        patch: String,
+        /// The version that `reported` must have, if that is asked.
+        version: Option<u64>,
+    },
+    /// A service changes a twin.
+    TwinChange {
+        /// Whose.
+        device: DeviceId,
+        /// For `tags`, as JSON text; the door has checked it.
+        tags: Option<String>,
+        /// For `desired`.
+        desired: Option<String>,
+        /// Whether what is given stands in place of what there is, rather than being merged into it.
+        replaces: bool,
+        /// The etag that the twin must have, if that is asked.
+        etag: Option<u64>,
+    },
 }
 
 impl Command {
+    /// Bytes that it counts for in budgets and batches.
+    pub fn weight_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        COMMAND_WEIGHT_BYTES
+            + match self {
+                Command::TwinReport { patch, .. } => patch.len(),
+                Command::TwinChange { tags, desired, .. } => text(tags) + text(desired),
+                _ => 0,
+            }
+    }
+
     /// The device that the command concerns.
     pub fn device(&self) -> &DeviceId {
         match self {
@@ -75,7 +113,9 @@ impl Command {
             | Command::SessionOpen { device, .. }
             | Command::SessionClose { device, .. }
             | Command::Subscribe { device, .. }
-            | Command::Unsubscribe { device, .. } => device,
+            | Command::Unsubscribe { device, .. }
+            | Command::TwinReport { device, .. }
+            | Command::TwinChange { device, .. } => device,
         }
     }
 }
@@ -98,6 +138,11 @@ pub enum Outcome {
     },
     /// Nothing changed, for this reason.
     Refused(Refusal),
+    /// The twin is changed.
+    TwinChanged {
+        /// Version of the section that the device wrote, or of the twin that a service did.
+        version: u64,
+    },
 }
 
 /// Why a command changed nothing.
@@ -124,6 +169,12 @@ pub enum Refusal {
     /// A bound of the shard or the device is reached.
     #[error("a limit is reached")]
     LimitReached,
+    /// A section of the twin would become too large.
+    #[error("a section of the twin would become too large")]
+    TwinTooLarge,
+    /// What is to be changed in the twin cannot be read.
+    #[error("the change of the twin cannot be read")]
+    TwinUnreadable,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.
@@ -179,6 +230,8 @@ pub enum Query {
     },
     /// Counters of one shard.
     Shard(ShardId),
+    /// One device with its twin.
+    Twin(DeviceId),
 }
 
 /// What a query answers.
@@ -195,6 +248,8 @@ pub enum View {
     },
     /// Answer to [`Query::Shard`].
     Shard(ShardView),
+    /// Answer to [`Query::Twin`].
+    Twin(Option<TwinView>),
 }
 
 /// A device and its session.
@@ -204,6 +259,29 @@ pub struct DeviceView {
     pub record: DeviceRecord,
     /// The session; the default one if there never was any.
     pub session: SessionRecord,
+}
+
+/// A device and its twin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TwinView {
+    /// The device.
+    pub device: DeviceView,
+    /// A [`Twin`](crate::twin::Twin) as JSON text, since what is in it has no fixed shape. `None` for one that nobody
+    /// has written to.
+    pub twin: Option<String>,
+}
+
+impl TwinView {
+    /// The twin, read; the one that every device begins with if nobody has written to it.
+    pub fn document(&self) -> Result<Twin, StoreError> {
+        let Some(text) = &self.twin else {
+            return Ok(Twin::default());
+        };
+        serde_json::from_str(text).map_err(|error| StoreError::Corrupt {
+            what: "twin".into(),
+            reason: error.to_string(),
+        })
+    }
 }
 
 /// Counters of a shard.

@@ -21,4 +21,5 @@ pub mod shard;
 pub mod stream;
 pub mod telemetry;
 pub mod trace;
+pub mod twin;
 pub mod wire;

@@ -22,7 +22,8 @@ pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
 pub const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Commands in one frame at the most.
 pub const FRAME_COMMANDS_MAX: usize = 1024;
-/// Bytes that a command counts for in budgets and batches; the doors keep each below it.
+/// Bytes that a command counts for in budgets and batches, beside those of a twin's text; the doors keep the rest of
+/// each below it.
 pub const COMMAND_WEIGHT_BYTES: usize = 512;
 /// Log entries that a shard leader keeps in flight; meanwhile commands gather into the next.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
@@ -45,6 +46,11 @@ const _: () = assert!(BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
 const _: () = assert!(2 * BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_MAX);
 // ... as does a frame of commands alone ...
 const _: () = assert!(FRAME_COMMANDS_MAX * COMMAND_WEIGHT_BYTES + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX);
+// ... also when its last command is the largest change of a twin ...
+const _: () = assert!(
+    2 * BATCH_BYTES_TARGET + COMMAND_WEIGHT_BYTES + 2 * crate::twin::CHANGE_TEXT_BYTES_MAX + RECORD_BYTES_MAX
+        <= ENTRY_BYTES_MAX
+);
 // ... and one entry fits one message between nodes, header included.
 const _: () = assert!(ENTRY_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(PROPERTY_BAG_BYTES_MAX < MESSAGE_BYTES_MAX);

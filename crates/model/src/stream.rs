@@ -37,6 +37,7 @@ pub struct StreamSender<R, C> {
     open_records: BytesMut,
     open_record_tickets: Vec<R>,
     open_commands: Vec<Command>,
+    open_commands_bytes: usize,
     open_command_tickets: Vec<C>,
     open_trace: Option<TraceContext>,
 }
@@ -63,6 +64,7 @@ impl<R, C> StreamSender<R, C> {
             open_records: BytesMut::new(),
             open_record_tickets: Vec::new(),
             open_commands: Vec::new(),
+            open_commands_bytes: 0,
             open_command_tickets: Vec::new(),
             open_trace: None,
         }
@@ -91,9 +93,10 @@ impl<R, C> StreamSender<R, C> {
 
     /// Takes in a command.
     pub fn handle_command(&mut self, command: Command, ticket: C) {
+        self.open_commands_bytes += command.weight_bytes();
         self.open_commands.push(command);
         self.open_command_tickets.push(ticket);
-        if self.open_commands.len() >= FRAME_COMMANDS_MAX {
+        if self.open_commands.len() >= FRAME_COMMANDS_MAX || self.open_commands_bytes >= BATCH_BYTES_TARGET {
             self.close_frame();
         }
     }
@@ -208,6 +211,7 @@ impl<R, C> StreamSender<R, C> {
             trace: self.open_trace.take(),
         };
         self.next_sequence += 1;
+        self.open_commands_bytes = 0;
         let commands = std::mem::take(&mut self.open_command_tickets);
         self.unanswered.push_back(Sent {
             frame,

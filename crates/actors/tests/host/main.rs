@@ -11,3 +11,4 @@ mod leases;
 mod reads;
 mod state;
 mod support;
+mod twins;

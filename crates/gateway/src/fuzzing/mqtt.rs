@@ -18,6 +18,7 @@ use crate::client::{ConnectOptions, Transport, event_v3, event_v5};
 use crate::limits::{CONNECT_BYTES_MAX, PACKET_BYTES_MAX, UPLINK_IN_FLIGHT_BYTES_MAX, UPLINK_IN_FLIGHT_MAX};
 use crate::mqtt::Version;
 use crate::mqtt::session::{Effect, End, Session, Terms, Will};
+use crate::mqtt::twin;
 use crate::mqtt::wire::{self, Codec, Incoming};
 
 const DEVICE: &str = "dev-1";
@@ -208,11 +209,25 @@ pub fn mqtt_session(data: &[u8]) {
                 Ok(Some(packet)) => {
                     let id = packet_id(&packet);
                     let effect = session.handle_packet(packet, &mut scratch);
+                    let request = match &effect {
+                        Effect::TwinGet { token, .. } | Effect::TwinRefuse { token, .. } => Some(*token),
+                        Effect::TwinReport { token, patch, .. } => {
+                            assert!(twin::change_text(patch.as_bytes()).is_ok(), "{patch}");
+                            Some(*token)
+                        }
+                        _ => None,
+                    };
                     if let Effect::Submit(token) = effect {
+                        check_record(&scratch);
                         assert_eq!(token, next_token, "tokens are numbered");
                         next_token += 1;
                         owed.waiting.push_back((token, id));
-                        check_record(&scratch);
+                    } else if let Some(token) = request {
+                        assert_eq!(token, next_token, "tokens are numbered");
+                        next_token += 1;
+                        owed.waiting.push_back((token, id));
+                        owed.ends.insert(token, true);
+                        session.handle_answered(token);
                     }
                 }
                 Err(error) => session.handle_end(End::Broke(wire::reason_of(&error))),
@@ -318,8 +333,24 @@ fn packets(version: Version) -> Vec<Vec<u8>> {
         properties: vec![("k".into(), "v".into())],
         reason_string: Some("full".into()),
     };
+    let mut twin_request = |name: &str, body: &'static str| {
+        let request = Box::new(Publish {
+            topic: format!("$iothub/twin/{name}").into(),
+            payload: Bytes::from_static(body.as_bytes()),
+            ..*publish(QoS::AtLeastOnce, false)
+        });
+        put(v3::Packet::Publish(request.clone()), v5::Packet::Publish(request))
+    };
+    let twins = [
+        twin_request("GET/?$rid=1", " "),
+        twin_request(
+            "PATCH/properties/reported/?$rid=1&$version=2",
+            r#"{"a":{"b":[1,"c"]},"d":null}"#,
+        ),
+        twin_request("PATCH/properties/reported/", "[]"),
+    ];
     let (plain, with_alias) = (publish(QoS::AtMostOnce, false), publish(QoS::AtLeastOnce, true));
-    vec![
+    let mut packets = vec![
         put(options.connect_v3().into(), options.connect_v5().into()),
         put(v3::Packet::Publish(plain.clone()), v5::Packet::Publish(plain)),
         put(
@@ -349,7 +380,9 @@ fn packets(version: Version) -> Vec<Vec<u8>> {
             v3::Packet::Disconnect,
             v5::Packet::Disconnect(v5::Disconnect::new(v5::DisconnectReasonCode::ServerBusy)),
         ),
-    ]
+    ];
+    packets.extend(twins);
+    packets
 }
 
 fn publish(qos: QoS, has_properties: bool) -> Box<Publish> {

@@ -11,7 +11,7 @@ use crate::bag;
 use crate::http::devices::{DeviceInput, condition, etag, parse_continuation};
 use crate::http::events::{Place, ReadQuery, parse_cursor};
 use crate::http::telemetry::bag_of;
-use crate::mqtt::topic::{is_own_filter, telemetry_bag};
+use crate::mqtt::topic::{TwinRequest, is_own_filter, telemetry_bag, twin_request};
 use crate::mqtt::username::Username;
 
 /// Base64 of 32 bytes.
@@ -28,6 +28,9 @@ pub fn names(data: &[u8]) {
     if let Ok(own) = telemetry_bag(&text, &device) {
         assert_eq!(bag::check(own.as_bytes()), Ok(()));
         assert!(text.starts_with("devices/dev-1/messages/events") && text.contains(own));
+    }
+    if let Some(Ok(TwinRequest::Get { rid })) = twin_request(&text) {
+        assert!(text.starts_with("$iothub/twin/GET/") && text.contains(rid));
     }
     if is_own_filter(&text, &device) {
         assert!(text.starts_with('$') || text.starts_with("devices/dev-1/"));
@@ -66,6 +69,8 @@ pub fn names_seeds() -> Vec<Vec<u8>> {
         b"hub/dev-1/mod A/?api-version=1&model-id=dtmi%3Acom%3B1".to_vec(),
         b"devices/dev-1/messages/devicebound/#".to_vec(),
         b"$iothub/twin/PATCH/properties/desired/#".to_vec(),
+        b"$iothub/twin/GET/?$rid=0a1b".to_vec(),
+        b"$iothub/twin/PATCH/properties/reported/?$rid=1&$version=2".to_vec(),
         topic,
         bag,
     ]

@@ -336,7 +336,7 @@ async fn complete(
     Ok((spec, condition, current))
 }
 
-fn parse_id(id: &str) -> Result<DeviceId, ApiError> {
+pub(crate) fn parse_id(id: &str) -> Result<DeviceId, ApiError> {
     DeviceId::parse(id).map_err(|error| ApiError::invalid(error.to_string()))
 }
 

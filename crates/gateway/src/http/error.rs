@@ -140,6 +140,12 @@ impl ApiError {
                 format!("A device with ID '{id}' is already registered"),
             ),
             Refusal::VersionMismatch => Self::precondition(),
+            Refusal::TwinTooLarge => Self::new(
+                StatusCode::BAD_REQUEST,
+                "TwinPropertiesTooLarge",
+                "A section of the twin would become too large",
+            ),
+            Refusal::TwinUnreadable => Self::invalid("the change of the twin cannot be read"),
             Refusal::LimitReached => {
                 Self::new(StatusCode::FORBIDDEN, "IotHubQuotaExceeded", "A limit is reached")
             }

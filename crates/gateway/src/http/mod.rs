@@ -13,6 +13,7 @@ pub mod error;
 pub(crate) mod events;
 pub(crate) mod telemetry;
 pub mod time;
+mod twins;
 mod upgrade;
 
 use std::sync::Arc;
@@ -74,6 +75,10 @@ fn for_hub() -> Router<Arc<Shared>> {
             get(devices::get).put(devices::put).delete(devices::delete),
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
+        .route(
+            "/twins/{id}",
+            get(twins::get).patch(twins::update).put(twins::replace),
+        )
         .route("/statistics/devices", get(cluster::device_statistics))
         .route("/statistics/service", get(cluster::service_statistics))
         .route("/events", get(events::stream_all))

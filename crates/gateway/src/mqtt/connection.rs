@@ -18,6 +18,7 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpan};
+use dunlin_model::twin::Twin;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::DisconnectReasonCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -26,8 +27,10 @@ use tokio_util::io::poll_read_buf;
 
 use super::Version;
 use super::admit::{self, Admitted};
-use super::mailbox::{Eviction, Mailbox};
+use super::mailbox::{Eviction, Mailbox, Note};
 use super::session::{Effect, End, FilterCode, Session};
+use super::told::Told;
+use super::twin;
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
 use crate::http::claimed;
 use crate::limits::{
@@ -105,6 +108,7 @@ where
         codec,
         session,
         mailbox,
+        told: Told::default(),
         sink,
         socket,
         scratch: BytesMut::new(),
@@ -201,6 +205,13 @@ enum Finished {
         count: usize,
         outcome: Result<Outcome, SubmitError>,
     },
+    Twin {
+        token: u64,
+        rid: Option<String>,
+        answer: Result<twin::Answer, twin::Fenced>,
+    },
+    /// For notes that were missing.
+    TwinRead(Result<Twin, twin::Answer>),
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Finished> + Send>>;
@@ -210,6 +221,7 @@ struct Connection<'a, S> {
     codec: Codec,
     session: Session,
     mailbox: Arc<Mailbox>,
+    told: Told,
     sink: Arc<dyn AckSink>,
     socket: Socket<S>,
     /// The record being submitted; stays there while the cluster is busy.
@@ -244,6 +256,7 @@ where
         loop {
             let now = Instant::now();
             self.take_acks();
+            self.take_notes();
             self.take_packets();
             self.count_publishes();
             if !self.may_read() {
@@ -304,6 +317,7 @@ where
                 Eviction::Session(SessionEnd::CredentialRevoked | SessionEnd::Deleted) => End::Revoked,
                 Eviction::Session(SessionEnd::GatewayLost) => End::GatewayLost,
                 Eviction::Shutdown => End::Shutdown,
+                Eviction::Overrun => End::WriteStalled,
             });
         }
         self.mailbox.drain(&mut self.acks);
@@ -311,6 +325,34 @@ where
             self.session.handle_ack(token, ack);
         }
         self.send_pubacks();
+    }
+
+    /// Writes the notes that wait, if what was written before has left: a device that reads slowly lets them pile up
+    /// where they are counted.
+    fn take_notes(&mut self) {
+        if self.socket.out.len() >= OUT_BYTES_MAX {
+            return;
+        }
+        for note in self.mailbox.take_notes() {
+            if self.told.handle_note(note.version) {
+                self.put_note(&note);
+            }
+        }
+        if self.told.is_behind() && self.waiting.is_none() {
+            let (device, client) = (
+                self.session.terms().device.clone(),
+                Arc::clone(&self.shared.client),
+            );
+            self.waiting = Some(Box::pin(async move {
+                Finished::TwinRead(twin::read(&*client, device).await)
+            }));
+        }
+    }
+
+    fn put_note(&mut self, Note { version, patch }: &Note) {
+        let (topic, body) = twin::desired_note(*version, patch);
+        self.codec
+            .put_publish(&topic, body.as_bytes(), &mut self.socket.out);
     }
 
     fn send_pubacks(&mut self) {
@@ -396,6 +438,40 @@ where
                 self.submit(token);
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
+            Effect::TwinGet { token, rid } => {
+                let (device, client) = (
+                    self.session.terms().device.clone(),
+                    Arc::clone(&self.shared.client),
+                );
+                self.waiting = Some(Box::pin(async move {
+                    Finished::Twin {
+                        token,
+                        rid: Some(rid),
+                        answer: Ok(twin::get(&*client, device).await),
+                    }
+                }));
+            }
+            Effect::TwinReport {
+                token,
+                rid,
+                patch,
+                version,
+            } => {
+                let ((device, epoch), client) = (self.identity(), Arc::clone(&self.shared.client));
+                self.waiting = Some(Box::pin(async move {
+                    let command = Command::TwinReport {
+                        device,
+                        epoch,
+                        patch,
+                        version,
+                    };
+                    let answer = twin::report(&*client, command).await;
+                    Finished::Twin { token, rid, answer }
+                }));
+            }
+            Effect::TwinRefuse { token, rid, message } => {
+                self.answer_twin(token, rid.as_deref(), &twin::Answer::invalid(&message));
+            }
             Effect::Subscribe {
                 packet_id,
                 filters,
@@ -490,6 +566,18 @@ where
         }
     }
 
+    fn answer_twin(&mut self, token: u64, rid: Option<&str>, answer: &twin::Answer) {
+        if let Some(rid) = rid {
+            let (topic, out) = (answer.topic(rid), &mut self.socket.out);
+            self.codec.put_publish(&topic, answer.body(), out);
+        }
+        if let Some(version) = answer.desired_version() {
+            self.told.handle_read(version);
+        }
+        self.session.handle_answered(token);
+        self.send_pubacks();
+    }
+
     fn handle_refused(&mut self, error: &SubmitError) {
         self.session.handle_end(match error {
             SubmitError::Unknown => End::Unknown,
@@ -533,6 +621,15 @@ where
             } => {
                 self.codec.put_unsuback(packet_id, count, out);
             }
+            Finished::TwinRead(twin) => match twin.map(|twin| self.told.handle_twin(&twin)) {
+                Ok(Some(notes)) => notes.iter().for_each(|note| self.put_note(note)),
+                // Whoever connects again reads.
+                Ok(None) | Err(_) => self.session.handle_end(End::Unavailable),
+            },
+            Finished::Twin { token, rid, answer } => match answer {
+                Ok(answer) => self.answer_twin(token, rid.as_deref(), &answer),
+                Err(twin::Fenced) => self.session.handle_end(End::Fenced),
+            },
             Finished::Subscribed { outcome, .. } | Finished::Unsubscribed { outcome, .. } => match outcome {
                 Ok(Outcome::Refused(_)) => self.session.handle_end(End::Fenced),
                 Ok(_) => self.session.handle_end(End::Unknown),

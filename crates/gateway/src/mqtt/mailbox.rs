@@ -1,7 +1,9 @@
-//! Where a connection's task finds what others have for it: ends of its messages, the end of its session.
+//! Where a connection's task finds what others have for it: ends of its messages, notes for its device, the end
+//! of its session.
 //!
 //! Filled from the consensus runtime and emptied by the one task; it holds no more than the messages
-//! in flight, and nothing is allocated per acknowledgement once its two lists have grown to that.
+//! in flight and [`NOTES_MAX`] notes, and nothing is allocated per acknowledgement once its two lists have grown
+//! to that.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,20 +19,36 @@ pub(crate) enum Eviction {
     Session(SessionEnd),
     /// This gateway is shutting down.
     Shutdown,
+    /// Notes have piled up.
+    Overrun,
 }
 
-const EVICTIONS: [Eviction; 5] = [
+const EVICTIONS: [Eviction; 6] = [
     Eviction::Session(SessionEnd::TakenOver),
     Eviction::Session(SessionEnd::CredentialRevoked),
     Eviction::Session(SessionEnd::Deleted),
     Eviction::Session(SessionEnd::GatewayLost),
     Eviction::Shutdown,
+    Eviction::Overrun,
 ];
+
+/// Notes that wait at the most. A device that takes no more has to connect again, and then asks for everything.
+pub(crate) const NOTES_MAX: usize = 64;
+
+/// Something for the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Version of what is desired.
+    pub(crate) version: u64,
+    /// A merge document as JSON text.
+    pub(crate) patch: String,
+}
 
 /// One per connection.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     acks: Mutex<Vec<(u64, TelemetryAck)>>,
+    notes: Mutex<Vec<Note>>,
     /// 0, or one more than the place in [`EVICTIONS`]. The first one counts.
     eviction: AtomicU8,
     wake: Notify,
@@ -44,6 +62,23 @@ impl Mailbox {
             &mut *self.acks.lock().unwrap_or_else(PoisonError::into_inner),
             into,
         );
+    }
+
+    /// Hands a note to the connection, which is told to close when too many wait.
+    pub(crate) fn put_note(&self, note: Note) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() >= NOTES_MAX {
+            drop(notes);
+            return self.evict(Eviction::Overrun);
+        }
+        notes.push(note);
+        drop(notes);
+        self.wake.notify_one();
+    }
+
+    /// Takes the notes that wait, in the order in which they came.
+    pub(crate) fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells the connection to close.

@@ -9,7 +9,9 @@ pub(crate) mod connection;
 pub(crate) mod damping;
 pub(crate) mod mailbox;
 pub mod session;
+pub(crate) mod told;
 pub mod topic;
+pub(crate) mod twin;
 pub mod username;
 pub(crate) mod wire;
 

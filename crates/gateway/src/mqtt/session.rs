@@ -6,6 +6,7 @@
 //! [`Session::handle_time`], and [`Session::poll_end`]. PUBACKs leave in the order of the PUBLISHes
 //! and only for messages that are stored (invariant: no ack without a majority on disk).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,14 @@ use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties};
 
 use super::Version;
-use super::topic::{self, TopicError};
+use super::topic::{self, TopicError, TwinRequest};
+use super::twin;
 use super::wire::Incoming;
 pub use super::wire::{FilterCode, Will};
 use crate::bag;
 use crate::limits::{
     FILTERS_MAX, KEEP_ALIVE_S_MAX, KEEP_ALIVE_WAIT_MAX, RECEIVE_MAX, TOKEN_GRACE, TOPIC_ALIAS_MAX,
-    UPLINK_IN_FLIGHT_BYTES_MAX, UPLINK_IN_FLIGHT_MAX,
+    TOPIC_BYTES_MAX, UPLINK_IN_FLIGHT_BYTES_MAX, UPLINK_IN_FLIGHT_MAX,
 };
 
 /// What was agreed when the connection was admitted.
@@ -72,6 +74,33 @@ pub enum Effect {
         filters: Vec<String>,
         /// Number of filters in the packet.
         count: usize,
+    },
+    /// Read the twin and answer; then [`Session::handle_answered`].
+    TwinGet {
+        /// Of the request.
+        token: u64,
+        /// What the answer must carry.
+        rid: String,
+    },
+    /// Submit what the device reports and answer; then [`Session::handle_answered`].
+    TwinReport {
+        /// Of the request.
+        token: u64,
+        /// What the answer must carry; without one there is none.
+        rid: Option<String>,
+        /// A merge document as JSON text.
+        patch: String,
+        /// The version that `reported` must have.
+        version: Option<u64>,
+    },
+    /// Answer a request about the twin with 400; then [`Session::handle_answered`].
+    TwinRefuse {
+        /// Of the request.
+        token: u64,
+        /// What the answer must carry; without one there is none.
+        rid: Option<String>,
+        /// What is wrong with it.
+        message: String,
     },
     /// Answer a ping.
     Pong,
@@ -156,6 +185,8 @@ struct Uplink {
 #[derive(Debug, Clone, Copy)]
 enum UplinkEnd {
     Stored(Receipt),
+    /// A request that has its answer.
+    Answered,
     /// Nothing of it was done; MQTT 5 has a PUBACK for that.
     Refused,
 }
@@ -172,7 +203,7 @@ pub struct Session {
     first_token: u64,
     in_flight_bytes: usize,
     unacknowledged: u16,
-    /// Bags of aliased topics, by alias - 1.
+    /// Aliased topics, by alias - 1.
     aliases: Vec<Option<Box<str>>>,
     bag: Vec<u8>,
     end: Option<End>,
@@ -260,7 +291,16 @@ impl Session {
         if packet_id != 0 && self.terms.version == Version::V5 && self.unacknowledged >= RECEIVE_MAX {
             return self.broke(DisconnectReasonCode::ReceiveMaximumExceeded);
         }
-        if let Err(code) = self.fill_bag(publish) {
+        let topic = match self.resolve_topic(publish) {
+            Ok(topic) => topic,
+            Err(code) => return self.broke(code),
+        };
+        match topic::twin_request(&topic) {
+            None => {}
+            Some(Ok(request)) => return self.handle_twin_request(request, packet_id, &publish.payload),
+            Some(Err(error)) => return self.broke(reason_of_topic(error)),
+        }
+        if let Err(code) = self.fill_bag(publish, &topic) {
             return self.broke(code);
         }
         let source = if publish.retain {
@@ -270,47 +310,79 @@ impl Session {
         };
         match self.encode(source, &publish.payload, scratch) {
             Err(code) => self.broke(code),
-            Ok(bytes) => {
-                let token = self.first_token + self.uplinks.len() as u64;
-                self.uplinks.push_back(Uplink {
-                    packet_id,
-                    bytes: bytes as u32,
-                    end: None,
-                });
-                self.in_flight_bytes += bytes;
-                self.unacknowledged += u16::from(packet_id != 0);
-                Effect::Submit(token)
+            Ok(bytes) => Effect::Submit(self.push_uplink(packet_id, bytes)),
+        }
+    }
+
+    fn push_uplink(&mut self, packet_id: u16, bytes: usize) -> u64 {
+        let token = self.first_token + self.uplinks.len() as u64;
+        self.uplinks.push_back(Uplink {
+            packet_id,
+            bytes: bytes as u32,
+            end: None,
+        });
+        self.in_flight_bytes += bytes;
+        self.unacknowledged += u16::from(packet_id != 0);
+        token
+    }
+
+    fn handle_twin_request(&mut self, request: TwinRequest<'_>, packet_id: u16, payload: &[u8]) -> Effect {
+        let token = self.push_uplink(packet_id, payload.len());
+        match request {
+            TwinRequest::Get { rid } => Effect::TwinGet {
+                token,
+                rid: rid.to_owned(),
+            },
+            TwinRequest::Report { rid, version } => {
+                let rid = rid.map(str::to_owned);
+                match twin::change_text(payload) {
+                    Ok(patch) => Effect::TwinReport {
+                        token,
+                        rid,
+                        patch,
+                        version,
+                    },
+                    Err(message) => Effect::TwinRefuse { token, rid, message },
+                }
             }
         }
     }
 
-    /// Leaves the message's property bag in `self.bag`.
-    fn fill_bag(&mut self, publish: &Publish) -> Result<(), DisconnectReasonCode> {
-        self.bag.clear();
+    /// The topic that the message names, itself or by an alias, which is kept if it is new.
+    fn resolve_topic<'a>(&mut self, publish: &'a Publish) -> Result<Cow<'a, str>, DisconnectReasonCode> {
         let topic: &str = &publish.topic;
-        let alias = publish
-            .properties
-            .as_ref()
-            .and_then(|properties| properties.topic_alias);
+        let properties = publish.properties.as_ref();
+        let Some(alias) = properties.and_then(|properties| properties.topic_alias) else {
+            return match topic {
+                "" => Err(DisconnectReasonCode::ProtocolError),
+                topic => Ok(topic.into()),
+            };
+        };
+        let place = usize::from(alias.get()) - 1;
         if topic.is_empty() {
-            let place = usize::from(alias.ok_or(DisconnectReasonCode::ProtocolError)?.get()) - 1;
-            let bag = self.aliases.get(place).and_then(Option::as_deref);
-            self.bag
-                .extend_from_slice(bag.ok_or(DisconnectReasonCode::ProtocolError)?.as_bytes());
-        } else {
-            let bag = topic::telemetry_bag(topic, &self.terms.device).map_err(reason_of_topic)?;
-            if let Some(alias) = alias {
-                if alias.get() > TOPIC_ALIAS_MAX {
-                    return Err(DisconnectReasonCode::TopicAliasInvalid);
-                }
-                let place = usize::from(alias.get()) - 1;
-                if self.aliases.len() <= place {
-                    self.aliases.resize(place + 1, None);
-                }
-                self.aliases[place] = Some(bag.into());
-            }
-            self.bag.extend_from_slice(bag.as_bytes());
+            let known = self.aliases.get(place).and_then(Option::as_deref);
+            return known
+                .map(|topic| topic.to_owned().into())
+                .ok_or(DisconnectReasonCode::ProtocolError);
         }
+        if alias.get() > TOPIC_ALIAS_MAX {
+            return Err(DisconnectReasonCode::TopicAliasInvalid);
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Err(DisconnectReasonCode::TopicNameInvalid);
+        }
+        if self.aliases.len() <= place {
+            self.aliases.resize(place + 1, None);
+        }
+        self.aliases[place] = Some(topic.into());
+        Ok(topic.into())
+    }
+
+    /// Leaves the property bag of a message to `topic` in `self.bag`.
+    fn fill_bag(&mut self, publish: &Publish, topic: &str) -> Result<(), DisconnectReasonCode> {
+        self.bag.clear();
+        let bag = topic::telemetry_bag(topic, &self.terms.device).map_err(reason_of_topic)?;
+        self.bag.extend_from_slice(bag.as_bytes());
         if let Some(properties) = &publish.properties {
             append_properties(&mut self.bag, properties);
             bag::check(&self.bag).map_err(|_| DisconnectReasonCode::QuotaExceeded)?;
@@ -388,6 +460,14 @@ impl Session {
         }
     }
 
+    /// The request of `token` has its answer, or none was due.
+    pub fn handle_answered(&mut self, token: u64) {
+        let place = token.checked_sub(self.first_token).map(|place| place as usize);
+        if let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) {
+            uplink.end = Some(UplinkEnd::Answered);
+        }
+    }
+
     /// The record of `token` was not taken, for want of room, and nothing of it was done. An MQTT 5 client is
     /// told so in its turn and may go on; MQTT 3.1.1 has no way to say it.
     pub fn handle_storage_full(&mut self, token: u64) {
@@ -410,6 +490,10 @@ impl Session {
                 (UplinkEnd::Stored(receipt), packet_id) => {
                     self.pop_uplink(front);
                     return Some((packet_id, self.terms.receipts.then_some(receipt)));
+                }
+                (UplinkEnd::Answered, packet_id) => {
+                    self.pop_uplink(front);
+                    return Some((packet_id, None));
                 }
                 (UplinkEnd::Refused, _) => return None,
             }

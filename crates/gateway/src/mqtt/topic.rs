@@ -40,6 +40,46 @@ pub fn telemetry_bag<'a>(topic: &'a str, device: &DeviceId) -> Result<&'a str, T
     Ok(bag)
 }
 
+/// A request of a device about its own twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TwinRequest<'a> {
+    /// `$iothub/twin/GET/?$rid={rid}`.
+    Get {
+        /// What the answer must carry.
+        rid: &'a str,
+    },
+    /// `$iothub/twin/PATCH/properties/reported/?$rid={rid}[&$version={version}]`.
+    Report {
+        /// What the answer must carry; there is none without it.
+        rid: Option<&'a str>,
+        /// The version that `reported` must have; 0, which it never has, for one that is no number.
+        version: Option<u64>,
+    },
+}
+
+/// The request that `topic` names, or `None` if it is not about a twin.
+pub fn twin_request<'a>(topic: &'a str) -> Option<Result<TwinRequest<'a>, TopicError>> {
+    let rest = topic.strip_prefix("$iothub/twin/")?;
+    if topic.len() > TOPIC_BYTES_MAX {
+        return Some(Err(TopicError::NotOwn));
+    }
+    let parameter = |query: &'a str, name: &str| {
+        let query = query.strip_prefix('?').unwrap_or(query);
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let request = match rest.strip_prefix("GET/") {
+        Some(query) => parameter(query, "$rid").map(|rid| TwinRequest::Get { rid }),
+        None => rest
+            .strip_prefix("PATCH/properties/reported/")
+            .map(|query| TwinRequest::Report {
+                rid: parameter(query, "$rid"),
+                version: parameter(query, "$version").map(|text| text.parse().unwrap_or(0)),
+            }),
+    };
+    Some(request.ok_or(TopicError::NotOwn))
+}
+
 /// Whether `filter` is one of those that `device` may subscribe to.
 pub fn is_own_filter(filter: &str, device: &DeviceId) -> bool {
     matches!(
@@ -99,6 +139,37 @@ mod tests {
     }
 
     #[test]
+    fn twin_requests_are_told_apart() {
+        use TwinRequest::{Get, Report};
+        let reported = |rid, version| Some(Ok(Report { rid, version }));
+        for (topic, request) in [
+            ("$iothub/twin/GET/?$rid=ab-1", Some(Ok(Get { rid: "ab-1" }))),
+            ("$iothub/twin/GET/?$rid=", Some(Ok(Get { rid: "" }))),
+            ("$iothub/twin/GET/", Some(Err(TopicError::NotOwn))),
+            ("$iothub/twin/PUT/?$rid=1", Some(Err(TopicError::NotOwn))),
+            (
+                "$iothub/twin/PATCH/properties/desired/?$rid=1",
+                Some(Err(TopicError::NotOwn)),
+            ),
+            (
+                "$iothub/twin/PATCH/properties/reported/?$rid=1",
+                reported(Some("1"), None),
+            ),
+            (
+                "$iothub/twin/PATCH/properties/reported/?$rid=1&$version=7",
+                reported(Some("1"), Some(7)),
+            ),
+            (
+                "$iothub/twin/PATCH/properties/reported/?$version=x",
+                reported(None, Some(0)),
+            ),
+            ("devices/dev-1/messages/events/", None),
+        ] {
+            assert_eq!(twin_request(topic), request, "{topic}");
+        }
+    }
+
+    #[test]
     fn only_own_filters_pass() {
         for filter in [
             "devices/dev-1/messages/devicebound/#",
@@ -123,6 +194,7 @@ mod tests {
         fn noise_never_panics(noise in ".{0,200}") {
             let _ = telemetry_bag(&noise, &dev());
             let _ = telemetry_bag(&format!("devices/dev-1/messages/events{noise}"), &dev());
+            let _ = twin_request(&format!("$iothub/twin/{noise}"));
             let _ = is_own_filter(&noise, &dev());
         }
     }

@@ -3,11 +3,11 @@
 //! Every decoder has a size limit, small before a device is known. Packets that only a server sends
 //! come out as [`Incoming::Unexpected`]; what that means is decided in [`super::session`].
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::command::Receipt;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{DisconnectReasonCode, ToReasonCode};
+use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties, ToReasonCode};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -151,7 +151,16 @@ impl Codec {
     pub(crate) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
         Ok(match self {
             Codec::V3(codec) => codec.decode(bytes)?.map(|(packet, _)| from_v3(packet)),
-            Codec::V5(codec) => codec.decode(bytes)?.map(|(packet, _)| from_v5(packet)),
+            Codec::V5(codec) => {
+                let packet = codec.decode(bytes)?.map(|(packet, _)| packet);
+                if let Some(v5::Packet::Connect(connect)) = &packet
+                    && let Some(max) = connect.max_packet_size
+                {
+                    // What is larger is not sent (MQTT-3.1.2-24).
+                    codec.set_max_outbound_size(max.get());
+                }
+                packet.map(from_v5)
+            }
         })
     }
 
@@ -277,6 +286,31 @@ impl Codec {
             out.put_u8(0);
         }
         out.extend(codes.map(|(v3, v5)| if is_v5 { v5 } else { v3 }));
+    }
+
+    /// PUBLISH of QoS 0: what is lost on the way is asked for or told again by other means. `topic` is short.
+    pub(crate) fn put_publish(&mut self, topic: &str, payload: &[u8], out: &mut BytesMut) {
+        let publish = Publish {
+            dup: false,
+            retain: false,
+            qos: QoS::AtMostOnce,
+            topic: topic.into(),
+            packet_id: None,
+            payload: Bytes::copy_from_slice(payload),
+            properties: Some(PublishProperties::default()),
+        };
+        match self {
+            Codec::V3(codec) => {
+                let publish = Publish {
+                    properties: None,
+                    ..publish
+                };
+                if let Err(error) = codec.encode(v3::Packet::Publish(Box::new(publish)), out) {
+                    tracing::debug!(%error, "packet not sent");
+                }
+            }
+            Codec::V5(_) => self.put_v5(v5::Packet::Publish(Box::new(publish)), out),
+        }
     }
 
     /// PINGRESP.

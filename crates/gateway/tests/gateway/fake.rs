@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use dunlin_model::command::{
     Command, Consistency, DeviceView, Outcome, Query, ReadFrom, Receipt, Refusal, ShardView, TelemetryAck,
-    View,
+    TwinView, View,
 };
+use dunlin_model::device::desired_downlink;
 use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
 use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
 use dunlin_model::identity::{
@@ -18,6 +19,7 @@ use dunlin_model::port::{
     ShardClient, SubmitError,
 };
 use dunlin_model::telemetry::{Record, Source};
+use dunlin_model::twin::Twin;
 use dunlin_model::wire::Reader;
 use tokio::sync::watch;
 
@@ -36,6 +38,7 @@ struct Held {
 struct State {
     devices: BTreeMap<DeviceId, DeviceRecord>,
     sessions: HashMap<DeviceId, SessionRecord>,
+    twins: BTreeMap<DeviceId, Twin>,
     logs: Vec<Vec<EventRun>>,
     next_generation: u64,
     hold: bool,
@@ -44,6 +47,7 @@ struct State {
     storage_full: bool,
     cut_off: bool,
     silent: bool,
+    loses_downlinks: bool,
     commands: Vec<Command>,
 }
 
@@ -59,6 +63,11 @@ impl FakeCluster {
     /// Whether doors have asked for what goes down to devices.
     pub(crate) fn is_attached(&self) -> bool {
         self.downlinks.lock().unwrap().is_some()
+    }
+
+    /// What goes down to devices is lost from now on, or no longer.
+    pub(crate) fn lose_downlinks(&self, lose: bool) {
+        self.lock().loses_downlinks = lose;
     }
 
     pub(crate) fn new() -> Arc<Self> {
@@ -247,7 +256,10 @@ impl FakeCluster {
 
     fn apply(&self, command: Command) -> Outcome {
         let mut ended = None;
-        let outcome = self.change(&mut self.lock(), command, &mut ended);
+        let mut state = self.lock();
+        let outcome = self.change(&mut state, command, &mut ended);
+        ended = ended.filter(|_| !state.loses_downlinks);
+        drop(state);
         if let (Some(downlink), Some(sink)) = (ended, &*self.downlinks.lock().unwrap()) {
             sink.on_downlink(downlink);
         }
@@ -387,6 +399,56 @@ impl FakeCluster {
                     .retain(|filter, _| !filters.contains(filter));
                 Outcome::Done
             }
+            Command::TwinReport {
+                device,
+                epoch,
+                patch,
+                version,
+            } => {
+                if state
+                    .sessions
+                    .get(&device)
+                    .is_none_or(|session| session.epoch != epoch)
+                {
+                    return Outcome::Refused(Refusal::Fenced);
+                }
+                let twin = state.twins.entry(device).or_default();
+                if version.is_some_and(|version| version != twin.reported.version) {
+                    return Outcome::Refused(Refusal::VersionMismatch);
+                }
+                if !twin.report(&serde_json::from_str(&patch).unwrap(), 1) {
+                    return Outcome::Refused(Refusal::TwinTooLarge);
+                }
+                let version = twin.reported.version;
+                Outcome::TwinChanged { version }
+            }
+            Command::TwinChange {
+                device,
+                tags,
+                desired,
+                replaces,
+                etag,
+            } => {
+                if !state.devices.contains_key(&device) {
+                    return Outcome::Refused(Refusal::UnknownDevice);
+                }
+                let twin = state.twins.entry(device.clone()).or_default();
+                if etag.is_some_and(|etag| etag != twin.etag) {
+                    return Outcome::Refused(Refusal::VersionMismatch);
+                }
+                let parse = |text: Option<String>| text.map(|text| serde_json::from_str(&text).unwrap());
+                let (tags, desired) = (parse(tags), parse(desired));
+                let etag = twin.etag + 1;
+                if !twin.change((tags.as_ref(), desired.as_ref()), replaces, etag, 1) {
+                    return Outcome::Refused(Refusal::TwinTooLarge);
+                }
+                let (version, change) = (twin.version, twin.recent.last().cloned());
+                let session = state.sessions.get(&device);
+                *ended = session
+                    .filter(|session| session.held_by.is_some())
+                    .and_then(|session| Some(desired_downlink(&device, session.epoch, change.as_ref()?)));
+                Outcome::TwinChanged { version }
+            }
         }
     }
 
@@ -478,6 +540,15 @@ impl ShardClient for FakeCluster {
             let state = self.lock();
             Ok(match query {
                 Query::Device(device) => View::Device(Self::view(&state, &device)),
+                Query::Twin(device) => View::Twin(Self::view(&state, &device).map(|view| {
+                    TwinView {
+                        device: view,
+                        twin: state
+                            .twins
+                            .get(&device)
+                            .map(|twin| serde_json::to_string(twin).unwrap()),
+                    }
+                })),
                 Query::Devices {
                     shard,
                     after,

@@ -6,4 +6,5 @@
 mod fake;
 mod http;
 mod mqtt;
+mod twins;
 mod world;

@@ -12,6 +12,7 @@ use crate::command::DeviceView;
 use crate::id::{DeviceId, StreamId};
 use crate::port::{Downlink, DownlinkKind};
 use crate::shard::Notice;
+use crate::twin::DesiredChange;
 use timer::{Timer, TimerTable};
 
 /// Milliseconds without a session and without news after which a device leaves memory.
@@ -123,16 +124,13 @@ impl Device {
                 if self.session.is_some_and(|session| session.epoch <= *epoch) {
                     self.session = None;
                 }
-                if let Some((to, downlink)) = session_end_downlink(notice) {
-                    self.effects.push_back(Effect::Downlink {
-                        to,
-                        term: self.term,
-                        downlink,
-                    });
-                }
             }
             Notice::DeviceDeleted(_) => self.session = None,
             _ => {}
+        }
+        if let Some((to, downlink)) = owed_downlink(notice) {
+            let term = self.term;
+            self.effects.push_back(Effect::Downlink { to, term, downlink });
         }
         self.settle(before, now_ms);
     }
@@ -177,16 +175,29 @@ pub fn concerned_device(notice: &Notice) -> Option<&DeviceId> {
     match notice {
         Notice::SessionOpened { device, .. }
         | Notice::SessionEnded { device, .. }
+        | Notice::DesiredChanged { device, .. }
         | Notice::DeviceChanged(device)
         | Notice::DeviceDeleted(device) => Some(device),
         Notice::StreamOpened(_) | Notice::StreamClosed { .. } => None,
     }
 }
 
-/// What the gateway that held a session has to hear when it was ended from above, and which gateway.
+/// How a session is told of a change of what is desired.
+pub fn desired_downlink(device: &DeviceId, epoch: u64, change: &DesiredChange) -> Downlink {
+    Downlink {
+        device: device.clone(),
+        epoch,
+        kind: DownlinkKind::DesiredChanged {
+            version: change.version,
+            patch: change.patch.clone(),
+        },
+    }
+}
+
+/// What the gateway that holds, or held, a session has to hear of `notice`, and which gateway.
 ///
-/// It follows from the notice alone, so that a session also ends when its device cannot be woken.
-pub fn session_end_downlink(notice: &Notice) -> Option<(StreamId, Downlink)> {
+/// It follows from the notice alone, so that it is told also when the device cannot be woken.
+pub fn owed_downlink(notice: &Notice) -> Option<(StreamId, Downlink)> {
     match notice {
         Notice::SessionEnded {
             device,
@@ -195,15 +206,15 @@ pub fn session_end_downlink(notice: &Notice) -> Option<(StreamId, Downlink)> {
             reason: Some(reason),
         } => {
             let kind = DownlinkKind::SessionEnded(*reason);
-            Some((
-                *held_by,
-                Downlink {
-                    device: device.clone(),
-                    epoch: *epoch,
-                    kind,
-                },
-            ))
+            let (device, epoch) = (device.clone(), *epoch);
+            Some((*held_by, Downlink { device, epoch, kind }))
         }
+        Notice::DesiredChanged {
+            device,
+            epoch,
+            held_by,
+            change,
+        } => Some((*held_by, desired_downlink(device, *epoch, change))),
         _ => None,
     }
 }

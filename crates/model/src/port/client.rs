@@ -71,6 +71,13 @@ pub struct Downlink {
 pub enum DownlinkKind {
     /// The session is over: close the connection.
     SessionEnded(SessionEnd),
+    /// A service wants something else of the device. May come more than once, and out of order.
+    DesiredChanged {
+        /// Version that the change made.
+        version: u64,
+        /// A merge document as JSON text, without `$version`.
+        patch: String,
+    },
 }
 
 /// Why a session was ended from above.

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use super::{BoxFuture, Downlink, EventRun, QueryError};
 use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
-use crate::limits::COMMAND_WEIGHT_BYTES;
 use crate::trace::TraceContext;
 
 /// What a gateway sends to a shard in one piece. The unit of retry.
@@ -33,7 +32,8 @@ pub struct Frame {
 impl Frame {
     /// Bytes that it counts for in budgets and batches.
     pub fn weight_bytes(&self) -> usize {
-        self.records.len() + 64 + self.commands.len() * COMMAND_WEIGHT_BYTES
+        let commands: usize = self.commands.iter().map(Command::weight_bytes).sum();
+        self.records.len() + 64 + commands
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{Batch, Part};
-use crate::limits::{BATCH_BYTES_TARGET, COMMAND_WEIGHT_BYTES, ENTRIES_IN_FLIGHT_MAX, TIME_JUMP_MS_MAX};
+use crate::limits::{BATCH_BYTES_TARGET, ENTRIES_IN_FLIGHT_MAX, TIME_JUMP_MS_MAX};
 
 /// Gathers parts and stamps entries for one leadership of one shard.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Batcher {
 fn weight_bytes(part: &Part) -> usize {
     match part {
         Part::Frame(frame) => frame.weight_bytes(),
-        Part::Internal(_) => COMMAND_WEIGHT_BYTES,
+        Part::Internal(command) => command.weight_bytes(),
         _ => 64,
     }
 }

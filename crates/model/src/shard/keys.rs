@@ -9,6 +9,8 @@ use crate::id::{DeviceId, SLOT_BYTES, StreamId, slot_of};
 const KIND_RECORD: u8 = b'd';
 /// Session part of a device.
 const KIND_SESSION: u8 = b's';
+/// Twin of a device.
+const KIND_TWIN: u8 = b't';
 
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
@@ -31,6 +33,11 @@ pub fn record(device: &[u8]) -> Vec<u8> {
 /// Key of a device's session.
 pub fn session(device: &[u8]) -> Vec<u8> {
     device_key(device, KIND_SESSION)
+}
+
+/// Key of a device's twin.
+pub fn twin(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_TWIN)
 }
 
 /// Whether `key` is that of a registry record.

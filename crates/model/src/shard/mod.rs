@@ -12,11 +12,13 @@ pub mod read;
 pub mod registry;
 pub mod state;
 pub mod stored;
+mod twin;
 pub mod verdict;
 
 use crate::command::Command;
 use crate::id::{DeviceId, StreamId};
 use crate::port::{Frame, SessionEnd};
+use crate::twin::DesiredChange;
 
 /// One log entry of a shard, before it has an index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,6 +77,17 @@ pub enum Notice {
         held_by: StreamId,
         /// Why; `None` when the gateway itself closed it.
         reason: Option<SessionEnd>,
+    },
+    /// A service changed what it wants of a device that is connected and listens.
+    DesiredChanged {
+        /// Whose.
+        device: DeviceId,
+        /// Epoch of the session.
+        epoch: u64,
+        /// Who holds it.
+        held_by: StreamId,
+        /// What is to be told.
+        change: DesiredChange,
     },
     /// A device was created or changed.
     DeviceChanged(DeviceId),

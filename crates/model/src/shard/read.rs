@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::keys;
 use super::meta::Meta;
 use super::overlay::parse_json;
-use crate::command::{DeviceView, Query, ShardView, View};
+use crate::command::{DeviceView, Query, ShardView, TwinView, View};
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
 use crate::limits::DEVICE_PAGE_MAX;
@@ -16,6 +16,14 @@ use crate::port::{ShardStore, StoreError};
 pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
     match query {
         Query::Device(device) => Ok(View::Device(device_view(store, device)?)),
+        Query::Twin(device) => {
+            let Some(view) = device_view(store, device)? else {
+                return Ok(View::Twin(None));
+            };
+            let text = store.get(&keys::twin(device.as_str().as_bytes()))?;
+            let twin = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+            Ok(View::Twin(Some(TwinView { device: view, twin })))
+        }
         Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),
         Query::Shard(_) => {
             let meta = store

@@ -4,6 +4,7 @@
 use super::Notice;
 use super::keys;
 use super::state::Entry;
+use super::twin;
 use crate::command::{Command, Outcome, Refusal};
 use crate::id::{DeviceId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
@@ -12,6 +13,9 @@ use crate::port::{SessionEnd, StoreError};
 
 /// Topic filters that one device may keep.
 pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
+
+/// The filter of a device that wants to hear of changes of what is desired of it.
+pub const DESIRED_FILTER: &str = "$iothub/twin/PATCH/properties/desired/#";
 
 pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, StoreError> {
     match command {
@@ -28,6 +32,25 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
             persistent,
         } => open(entry, device, *generation, *held_by, *persistent),
         Command::SessionClose { device, epoch } => close(entry, device, *epoch),
+        Command::TwinReport {
+            device,
+            epoch,
+            patch,
+            version,
+        } => twin::report(entry, device, *epoch, patch, *version),
+        Command::TwinChange {
+            device,
+            tags,
+            desired,
+            replaces,
+            etag,
+        } => twin::change(
+            entry,
+            device,
+            (tags.as_deref(), desired.as_deref()),
+            *replaces,
+            *etag,
+        ),
         Command::Subscribe {
             device,
             epoch,
@@ -47,11 +70,11 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
     }
 }
 
-fn record(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
+pub(super) fn record(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
     entry.overlay.get_json(&keys::record(device.as_str().as_bytes()))
 }
 
-fn session(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<SessionRecord>, StoreError> {
+pub(super) fn session(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<SessionRecord>, StoreError> {
     entry.overlay.get_json(&keys::session(device.as_str().as_bytes()))
 }
 
@@ -61,7 +84,7 @@ fn save_session(entry: &mut Entry<'_>, device: &DeviceId, session: &SessionRecor
         .put_json(keys::session(device.as_str().as_bytes()), session);
 }
 
-fn next_fence(entry: &mut Entry<'_>) -> u64 {
+pub(super) fn next_fence(entry: &mut Entry<'_>) -> u64 {
     let fence = entry.meta.next_fence;
     entry.meta.next_fence += 1;
     fence
@@ -151,6 +174,7 @@ fn delete(entry: &mut Entry<'_>, device: &DeviceId, condition: Condition) -> Res
     }
     entry.overlay.delete(keys::record(device.as_str().as_bytes()));
     entry.overlay.delete(keys::session(device.as_str().as_bytes()));
+    entry.overlay.delete(keys::twin(device.as_str().as_bytes()));
     entry.meta.device_count -= 1;
     entry.notices.push(Notice::DeviceDeleted(device.clone()));
     Ok(Outcome::Done)

@@ -1,0 +1,259 @@
+//! Twins for services: IoT Hub's `/twins/{id}` with its conditions and ETags.
+//!
+//! What a write does is decided by the shard; here a request becomes a command, and a twin JSON.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes as Body;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use dunlin_model::audit::AuditRecord;
+use dunlin_model::command::{Command, Consistency, Outcome, Query, TwinView, View};
+use dunlin_model::directory::Right;
+use dunlin_model::id::DeviceId;
+use dunlin_model::twin::{Object, Section, Updated};
+use serde_json::{Value, json};
+
+use super::audited::audited;
+use super::authorize;
+use super::devices::{etag as device_etag, parse_id};
+use super::error::ApiError;
+use super::time::{UNSET, iso_utc_or_unset};
+use crate::auth::BASE64;
+use crate::mqtt::twin::checked;
+use crate::shared::Shared;
+
+/// `GET /twins/{id}`.
+pub(crate) async fn get(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    authorize::service(&shared, &headers, Right::ServiceConnect, &["twins", &id])?;
+    read(&shared, &parse_id(&id)?).await
+}
+
+/// `PATCH /twins/{id}`: merges what is given.
+pub(crate) async fn update(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Body, BytesRejection>,
+) -> Result<Response, ApiError> {
+    write(&shared, id, &headers, body, false).await
+}
+
+/// `PUT /twins/{id}`: what is given stands in place of what there is.
+pub(crate) async fn replace(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Body, BytesRejection>,
+) -> Result<Response, ApiError> {
+    write(&shared, id, &headers, body, true).await
+}
+
+async fn write(
+    shared: &Shared,
+    id: String,
+    headers: &HeaderMap,
+    body: Result<Body, BytesRejection>,
+    replaces: bool,
+) -> Result<Response, ApiError> {
+    let caller = authorize::service(shared, headers, Right::ServiceConnect, &["twins", &id])?;
+    let device = parse_id(&id)?;
+    let body = body.map_err(|_| ApiError::too_large())?;
+    let (tags, desired) = sections(&body)?;
+    let mut record = AuditRecord::done("twin.update", caller.0, id.clone());
+    if replaces {
+        record.action = "twin.replace";
+    }
+    record.detail = [("tags", &tags), ("desired", &desired)]
+        .iter()
+        .filter_map(|(name, section)| section.as_ref().map(|_| *name))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let command = Command::TwinChange {
+        device: device.clone(),
+        tags,
+        desired,
+        replaces,
+        etag: condition(headers)?,
+    };
+    let answer = match shared.client.submit(command).await {
+        Ok(Outcome::TwinChanged { .. }) => read(shared, &device).await,
+        Ok(Outcome::Refused(refusal)) => Err(ApiError::refused(refusal, &id)),
+        Ok(_) => Err(ApiError::internal("an outcome of another kind")),
+        Err(error) => Err(error.into()),
+    };
+    audited(record, answer)
+}
+
+/// `tags` and `properties.desired` of a request as they go into a command. Whole twins are sent back by SDKs: what is
+/// not a service's to write is left alone.
+fn sections(body: &[u8]) -> Result<(Option<String>, Option<String>), ApiError> {
+    let input: Value = serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the body is not a twin: {error}")))?;
+    let section = |name: &str, value: Option<&Value>| match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(content)) => {
+            let mut content = content.clone();
+            content.retain(|key, _| key != "$version" && key != "$metadata");
+            let text = checked(&content);
+            text.map(Some)
+                .map_err(|why| ApiError::invalid(format!("{name}: {why}")))
+        }
+        Some(_) => Err(ApiError::invalid(format!("{name} is no object"))),
+    };
+    if !input.is_object() {
+        return Err(ApiError::invalid("the body is no object"));
+    }
+    let desired = input
+        .get("properties")
+        .and_then(|properties| properties.get("desired"));
+    Ok((
+        section("tags", input.get("tags"))?,
+        section("properties.desired", desired)?,
+    ))
+}
+
+async fn read(shared: &Shared, device: &DeviceId) -> Result<Response, ApiError> {
+    let query = Query::Twin(device.clone());
+    let View::Twin(view) = shared.client.query(query, Consistency::Linearizable).await? else {
+        return Err(ApiError::internal("an answer of another kind"));
+    };
+    let view = view.ok_or_else(|| ApiError::no_device(device.as_str()))?;
+    let (etag, body) = to_json(&view)?;
+    let mut response = Json(body).into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{etag}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    Ok(response)
+}
+
+/// `If-Match`, quoted or not: the etag that the twin must have, or `None` for any, which `*` asks for too.
+fn condition(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let text = value
+        .to_str()
+        .map_err(|_| ApiError::invalid("If-Match cannot be read"))?
+        .trim();
+    let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
+    if text == "*" {
+        return Ok(None);
+    }
+    let bytes = BASE64.decode(text).ok();
+    let number = bytes.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
+    // An ETag that is none of ours matches nothing: they begin at 1.
+    Ok(Some(number.unwrap_or(0)))
+}
+
+/// A twin's ETag: Base64 of eight bytes, as IoT Hub has it.
+fn etag(number: u64) -> String {
+    BASE64.encode(number.to_be_bytes())
+}
+
+fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
+    let twin = view.document().map_err(|error| {
+        tracing::warn!(device = %view.device.record.device, %error, "read twin");
+        ApiError::internal("the twin cannot be read")
+    })?;
+    let (record, session) = (&view.device.record, &view.device.session);
+    let etag = etag(twin.etag);
+    let is_connected = session.held_by.is_some();
+    let body = json!({
+        "deviceId": record.device.as_str(),
+        "etag": etag,
+        "deviceEtag": device_etag(record.version),
+        "status": record.spec.status,
+        "statusReason": record.spec.status_reason,
+        "statusUpdateTime": iso_utc_or_unset(record.status_changed_ms),
+        "connectionState": if is_connected { "Connected" } else { "Disconnected" },
+        "lastActivityTime": UNSET,
+        "cloudToDeviceMessageCount": 0,
+        "authenticationType": "sas",
+        "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+        "modelId": "",
+        "version": twin.version,
+        "tags": twin.tags,
+        "properties": { "desired": shown(&twin.desired, true), "reported": shown(&twin.reported, false) },
+        "capabilities": { "iotEdge": false },
+    });
+    Ok((etag, body))
+}
+
+/// A section with its `$metadata` and `$version`.
+fn shown(section: &Section, has_versions: bool) -> Object {
+    let mut shown = section.content.clone();
+    shown.insert(
+        "$metadata".into(),
+        metadata(&section.updated, has_versions).into(),
+    );
+    shown.insert("$version".into(), section.version.into());
+    shown
+}
+
+fn metadata(updated: &Updated, has_versions: bool) -> Object {
+    let mut shown = Object::new();
+    shown.insert("$lastUpdated".into(), iso_utc_or_unset(updated.ms).into());
+    if has_versions && updated.version > 0 {
+        shown.insert("$lastUpdatedVersion".into(), updated.version.into());
+    }
+    for (key, below) in &updated.below {
+        shown.insert(key.clone(), metadata(below, has_versions).into());
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn if_match(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn etags_are_read_as_sdks_send_them() {
+        assert_eq!(etag(1), "AAAAAAAAAAE=");
+        for (value, asked) in [
+            ("\"AAAAAAAAAAE=\"", Some(1)),
+            ("AAAAAAAAAAE=", Some(1)),
+            ("\"*\"", None),
+            ("*", None),
+            ("\"MQ==\"", Some(0)),
+            ("nonsense", Some(0)),
+        ] {
+            assert_eq!(condition(&if_match(value)).unwrap(), asked, "{value}");
+        }
+        assert_eq!(condition(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn only_what_a_service_may_write_is_taken() {
+        let whole = json!({
+            "deviceId": "d", "etag": "x", "tags": {"a": 1},
+            "properties": {"desired": {"b": null, "$version": 3, "$metadata": {}}, "reported": {"c": 1}},
+        });
+        let (tags, desired) = sections(whole.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            (tags.as_deref(), desired.as_deref()),
+            (Some(r#"{"a":1}"#), Some(r#"{"b":null}"#))
+        );
+        assert_eq!(sections(b"{}").unwrap(), (None, None));
+        for wrong in [
+            &b"[]"[..],
+            b"{\"tags\": 1}",
+            b"{\"tags\": {\"a.b\": 1}}",
+            b"{\"properties\": {\"desired\": []}}",
+        ] {
+            assert!(sections(wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Twins over MQTT: what a request becomes, and what its answer looks like.
+//!
+//! Documents are checked here before anything is submitted; how they merge is the model's part. An answer has
+//! the status in its topic, and for the SDKs only that counts.
+
+use bytes::Bytes;
+use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, View};
+use dunlin_model::id::DeviceId;
+use dunlin_model::port::{QueryError, ShardClient, SubmitError};
+use dunlin_model::twin::{CHANGE_TEXT_BYTES_MAX, Object, Section, Twin, check};
+use serde_json::{Value, json};
+
+/// What a device is told about its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    status: u16,
+    version: Option<u64>,
+    body: Bytes,
+    /// Version of what is desired, if the answer tells it.
+    desired_version: Option<u64>,
+}
+
+/// Why there is no answer: the session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fenced;
+
+impl Answer {
+    fn error(status: u16, message: &str) -> Self {
+        let body = json!({ "errorCode": u32::from(status) * 1000 + 1, "message": message });
+        Self {
+            status,
+            version: None,
+            body: body.to_string().into(),
+            desired_version: None,
+        }
+    }
+
+    /// That the request itself makes no sense.
+    pub(crate) fn invalid(message: &str) -> Self {
+        Self::error(400, message)
+    }
+
+    fn submit_error(error: &SubmitError) -> Self {
+        let status = match error {
+            SubmitError::Unknown => 504,
+            SubmitError::Busy(_) => 429,
+            SubmitError::CutOff | SubmitError::StorageFull => 503,
+        };
+        Self::error(status, &error.to_string())
+    }
+
+    /// Where it is published.
+    pub(crate) fn topic(&self, rid: &str) -> String {
+        let version = self.version.map(|version| format!("&$version={version}"));
+        format!(
+            "$iothub/twin/res/{}/?$rid={rid}{}",
+            self.status,
+            version.unwrap_or_default()
+        )
+    }
+
+    /// Version of what is desired that the device knows with this.
+    pub(crate) fn desired_version(&self) -> Option<u64> {
+        self.desired_version
+    }
+
+    /// What is published.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// A merge document as it goes into a command: checked, and without spaces.
+pub(crate) fn change_text(payload: &[u8]) -> Result<String, String> {
+    let document: Value =
+        serde_json::from_slice(payload).map_err(|error| format!("the body is no JSON: {error}"))?;
+    let Value::Object(document) = document else {
+        return Err("the body is no object".to_owned());
+    };
+    checked(&document)
+}
+
+/// The text of a section or of a change of one, if it may come in.
+pub(crate) fn checked(section: &Object) -> Result<String, String> {
+    check::check(section).map_err(|fault| fault.to_string())?;
+    let text = serde_json::to_string(section).expect("JSON values are plain data");
+    if text.len() > CHANGE_TEXT_BYTES_MAX {
+        return Err(format!(
+            "the document has more than {CHANGE_TEXT_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(text)
+}
+
+/// `$iothub/twin/GET`: both sections as the device sees them, with every write that was acknowledged before.
+pub(crate) async fn get(client: &dyn ShardClient, device: DeviceId) -> Answer {
+    match read(client, device).await {
+        Ok(twin) => Answer {
+            status: 200,
+            version: None,
+            body: json!({ "desired": shown(&twin.desired), "reported": shown(&twin.reported) })
+                .to_string()
+                .into(),
+            desired_version: Some(twin.desired.version),
+        },
+        Err(answer) => answer,
+    }
+}
+
+/// The twin, with every write that was acknowledged before; otherwise what a device is told.
+pub(crate) async fn read(client: &dyn ShardClient, device: DeviceId) -> Result<Twin, Answer> {
+    let view = match client.query(Query::Twin(device), Consistency::Linearizable).await {
+        Ok(View::Twin(Some(view))) => view,
+        Ok(View::Twin(None)) => return Err(Answer::error(404, "the device does not exist")),
+        Ok(_) => return Err(Answer::error(500, "an answer of another kind")),
+        Err(error @ (QueryError::Unavailable(_) | QueryError::CutOff)) => {
+            return Err(Answer::error(503, &error.to_string()));
+        }
+        Err(error) => return Err(Answer::error(500, &error.to_string())),
+    };
+    view.document()
+        .map_err(|error| Answer::error(500, &error.to_string()))
+}
+
+/// A section with its `$version`.
+fn shown(section: &Section) -> Object {
+    let mut shown = section.content.clone();
+    shown.insert("$version".into(), section.version.into());
+    shown
+}
+
+/// `$iothub/twin/PATCH/properties/reported`.
+pub(crate) async fn report(client: &dyn ShardClient, command: Command) -> Result<Answer, Fenced> {
+    let outcome = loop {
+        match client.submit(command.clone()).await {
+            Err(SubmitError::Busy(_)) => client.ready().await,
+            outcome => break outcome,
+        }
+    };
+    Ok(match outcome {
+        Ok(Outcome::TwinChanged { version }) => Answer {
+            status: 204,
+            version: Some(version),
+            body: Bytes::new(),
+            desired_version: None,
+        },
+        Ok(Outcome::Refused(Refusal::VersionMismatch)) => {
+            Answer::error(412, "the reported properties have another version")
+        }
+        Ok(Outcome::Refused(refusal @ (Refusal::TwinTooLarge | Refusal::TwinUnreadable))) => {
+            Answer::invalid(&refusal.to_string())
+        }
+        Ok(Outcome::Refused(_)) => return Err(Fenced),
+        Ok(_) => Answer::error(500, "an outcome of another kind"),
+        Err(error) => Answer::submit_error(&error),
+    })
+}
+
+/// Topic and body of a note that services want something else.
+pub(crate) fn desired_note(version: u64, patch: &str) -> (String, String) {
+    let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
+    let rest = patch.strip_prefix('{').unwrap_or("}");
+    let comma = if rest == "}" { "" } else { "," };
+    (topic, format!("{{\"$version\":{version}{comma}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_the_patch_with_its_version() {
+        for (patch, body) in [
+            ("{}", json!({"$version": 3})),
+            (
+                r#"{"a":null,"b":{"c":1}}"#,
+                json!({"a": null, "b": {"c": 1}, "$version": 3}),
+            ),
+        ] {
+            let (topic, note) = desired_note(3, patch);
+            assert_eq!(topic, "$iothub/twin/PATCH/properties/desired/?$version=3");
+            assert_eq!(serde_json::from_str::<Value>(&note).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn documents_are_checked_before_they_leave() {
+        assert_eq!(change_text(b" { \"a\" : [ 1 ] } ").unwrap(), r#"{"a":[1]}"#);
+        for wrong in [
+            &b"[1]"[..],
+            b"null",
+            b"",
+            b"{\"a\"",
+            b"{\"$a\":1}",
+            b"{\"a\":[null]}",
+        ] {
+            assert!(change_text(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
+        assert!(change_text(deep.as_bytes()).is_err());
+        let large = json!({ "a": vec!["\u{1}".repeat(4000); 8] }).to_string();
+        assert!(
+            change_text(large.as_bytes()).is_err(),
+            "192,000 bytes once escaped"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_in_its_topic_what_came_of_it() {
+        let answer = Answer {
+            status: 204,
+            version: Some(7),
+            body: Bytes::new(),
+            desired_version: None,
+        };
+        assert_eq!(answer.topic("r-1"), "$iothub/twin/res/204/?$rid=r-1&$version=7");
+        assert_eq!(Answer::invalid("no").topic("r"), "$iothub/twin/res/400/?$rid=r");
+    }
+}

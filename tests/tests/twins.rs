@@ -1,0 +1,151 @@
+//! Twins with the SDKs that others wrote: a device and a service at a cluster whose nodes die.
+
+use std::process::Stdio;
+
+use dunlin_tests::PATIENCE;
+use dunlin_tests::field::Field;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::clients::{SDK_PORT, is_there, must_succeed, python, script, sdk_port};
+
+/// The device SDK, in a process that says what has happened.
+struct SdkDevice {
+    child: Child,
+    input: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+    /// Version of what is desired that it heard of last.
+    version: u64,
+}
+
+impl SdkDevice {
+    fn start(connection: &str, ca_file: &std::path::Path) -> SdkDevice {
+        let mut child = Command::new(python())
+            .arg(script("azure_twin.py"))
+            .arg(connection)
+            .arg(ca_file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Python can be started");
+        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let input = child.stdin.take().expect("it is piped");
+        SdkDevice {
+            child,
+            input,
+            said,
+            version: 0,
+        }
+    }
+
+    async fn say(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.input.write_all(line.as_bytes()).await.expect("it listens");
+    }
+
+    /// What it says next of this kind. News of what it has heard before are passed over: they may come twice.
+    async fn hear(&mut self, kind: &str) -> Value {
+        loop {
+            let line = timeout(PATIENCE, self.said.next_line()).await;
+            let line = line
+                .unwrap_or_else(|_| panic!("no {kind:?} comes"))
+                .expect("it can be read")
+                .unwrap_or_else(|| panic!("it has ended, and no {kind:?} came"));
+            let (said, text) = line.split_once(' ').expect("a word and a value");
+            let value: Value = serde_json::from_str(text).expect("JSON");
+            if said == "desired" {
+                let version = value["$version"].as_u64().expect("a version");
+                if version <= self.version {
+                    continue;
+                }
+                assert_eq!(version, self.version + 1, "a change was never told: {value}");
+                self.version = version;
+            }
+            assert_eq!(said, kind, "{value}");
+            return value;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_azure_sdks_share_a_twin_while_nodes_die() {
+    let python = python();
+    let imports = "import azure.iot.device, azure.iot.hub";
+    if !is_there(
+        &python,
+        &["-c", imports],
+        "pip install azure-iot-device azure-iot-hub six",
+    )
+    .await
+    {
+        return;
+    }
+    let _turn = sdk_port().await;
+    let mut field = Field::at_port(3, SDK_PORT).await;
+    let device = field.hub.create("sdk").await;
+    let ready = field.cluster.ready().clone();
+    let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
+    let mut sdk = SdkDevice::start(&connection, &ready.ca_file);
+    let twin = sdk.hear("twin").await;
+    assert_eq!(
+        twin,
+        json!({"desired": {"$version": 1}, "reported": {"$version": 1}})
+    );
+    sdk.version = 1;
+    sdk.say(r#"report {"firmware": "1.0", "parts": {"a": 1, "b": 2}}"#)
+        .await;
+    sdk.hear("reported").await;
+
+    let mut service = Command::new(&python);
+    service
+        .arg(script("azure_service_twin.py"))
+        .arg(&ready.connection_string)
+        .arg(&ready.ca_file)
+        .arg("sdk");
+    must_succeed(service).await;
+    let note = sdk.hear("desired").await;
+    assert_eq!(
+        note,
+        json!({"interval": 5, "mode": {"night": true}, "$version": 2})
+    );
+    let note = sdk.hear("desired").await;
+    assert_eq!(note, json!({"interval": 9, "mode": null, "$version": 3}));
+
+    for node in [1, 2] {
+        field.cluster.kill(node).await.expect("the node is ours to kill");
+        let wanted = json!({"properties": {"desired": {"node": node, "interval": null}}});
+        let (status, answer) = field.hub.call(Method::PATCH, "/twins/sdk", Some(wanted)).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let note = sdk.hear("desired").await;
+        assert_eq!((&note["node"], &note["interval"]), (&json!(node), &Value::Null));
+        sdk.say(&format!(r#"report {{"parts": {{"a": null, "n": {node}}}}}"#))
+            .await;
+        sdk.hear("reported").await;
+        field
+            .cluster
+            .restart(node)
+            .await
+            .expect("the node becomes ready again");
+        field.settled("the cluster healthy again", |_| true).await;
+    }
+    sdk.say(r#"report {"a.b": 1}"#).await;
+    sdk.hear("refused").await;
+    sdk.say("twin").await;
+    let twin = sdk.hear("twin").await;
+    assert_eq!(twin["desired"], json!({"node": 2, "$version": 5}));
+    assert_eq!(
+        twin["reported"],
+        json!({"firmware": "1.0", "parts": {"b": 2, "n": 2}, "$version": 4})
+    );
+    let (_, seen) = field.hub.call(Method::GET, "/twins/sdk", None).await;
+    assert_eq!(seen["properties"]["reported"]["parts"]["n"], 2);
+    assert_eq!(seen["connectionState"], "Connected");
+    sdk.say("end").await;
+    sdk.hear("ended").await;
+    assert!(sdk.child.wait().await.expect("it ends").success());
+    field.stop().await;
+}
