@@ -1,3 +1,5 @@
+//! How twins merge, what versions and times they keep, what is too large, and what may not come in.
+
 use proptest::prelude::*;
 use serde_json::json;
 
