@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     gateway_runtime: tokio::runtime::Handle,
     loops: std::sync::Mutex<tokio::task::JoinSet<()>>,
     stopping: AtomicBool,
+    /// Leaderships were to be handed over, and it took too long.
+    gave_up: AtomicBool,
     tracer: OnceLock<Arc<dyn Tracer>>,
 }
 
@@ -335,6 +337,7 @@ impl Cluster {
             gateway_runtime: parts.gateway_runtime,
             loops: std::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
+            gave_up: AtomicBool::new(false),
             tracer: OnceLock::new(),
         });
         let remembered = forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
@@ -444,6 +447,7 @@ impl Cluster {
         self.shared.stopping.store(true, Ordering::Relaxed);
         let handed = tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over_all(&self.shared)).await;
         if handed.is_err() {
+            self.shared.gave_up.store(true, Ordering::Relaxed);
             tracing::warn!("not every leadership was taken over in time");
         }
     }
@@ -451,7 +455,10 @@ impl Cluster {
     /// Leaves in order: leaderships that are left are handed over first, then the replicas stop. Not a removal.
     pub async fn stop(&self) {
         self.shared.loops.lock().expect("no panic holds it").abort_all();
-        self.hand_over().await;
+        // Whoever could not take over before will not now, and meanwhile nobody serves.
+        if !self.shared.gave_up.load(Ordering::Relaxed) {
+            self.hand_over().await;
+        }
         self.router.stop();
         for group in self.shared.groups() {
             group.stop().await;
