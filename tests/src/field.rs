@@ -130,6 +130,19 @@ impl Field {
         self.cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Kills the node in place `place`.
+    pub async fn kill(&mut self, place: usize) {
+        let killed = self.cluster.kill(place).await;
+        killed.expect("the node is ours to kill");
+    }
+
+    /// Starts a killed node and returns when every group has all its replicas again.
+    pub async fn restart(&mut self, place: usize) {
+        let restarted = self.cluster.restart(place).await;
+        restarted.expect("the node becomes ready again");
+        self.settled("the cluster healthy again", |_| true).await;
+    }
+
     /// Starts one more node and returns its place.
     pub async fn add(&mut self) -> usize {
         self.cluster.add().await.unwrap_or_else(|error| panic!("{error}"))

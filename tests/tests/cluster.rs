@@ -14,20 +14,6 @@ async fn start() -> Field {
     Field::start(NODES, &[]).await
 }
 
-async fn kill(field: &mut Field, node: usize) {
-    field.cluster.kill(node).await.expect("the node is ours to kill");
-}
-
-/// Starts a killed node and returns when every group has all its replicas again.
-async fn restart(field: &mut Field, node: usize) {
-    field
-        .cluster
-        .restart(node)
-        .await
-        .expect("the node becomes ready again");
-    field.settled("the cluster healthy again", |_| true).await;
-}
-
 async fn publish(client: &mut Client, device: &Device, body: &str) -> Result<Place, ClientError> {
     let topic = format!("devices/{}/messages/events/", device.id);
     let sent = client.publish(&topic, body.as_bytes()).await?;
@@ -67,9 +53,9 @@ async fn nothing_acked_is_lost_when_each_node_is_killed_in_turn() {
     let load = Load::start(&field.hub.doors, &devices);
     load.wait_acked(300).await;
     for node in 0..NODES {
-        kill(&mut field, node).await;
+        field.kill(node).await;
         load.wait_acked(300).await;
-        restart(&mut field, node).await;
+        field.restart(node).await;
         load.wait_acked(300).await;
     }
     let logs = load.finish().await;
@@ -89,9 +75,9 @@ async fn a_device_keeps_its_connection_when_another_node_dies() {
     let load = Load::start(&field.hub.doors[..1], &devices);
     load.wait_acked(200).await;
     for node in [1, 2] {
-        kill(&mut field, node).await;
+        field.kill(node).await;
         load.wait_acked(200).await;
-        restart(&mut field, node).await;
+        field.restart(node).await;
         load.wait_acked(200).await;
     }
     let logs = load.finish().await;

@@ -28,10 +28,6 @@ use collector::{Collector, Span};
 
 const NODES: usize = 3;
 
-async fn kill(field: &mut Field, place: usize) {
-    field.cluster.kill(place).await.expect("the node is ours to kill");
-}
-
 /// Connects, though the gateway may just now be looking for the shard's leader.
 async fn connect(hub: &Hub, door: usize, device: &Device) -> Client {
     eventually(&format!("{} let in", device.id), PATIENCE, || async {
@@ -183,8 +179,8 @@ async fn one_publish_is_followed_through_two_nodes_to_its_puback_and_counted() {
     );
 
     // Two of three are gone: the survivor says who is missing, and what that means.
-    kill(&mut field, 1).await;
-    kill(&mut field, 2).await;
+    field.kill(1).await;
+    field.kill(2).await;
     let missing = [field.id(1), field.id(2)];
     eventually("the survivor says why it does not serve", PATIENCE, || async {
         let response = field.hub.request(0, Method::GET, "/health").send().await;
@@ -258,14 +254,14 @@ async fn certificates_are_renewed_while_devices_stay_and_peers_replicate() {
 
     // Links that are made now stand on the new certificates: a node comes back, and with it alone the
     // first has a majority.
-    kill(&mut field, 2).await;
+    field.kill(2).await;
     field
         .cluster
         .restart(2)
         .await
         .expect("the node becomes ready again");
     field.settled("the cluster healthy again", |_| true).await;
-    kill(&mut field, 1).await;
+    field.kill(1).await;
     publish(&mut client, &device, "over new links")
         .await
         .expect("the same connection");

@@ -19,17 +19,6 @@ use tokio::process::Command;
 const NODES: usize = 3;
 const GATEWAYS: usize = 2;
 
-async fn kill(field: &mut Field, place: usize) {
-    let killed = field.cluster.kill(place).await;
-    killed.expect("the node is ours to kill");
-}
-
-async fn restart(field: &mut Field, place: usize) {
-    let restarted = field.cluster.restart(place).await;
-    restarted.expect("the node becomes ready again");
-    field.settled("the cluster healthy again", |_| true).await;
-}
-
 fn lost(logs: &[DeviceLog]) -> u32 {
     logs.iter().map(|log| log.connections_lost).sum()
 }
@@ -48,9 +37,9 @@ async fn gateways_keep_their_devices_when_shard_nodes_die_and_take_over_from_eac
     let load = Load::start(&field.hub.doors, &calm);
     load.wait_acked(200).await;
     for place in GATEWAYS..GATEWAYS + NODES {
-        kill(&mut field, place).await;
+        field.kill(place).await;
         load.wait_acked(200).await;
-        restart(&mut field, place).await;
+        field.restart(place).await;
         load.wait_acked(200).await;
     }
     let mut logs = load.finish().await;
@@ -59,7 +48,7 @@ async fn gateways_keep_their_devices_when_shard_nodes_die_and_take_over_from_eac
     let moved = field.hub.create_many("moved-", 6).await;
     let load = Load::start(&field.hub.doors, &moved);
     load.wait_acked(200).await;
-    kill(&mut field, 0).await;
+    field.kill(0).await;
     load.wait_acked(200).await;
     let moved = load.finish().await;
     assert!(lost(&moved) > 0, "the gateway's death was not felt");

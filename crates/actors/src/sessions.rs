@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use dunlin_model::command::{Query, View};
+use dunlin_model::command::{Query, TwinView, View};
 use dunlin_model::device::desired_downlink;
 use dunlin_model::id::{DeviceId, StreamId};
-use dunlin_model::port::{Downlink, DownlinkKind, ReadError, SessionEnd};
+use dunlin_model::port::{Downlink, DownlinkKind, SessionEnd};
 use dunlin_model::shard::registry::DESIRED_FILTER;
 
 use crate::config::RETELL_MS;
@@ -34,8 +34,8 @@ pub(crate) async fn compare(
         if tenure.has_ended() {
             return;
         }
-        let view = match room.replication.read(&Query::Device(device.clone())) {
-            Ok(View::Device(view)) => view,
+        let view = match room.replication.read(&Query::Twin(device.clone())) {
+            Ok(View::Twin(view)) => view,
             Ok(_) => return,
             Err(error) => {
                 // Records of stale sessions are fenced anyway; the gateway only learns it later.
@@ -45,15 +45,16 @@ pub(crate) async fn compare(
         };
         let reason = match view {
             None => SessionEnd::Deleted,
-            Some(view) if view.session.epoch == epoch && view.session.held_by == Some(stream) => {
-                if view.session.subscriptions.contains_key(DESIRED_FILTER)
-                    && let Err(error) = tell_again(&room, &tenure, stream, &device, epoch)
-                {
-                    tracing::warn!(shard = %room.shard, %device, %error, "read the twin of a connected device");
+            Some(view) => {
+                let session = &view.device.session;
+                if session.epoch == epoch && session.held_by == Some(stream) {
+                    if session.subscriptions.contains_key(DESIRED_FILTER) {
+                        tell_again(&room, &tenure, stream, &view);
+                    }
+                    continue;
                 }
-                continue;
+                SessionEnd::TakenOver
             }
-            Some(_) => SessionEnd::TakenOver,
         };
         let kind = DownlinkKind::SessionEnded(reason);
         tenure.send_down(stream, Downlink { device, epoch, kind });
@@ -61,22 +62,20 @@ pub(crate) async fn compare(
 }
 
 /// Tells a session of the changes of the last while, which it may have missed.
-fn tell_again(
-    room: &ShardRoom,
-    tenure: &Tenure,
-    stream: StreamId,
-    device: &DeviceId,
-    epoch: u64,
-) -> Result<(), ReadError> {
-    let View::Twin(Some(view)) = room.replication.read(&Query::Twin(device.clone()))? else {
-        return Ok(());
+fn tell_again(room: &ShardRoom, tenure: &Tenure, stream: StreamId, view: &TwinView) {
+    let device = &view.device.record.device;
+    let twin = match view.document() {
+        Ok(twin) => twin,
+        Err(error) => {
+            tracing::warn!(shard = %room.shard, %device, %error, "read the twin of a connected device");
+            return;
+        }
     };
-    let twin = view
-        .document()
-        .map_err(|error| ReadError::Store(error.to_string()))?;
     let since_ms = room.clock.wall_ms().saturating_sub(RETELL_MS);
     for change in twin.recent.iter().filter(|change| change.ms >= since_ms) {
-        tenure.send_down(stream, desired_downlink(device, epoch, change));
+        tenure.send_down(
+            stream,
+            desired_downlink(device, view.device.session.epoch, change),
+        );
     }
-    Ok(())
 }

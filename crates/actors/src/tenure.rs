@@ -94,8 +94,8 @@ impl Tenure {
         }
     }
 
-    /// Sends the gateway of an ended session what it has to hear, for a device that cannot do so itself.
-    pub(crate) fn end_session_at_gateway(&self, notice: &Notice) {
+    /// Sends the gateway of a session what it has to hear of `notice`, for a device that cannot do so itself.
+    pub(crate) fn send_owed(&self, notice: &Notice) {
         if let Some((stream, downlink)) = owed_downlink(notice) {
             self.send_down(stream, downlink);
         }

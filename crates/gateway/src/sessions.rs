@@ -125,34 +125,23 @@ impl Drop for Opening {
 
 impl DownlinkSink for Sessions {
     fn on_downlink(&self, downlink: Downlink) {
-        let why = match downlink.kind {
-            DownlinkKind::SessionEnded(why) => why,
-            DownlinkKind::DesiredChanged { version, patch } => {
-                let devices = self.lock();
-                let live = devices
-                    .get(&downlink.device)
-                    .and_then(|entry| entry.live.as_ref());
-                // One that is just being opened asks for its twin itself.
-                if let Some((epoch, mailbox)) = live
-                    && *epoch == downlink.epoch
-                {
-                    mailbox.put_note(Note { version, patch });
-                }
-                return;
-            }
-        };
         let mut devices = self.lock();
         let Some(entry) = devices.get_mut(&downlink.device) else {
             return;
         };
-        if let Some((epoch, mailbox)) = &entry.live
-            && *epoch == downlink.epoch
-        {
-            mailbox.evict(Eviction::Session(why));
-            return;
-        }
-        if entry.opening > 0 && entry.ended.is_none_or(|(epoch, _)| epoch < downlink.epoch) {
-            entry.ended = Some((downlink.epoch, why));
+        let live = entry.live.as_ref().filter(|(epoch, _)| *epoch == downlink.epoch);
+        match (downlink.kind, live) {
+            (DownlinkKind::SessionEnded(why), Some((_, mailbox))) => mailbox.evict(Eviction::Session(why)),
+            (DownlinkKind::SessionEnded(why), None) => {
+                if entry.opening > 0 && entry.ended.is_none_or(|(epoch, _)| epoch < downlink.epoch) {
+                    entry.ended = Some((downlink.epoch, why));
+                }
+            }
+            (DownlinkKind::DesiredChanged { version, patch }, Some((_, mailbox))) => {
+                mailbox.put_note(Note { version, patch });
+            }
+            // A session that is just being opened asks for its twin itself.
+            (DownlinkKind::DesiredChanged { .. }, None) => {}
         }
     }
 

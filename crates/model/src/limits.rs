@@ -48,7 +48,7 @@ const _: () = assert!(2 * BATCH_BYTES_TARGET + RECORD_BYTES_MAX <= ENTRY_BYTES_M
 const _: () = assert!(FRAME_COMMANDS_MAX * COMMAND_WEIGHT_BYTES + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX);
 // ... also when its last command is the largest change of a twin ...
 const _: () = assert!(
-    2 * BATCH_BYTES_TARGET + COMMAND_WEIGHT_BYTES + 2 * crate::twin::CHANGE_TEXT_BYTES_MAX + RECORD_BYTES_MAX
+    2 * BATCH_BYTES_TARGET + COMMAND_WEIGHT_BYTES + 2 * crate::twin::TEXT_BYTES_MAX + RECORD_BYTES_MAX
         <= ENTRY_BYTES_MAX
 );
 // ... and one entry fits one message between nodes, header included.

@@ -268,7 +268,7 @@ impl BucketWork {
     fn drop_notices(&self, notices: &[Notice]) {
         for notice in notices {
             count(&self.room.counters.notices_dropped);
-            self.tenure.end_session_at_gateway(notice);
+            self.tenure.send_owed(notice);
         }
     }
 

@@ -74,7 +74,7 @@ impl Buckets {
                 backlog.rebuild_all.store(true, Ordering::Release);
                 for notice in &notices {
                     count(&self.room.counters.notices_dropped);
-                    self.tenure.end_session_at_gateway(notice);
+                    self.tenure.send_owed(notice);
                 }
             } else {
                 // A bucket that is gone has failed; the supervisor of the shard is about to act.

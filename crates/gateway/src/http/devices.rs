@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Query as UrlQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -16,13 +16,16 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::{DeviceId, ShardId};
-use dunlin_model::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{
+    Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
+};
 use dunlin_model::limits::DEVICE_PAGE_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::authorize;
 use super::error::ApiError;
+use super::etag::{IfMatch, if_match, tagged};
 use super::time::{UNSET, iso_utc_or_unset};
 use crate::auth::{self, BASE64};
 use crate::limits::{DEVICES_PAGE_DEFAULT, STATUS_REASON_CHARS_MAX};
@@ -340,21 +343,15 @@ pub(crate) fn parse_id(id: &str) -> Result<DeviceId, ApiError> {
     DeviceId::parse(id).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-/// `If-Match`, quoted or not. `*` asks for any version of what exists; `absent` is meant without the header.
+/// What `If-Match` asks of a device; `absent` is meant without the header.
 pub(crate) fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condition, ApiError> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Ok(absent);
+    let tag = match if_match(headers)? {
+        IfMatch::Missing => return Ok(absent),
+        IfMatch::Any => return Ok(Condition::Present),
+        IfMatch::Tag(tag) => tag,
     };
-    let text = value
-        .to_str()
-        .map_err(|_| ApiError::invalid("If-Match cannot be read"))?
-        .trim();
-    let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-    if text == "*" {
-        return Ok(Condition::Present);
-    }
     let version = BASE64
-        .decode(text)
+        .decode(tag)
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
     // An ETag that is none of ours matches nothing. Versions begin at 1.
@@ -364,6 +361,14 @@ pub(crate) fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condit
 /// The ETag of a version: Base64 of its decimal digits, as IoT Hub has it.
 pub(crate) fn etag(version: u64) -> String {
     BASE64.encode(version.to_string())
+}
+
+pub(crate) fn connection_state(session: &SessionRecord) -> &'static str {
+    if session.held_by.is_some() {
+        "Connected"
+    } else {
+        "Disconnected"
+    }
 }
 
 fn to_json(view: &DeviceView) -> DeviceJson {
@@ -380,11 +385,7 @@ fn to_json(view: &DeviceView) -> DeviceJson {
         device_id: device.as_str().to_owned(),
         generation_id: generation.to_string(),
         etag: etag(*version),
-        connection_state: if session.held_by.is_some() {
-            "Connected"
-        } else {
-            "Disconnected"
-        },
+        connection_state: connection_state(session),
         status: spec.status,
         status_reason: spec.status_reason.clone(),
         connection_state_updated_time: iso_utc_or_unset(session.changed_ms),
@@ -403,11 +404,7 @@ fn to_json(view: &DeviceView) -> DeviceJson {
 }
 
 fn respond(view: &DeviceView) -> Response {
-    let mut response = Json(to_json(view)).into_response();
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", etag(view.record.version))) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    response
+    tagged(Json(to_json(view)).into_response(), &etag(view.record.version))
 }
 
 /// The shard that a path names.

@@ -10,6 +10,7 @@ mod authorize;
 mod cluster;
 pub(crate) mod devices;
 pub mod error;
+mod etag;
 pub(crate) mod events;
 pub(crate) mod telemetry;
 pub mod time;

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::audit::AuditRecord;
@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 
 use super::audited::audited;
 use super::authorize;
-use super::devices::{etag as device_etag, parse_id};
+use super::devices::{connection_state, etag as device_etag, parse_id};
 use super::error::ApiError;
+use super::etag::{IfMatch, if_match, tagged};
 use super::time::{UNSET, iso_utc_or_unset};
 use crate::auth::BASE64;
-use crate::mqtt::twin::checked;
+use crate::mqtt::twin::{checked, shown as shown_to_device};
 use crate::shared::Shared;
 
 /// `GET /twins/{id}`.
@@ -85,7 +86,8 @@ async fn write(
         etag: condition(headers)?,
     };
     let answer = match shared.client.submit(command).await {
-        Ok(Outcome::TwinChanged { .. }) => read(shared, &device).await,
+        // It is changed, whatever comes of reading it.
+        Ok(Outcome::TwinChanged { .. }) => Ok(read(shared, &device).await.into_response()),
         Ok(Outcome::Refused(refusal)) => Err(ApiError::refused(refusal, &id)),
         Ok(_) => Err(ApiError::internal("an outcome of another kind")),
         Err(error) => Err(error.into()),
@@ -128,27 +130,15 @@ async fn read(shared: &Shared, device: &DeviceId) -> Result<Response, ApiError> 
     };
     let view = view.ok_or_else(|| ApiError::no_device(device.as_str()))?;
     let (etag, body) = to_json(&view)?;
-    let mut response = Json(body).into_response();
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{etag}\"")) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    Ok(response)
+    Ok(tagged(Json(body).into_response(), &etag))
 }
 
-/// `If-Match`, quoted or not: the etag that the twin must have, or `None` for any, which `*` asks for too.
+/// The etag that the twin must have; `None` for any.
 fn condition(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
+    let IfMatch::Tag(tag) = if_match(headers)? else {
         return Ok(None);
     };
-    let text = value
-        .to_str()
-        .map_err(|_| ApiError::invalid("If-Match cannot be read"))?
-        .trim();
-    let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-    if text == "*" {
-        return Ok(None);
-    }
-    let bytes = BASE64.decode(text).ok();
+    let bytes = BASE64.decode(tag).ok();
     let number = bytes.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
     // An ETag that is none of ours matches nothing: they begin at 1.
     Ok(Some(number.unwrap_or(0)))
@@ -166,7 +156,6 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
     })?;
     let (record, session) = (&view.device.record, &view.device.session);
     let etag = etag(twin.etag);
-    let is_connected = session.held_by.is_some();
     let body = json!({
         "deviceId": record.device.as_str(),
         "etag": etag,
@@ -174,7 +163,7 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
         "status": record.spec.status,
         "statusReason": record.spec.status_reason,
         "statusUpdateTime": iso_utc_or_unset(record.status_changed_ms),
-        "connectionState": if is_connected { "Connected" } else { "Disconnected" },
+        "connectionState": connection_state(session),
         "lastActivityTime": UNSET,
         "cloudToDeviceMessageCount": 0,
         "authenticationType": "sas",
@@ -190,12 +179,11 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
 
 /// A section with its `$metadata` and `$version`.
 fn shown(section: &Section, has_versions: bool) -> Object {
-    let mut shown = section.content.clone();
+    let mut shown = shown_to_device(section);
     shown.insert(
         "$metadata".into(),
         metadata(&section.updated, has_versions).into(),
     );
-    shown.insert("$version".into(), section.version.into());
     shown
 }
 
@@ -213,6 +201,8 @@ fn metadata(updated: &Updated, has_versions: bool) -> Object {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderValue, header};
+
     use super::*;
 
     fn if_match(value: &'static str) -> HeaderMap {

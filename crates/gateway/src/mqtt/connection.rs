@@ -109,6 +109,7 @@ where
         session,
         mailbox,
         told: Told::default(),
+        notes: Vec::new(),
         sink,
         socket,
         scratch: BytesMut::new(),
@@ -222,6 +223,8 @@ struct Connection<'a, S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     told: Told,
+    /// Taken from the mailbox in this round.
+    notes: Vec<Note>,
     sink: Arc<dyn AckSink>,
     socket: Socket<S>,
     /// The record being submitted; stays there while the cluster is busy.
@@ -255,8 +258,8 @@ where
         tokio::pin!(timer);
         loop {
             let now = Instant::now();
-            self.take_acks();
-            self.take_notes();
+            self.take_mail();
+            self.send_notes();
             self.take_packets();
             self.count_publishes();
             if !self.may_read() {
@@ -310,7 +313,7 @@ where
         self.waiting.is_none() && self.session.can_take() && self.socket.out.len() < OUT_BYTES_MAX
     }
 
-    fn take_acks(&mut self) {
+    fn take_mail(&mut self) {
         if let Some(eviction) = self.mailbox.eviction() {
             self.session.handle_end(match eviction {
                 Eviction::Session(SessionEnd::TakenOver) => End::TakenOver,
@@ -320,20 +323,19 @@ where
                 Eviction::Overrun => End::WriteStalled,
             });
         }
-        self.mailbox.drain(&mut self.acks);
+        // A device that reads slowly lets notes pile up where they are counted.
+        let can_write = self.socket.out.len() < OUT_BYTES_MAX;
+        self.mailbox
+            .drain(&mut self.acks, can_write.then_some(&mut self.notes));
         for (token, ack) in self.acks.drain(..) {
             self.session.handle_ack(token, ack);
         }
         self.send_pubacks();
     }
 
-    /// Writes the notes that wait, if what was written before has left: a device that reads slowly lets them pile up
-    /// where they are counted.
-    fn take_notes(&mut self) {
-        if self.socket.out.len() >= OUT_BYTES_MAX {
-            return;
-        }
-        for note in self.mailbox.take_notes() {
+    /// Writes the notes that have come, and asks for one that is missing.
+    fn send_notes(&mut self) {
+        for note in std::mem::take(&mut self.notes) {
             if self.told.handle_note(note.version) {
                 self.put_note(&note);
             }
@@ -351,8 +353,7 @@ where
 
     fn put_note(&mut self, Note { version, patch }: &Note) {
         let (topic, body) = twin::desired_note(*version, patch);
-        self.codec
-            .put_publish(&topic, body.as_bytes(), &mut self.socket.out);
+        self.codec.put_publish(&topic, body.into(), &mut self.socket.out);
     }
 
     fn send_pubacks(&mut self) {
@@ -457,15 +458,18 @@ where
                 patch,
                 version,
             } => {
-                let ((device, epoch), client) = (self.identity(), Arc::clone(&self.shared.client));
-                self.waiting = Some(Box::pin(async move {
-                    let command = Command::TwinReport {
+                let (device, epoch) = self.identity();
+                let submitting = submit_command(
+                    &self.shared.client,
+                    Command::TwinReport {
                         device,
                         epoch,
                         patch,
                         version,
-                    };
-                    let answer = twin::report(&*client, command).await;
+                    },
+                );
+                self.waiting = Some(Box::pin(async move {
+                    let answer = twin::answer_report(submitting.await);
                     Finished::Twin { token, rid, answer }
                 }));
             }
@@ -569,7 +573,7 @@ where
     fn answer_twin(&mut self, token: u64, rid: Option<&str>, answer: &twin::Answer) {
         if let Some(rid) = rid {
             let (topic, out) = (answer.topic(rid), &mut self.socket.out);
-            self.codec.put_publish(&topic, answer.body(), out);
+            self.codec.put_publish(&topic, answer.body().clone(), out);
         }
         if let Some(version) = answer.desired_version() {
             self.told.handle_read(version);

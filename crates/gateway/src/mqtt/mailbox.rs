@@ -6,7 +6,7 @@
 //! to that.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dunlin_model::command::TelemetryAck;
 use dunlin_model::port::{AckSink, SessionEnd};
@@ -32,8 +32,10 @@ const EVICTIONS: [Eviction; 6] = [
     Eviction::Overrun,
 ];
 
-/// Notes that wait at the most. A device that takes no more has to connect again, and then asks for everything.
+/// Notes that wait at the most, and the bytes of their patches beside one. A device that takes no more has to connect
+/// again, and then asks for everything.
 pub(crate) const NOTES_MAX: usize = 64;
+pub(crate) const NOTES_BYTES_MAX: usize = 128 * 1024;
 
 /// Something for the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,41 +46,52 @@ pub(crate) struct Note {
     pub(crate) patch: String,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    acks: Vec<(u64, TelemetryAck)>,
+    notes: Vec<Note>,
+}
+
 /// One per connection.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    acks: Mutex<Vec<(u64, TelemetryAck)>>,
-    notes: Mutex<Vec<Note>>,
+    waiting: Mutex<Waiting>,
     /// 0, or one more than the place in [`EVICTIONS`]. The first one counts.
     eviction: AtomicU8,
     wake: Notify,
 }
 
 impl Mailbox {
-    /// Moves the waiting ends into `into`, which must be empty.
-    pub(crate) fn drain(&self, into: &mut Vec<(u64, TelemetryAck)>) {
-        debug_assert!(into.is_empty(), "the caller has handled what it took before");
-        std::mem::swap(
-            &mut *self.acks.lock().unwrap_or_else(PoisonError::into_inner),
-            into,
-        );
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the waiting ends into `acks`, which must be empty, and the notes into `notes` if they can be written.
+    pub(crate) fn drain(&self, acks: &mut Vec<(u64, TelemetryAck)>, notes: Option<&mut Vec<Note>>) {
+        debug_assert!(acks.is_empty(), "the caller has handled what it took before");
+        let mut waiting = self.lock();
+        std::mem::swap(&mut waiting.acks, acks);
+        if let Some(notes) = notes {
+            notes.append(&mut waiting.notes);
+        }
     }
 
     /// Hands a note to the connection, which is told to close when too many wait.
     pub(crate) fn put_note(&self, note: Note) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if notes.len() >= NOTES_MAX {
-            drop(notes);
-            return self.evict(Eviction::Overrun);
+        let has_room = {
+            let notes = &mut self.lock().notes;
+            let bytes: usize = notes.iter().map(|note| note.patch.len()).sum();
+            let has_room = notes.len() < NOTES_MAX && bytes < NOTES_BYTES_MAX;
+            if has_room {
+                notes.push(note);
+            }
+            has_room
+        };
+        if has_room {
+            self.wake.notify_one();
+        } else {
+            self.evict(Eviction::Overrun);
         }
-        notes.push(note);
-        drop(notes);
-        self.wake.notify_one();
-    }
-
-    /// Takes the notes that wait, in the order in which they came.
-    pub(crate) fn take_notes(&self) -> Vec<Note> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells the connection to close.
@@ -107,13 +120,37 @@ impl Mailbox {
 impl AckSink for Mailbox {
     fn on_ack(&self, token: u64, ack: TelemetryAck) {
         let was_empty = {
-            let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            let acks = &mut self.lock().acks;
             acks.push((token, ack));
             acks.len() == 1
         };
         // The task takes everything at once: one call to wake it is enough.
         if was_empty {
             self.wake.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_that_pile_up_end_the_connection() {
+        for (count, bytes) in [(NOTES_MAX, 2), (2, NOTES_BYTES_MAX / 2)] {
+            let mailbox = Mailbox::default();
+            let note = |version| Note {
+                version,
+                patch: "x".repeat(bytes),
+            };
+            (0..count as u64).for_each(|version| mailbox.put_note(note(version)));
+            assert_eq!(mailbox.eviction(), None);
+            mailbox.put_note(note(1_000));
+            assert_eq!(mailbox.eviction(), Some(Eviction::Overrun));
+            let (mut acks, mut notes) = (Vec::new(), Vec::new());
+            mailbox.drain(&mut acks, None);
+            mailbox.drain(&mut acks, Some(&mut notes));
+            assert_eq!(notes.len(), count);
         }
     }
 }

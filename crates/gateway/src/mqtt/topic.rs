@@ -3,6 +3,7 @@
 //! Whose topic it may be follows from the connection, never from a packet. Ids stand unencoded.
 
 use dunlin_model::id::DeviceId;
+use dunlin_model::shard::registry::DESIRED_FILTER;
 
 use crate::bag::{self, BagError};
 use crate::limits::TOPIC_BYTES_MAX;
@@ -84,7 +85,7 @@ pub fn twin_request<'a>(topic: &'a str) -> Option<Result<TwinRequest<'a>, TopicE
 pub fn is_own_filter(filter: &str, device: &DeviceId) -> bool {
     matches!(
         filter,
-        "$iothub/twin/res/#" | "$iothub/twin/PATCH/properties/desired/#" | "$iothub/methods/POST/#"
+        "$iothub/twin/res/#" | DESIRED_FILTER | "$iothub/methods/POST/#"
     ) || filter
         .strip_prefix("devices/")
         .and_then(|rest| rest.strip_prefix(device.as_str()))

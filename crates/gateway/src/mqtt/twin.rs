@@ -4,10 +4,10 @@
 //! the status in its topic, and for the SDKs only that counts.
 
 use bytes::Bytes;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, View};
+use dunlin_model::command::{Consistency, Outcome, Query, Refusal, View};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
-use dunlin_model::twin::{CHANGE_TEXT_BYTES_MAX, Object, Section, Twin, check};
+use dunlin_model::twin::{Object, Section, TEXT_BYTES_MAX, Twin, check, text_of};
 use serde_json::{Value, json};
 
 /// What a device is told about its request.
@@ -65,7 +65,7 @@ impl Answer {
     }
 
     /// What is published.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &Bytes {
         &self.body
     }
 }
@@ -83,11 +83,9 @@ pub(crate) fn change_text(payload: &[u8]) -> Result<String, String> {
 /// The text of a section or of a change of one, if it may come in.
 pub(crate) fn checked(section: &Object) -> Result<String, String> {
     check::check(section).map_err(|fault| fault.to_string())?;
-    let text = serde_json::to_string(section).expect("JSON values are plain data");
-    if text.len() > CHANGE_TEXT_BYTES_MAX {
-        return Err(format!(
-            "the document has more than {CHANGE_TEXT_BYTES_MAX} bytes"
-        ));
+    let text = text_of(section);
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("the document has more than {TEXT_BYTES_MAX} bytes"));
     }
     Ok(text)
 }
@@ -123,20 +121,14 @@ pub(crate) async fn read(client: &dyn ShardClient, device: DeviceId) -> Result<T
 }
 
 /// A section with its `$version`.
-fn shown(section: &Section) -> Object {
+pub(crate) fn shown(section: &Section) -> Object {
     let mut shown = section.content.clone();
     shown.insert("$version".into(), section.version.into());
     shown
 }
 
-/// `$iothub/twin/PATCH/properties/reported`.
-pub(crate) async fn report(client: &dyn ShardClient, command: Command) -> Result<Answer, Fenced> {
-    let outcome = loop {
-        match client.submit(command.clone()).await {
-            Err(SubmitError::Busy(_)) => client.ready().await,
-            outcome => break outcome,
-        }
-    };
+/// What `$iothub/twin/PATCH/properties/reported` came to.
+pub(crate) fn answer_report(outcome: Result<Outcome, SubmitError>) -> Result<Answer, Fenced> {
     Ok(match outcome {
         Ok(Outcome::TwinChanged { version }) => Answer {
             status: 204,

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::command::Receipt;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties, ToReasonCode};
+use rmqtt_codec::v5::{DisconnectReasonCode, ToReasonCode};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -289,27 +289,23 @@ impl Codec {
     }
 
     /// PUBLISH of QoS 0: what is lost on the way is asked for or told again by other means. `topic` is short.
-    pub(crate) fn put_publish(&mut self, topic: &str, payload: &[u8], out: &mut BytesMut) {
-        let publish = Publish {
+    pub(crate) fn put_publish(&mut self, topic: &str, payload: Bytes, out: &mut BytesMut) {
+        let publish = Box::new(Publish {
             dup: false,
             retain: false,
             qos: QoS::AtMostOnce,
             topic: topic.into(),
             packet_id: None,
-            payload: Bytes::copy_from_slice(payload),
-            properties: Some(PublishProperties::default()),
-        };
+            payload,
+            properties: None,
+        });
         match self {
             Codec::V3(codec) => {
-                let publish = Publish {
-                    properties: None,
-                    ..publish
-                };
-                if let Err(error) = codec.encode(v3::Packet::Publish(Box::new(publish)), out) {
+                if let Err(error) = codec.encode(v3::Packet::Publish(publish), out) {
                     tracing::debug!(%error, "packet not sent");
                 }
             }
-            Codec::V5(_) => self.put_v5(v5::Packet::Publish(Box::new(publish)), out),
+            Codec::V5(_) => self.put_v5(v5::Packet::Publish(publish), out),
         }
     }
 

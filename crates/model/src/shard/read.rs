@@ -21,7 +21,11 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
                 return Ok(View::Twin(None));
             };
             let text = store.get(&keys::twin(device.as_str().as_bytes()))?;
-            let twin = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+            let twin = text.map(|text| String::from_utf8(text.into())).transpose();
+            let twin = twin.map_err(|error| StoreError::Corrupt {
+                what: "twin".into(),
+                reason: error.to_string(),
+            })?;
             Ok(View::Twin(Some(TwinView { device: view, twin })))
         }
         Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),

@@ -18,9 +18,9 @@ use serde_json::{Map, Value};
 pub const TAGS_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of `desired` and of `reported` each, counted by [`size_bytes`].
 pub const PROPERTIES_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of the JSON text of one change, written without spaces. Above what sections may hold, since text escapes
-/// what the size does not count.
-pub const CHANGE_TEXT_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a section's JSON text, and of that of one change, written without spaces. Above what [`size_bytes`] may
+/// come to, since that counts neither control characters nor what is empty: without this a section had no end.
+pub const TEXT_BYTES_MAX: usize = 128 * 1024;
 /// Changes of `desired` that are kept to be told again, and the bytes of their text.
 pub const RECENT_CHANGES_MAX: usize = 8;
 const RECENT_CHANGES_BYTES_MAX: usize = PROPERTIES_BYTES_MAX;
@@ -134,7 +134,7 @@ impl Twin {
     pub fn report(&mut self, patch: &Object, ms: u64) -> bool {
         let mut reported = self.reported.clone();
         reported.merge(patch, ms);
-        let fits = size_bytes(&reported.content) <= PROPERTIES_BYTES_MAX;
+        let fits = fits(&reported.content, PROPERTIES_BYTES_MAX);
         if fits {
             self.reported = reported;
         }
@@ -171,8 +171,7 @@ impl Twin {
             new.desired.merge(&patch, ms);
             new.keep_change(&patch, ms);
         }
-        let fits = size_bytes(&new.tags) <= TAGS_BYTES_MAX
-            && size_bytes(&new.desired.content) <= PROPERTIES_BYTES_MAX;
+        let fits = fits(&new.tags, TAGS_BYTES_MAX) && fits(&new.desired.content, PROPERTIES_BYTES_MAX);
         if fits {
             new.version += 1;
             new.etag = etag;
@@ -182,7 +181,7 @@ impl Twin {
     }
 
     fn keep_change(&mut self, patch: &Object, ms: u64) {
-        let patch = serde_json::to_string(patch).expect("JSON values are plain data");
+        let patch = text_of(patch);
         let version = self.desired.version;
         self.recent.push(DesiredChange { version, ms, patch });
         let bytes = |recent: &[DesiredChange]| recent.iter().map(|change| change.patch.len()).sum::<usize>();
@@ -248,6 +247,15 @@ fn difference(old: &Object, new: &Object) -> Object {
         patch.insert(key.clone(), change);
     }
     patch
+}
+
+fn fits(content: &Object, bytes_max: usize) -> bool {
+    size_bytes(content) <= bytes_max && text_of(content).len() <= TEXT_BYTES_MAX
+}
+
+/// The JSON text of `content`, without spaces.
+pub fn text_of(content: &Object) -> String {
+    serde_json::to_string(content).expect("JSON values are plain data")
 }
 
 /// What a section counts: keys and values; a string its UTF-8 bytes without control characters, a number 8, a

@@ -95,6 +95,20 @@ fn a_bound_is_on_what_is_stored_and_not_on_what_comes() {
 }
 
 #[test]
+fn what_counts_nothing_has_an_end_as_well() {
+    for value in [
+        json!("\u{1}".repeat(4_096)),
+        json!(vec![""; 10_000]),
+        json!(vec![json!({}); 10_000]),
+    ] {
+        let mut twin = Twin::default();
+        let mut fits = |number: &u64| twin.report(&object(json!({ format!("k{number}"): value })), *number);
+        assert!((1..100).contains(&(0..1_000).take_while(|number| fits(number)).count()));
+        assert!(text_of(&twin.reported.content).len() <= TEXT_BYTES_MAX);
+    }
+}
+
+#[test]
 fn the_last_changes_are_kept_and_bounded() {
     let mut twin = Twin::default();
     for number in 0..20 {
