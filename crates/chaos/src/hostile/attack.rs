@@ -54,7 +54,7 @@ pub struct Counters {
 /// The figures of [`Counters`] at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counted {
-    /// Packets written. Of a burst the hub may have read the first one only: it closes at what it cannot read.
+    /// Packets that the hub has had to read. Of a malformed burst that is the first bad one: it closes there.
     pub packets: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -278,7 +278,7 @@ async fn strangers_burst(order: &Order, mill: &mut Mill) -> io::Result<()> {
     }
     let mut stream = dial(order).await?;
     let _held = order.counters.hold(order.kind);
-    order.counters.wrote(BURST_FIRST, burst.len());
+    order.counters.wrote(1, burst.len());
     let written = timeout(STEP_TIMEOUT, stream.write_all(&burst)).await;
     // Some are resets, some are ends, some are silent.
     let was_closed = match mill.below(4) {
@@ -311,7 +311,7 @@ async fn insiders_burst(order: &Order, mill: &mut Mill, make: fn(&mut Mill) -> V
             mill.publish()
         });
     }
-    order.counters.wrote(BURST, burst.len());
+    order.counters.wrote(1, burst.len());
     let _ = timeout(STEP_TIMEOUT, client.send_raw(&burst)).await;
     let _ = timeout(STEP_TIMEOUT, client.flush()).await;
     let listening = async {
