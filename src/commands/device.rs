@@ -207,7 +207,7 @@ pub(crate) async fn ensure(hub: &Hub, ids: &[DeviceId]) -> Result<Vec<(Found, bo
 }
 
 /// The error with what to do about it, where that is known.
-fn explained(error: HubError, id: &DeviceId) -> CommandError {
+pub(crate) fn explained(error: HubError, id: &DeviceId) -> CommandError {
     match error.code() {
         "DeviceNotFound" => HubError::NoDevice(id.to_string()).into(),
         "DeviceAlreadyExists" => CommandError::Failed(format!(

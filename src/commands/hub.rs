@@ -218,6 +218,7 @@ pub(crate) struct Call<'a> {
     headers: Vec<(&'static str, String)>,
     body: Option<Value>,
     is_stream: bool,
+    wait: Duration,
 }
 
 impl<'a> Call<'a> {
@@ -229,6 +230,7 @@ impl<'a> Call<'a> {
             headers: Vec::new(),
             body: None,
             is_stream: false,
+            wait: ANSWER_WAIT,
         }
     }
 
@@ -248,6 +250,12 @@ impl<'a> Call<'a> {
 
     pub(crate) fn json(mut self, body: Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// An answer may take this long.
+    pub(crate) fn within(mut self, wait: Duration) -> Self {
+        self.wait = wait;
         self
     }
 
@@ -480,7 +488,7 @@ impl Hub {
     /// Asks this door and no other.
     pub(crate) async fn call_door(&self, door: &Door, call: &Call<'_>) -> Result<Response, HubError> {
         let request = self.request(door, call)?;
-        let answer = timeout(ANSWER_WAIT, request.send()).await;
+        let answer = timeout(call.wait, request.send()).await;
         let (why, was_sent) = match answer {
             Ok(Ok(response)) if response.status().is_success() => return Ok(response),
             Ok(Ok(response)) => return Err(refusal(response).await),
@@ -530,7 +538,7 @@ impl Hub {
         Ok(if call.is_stream {
             request
         } else {
-            request.timeout(ANSWER_WAIT)
+            request.timeout(call.wait)
         })
     }
 

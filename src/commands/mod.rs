@@ -10,6 +10,7 @@ mod health;
 mod hub;
 mod join;
 mod load;
+mod method;
 mod monitor;
 mod progress;
 mod recording;
@@ -18,6 +19,7 @@ mod serve;
 mod simulate;
 mod sse;
 mod table;
+mod twin;
 mod up;
 
 use std::io::{self, Write};
@@ -50,6 +52,10 @@ enum Command {
     Chaos(chaos::Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
+    /// See and change what a hub and a device keep for each other
+    Twin(twin::Twin),
+    /// Ask a device that is connected, and print its answer
+    Method(method::Method),
     /// Print events as they commit
     Monitor(monitor::Monitor),
     /// See how the cluster is, and change its nodes and replicas
@@ -90,6 +96,8 @@ impl Cli {
             Command::Chaos(command) => command.run(),
             Command::Load(command) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
+            Command::Twin(command) => end(block_on(command.run())),
+            Command::Method(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
             Command::Health(command) => end(block_on(command.run())),
@@ -189,6 +197,10 @@ mod tests {
             "dunlin device send dev-1 --body {} --property a=b --property c=",
             "dunlin device simulate a b --interval 0 --messages 10",
             "dunlin device simulate a --from-csv room.csv --speed 60",
+            "dunlin twin show dev-1 -o json",
+            "dunlin twin update dev-1 --desired {\"a\":1} --tags {} --etag AAAAAAAAAAE=",
+            "dunlin twin replace dev-1 --desired wanted.json",
+            "dunlin method invoke dev-1 reboot --payload {\"in\":5} --timeout 10 --connect-timeout 60",
             "dunlin monitor --shard 3 --from 17 -o json",
             "dunlin monitor --from beginning --device dev-1 --count 5",
             "dunlin cluster status",
@@ -236,6 +248,11 @@ mod tests {
             "dunlin device send dev-1",
             "dunlin device send dev-1 --body x --property novalue",
             "dunlin device simulate",
+            "dunlin twin update dev-1",
+            "dunlin twin replace dev-1 --etag x",
+            "dunlin method invoke dev-1",
+            "dunlin method invoke dev-1 reboot --payload {",
+            "dunlin method invoke dev-1 reboot --timeout 301",
             "dunlin device simulate a --speed 2",
             "dunlin device simulate a --from-csv x --speed 0",
             "dunlin device simulate a --from-csv x --speed 2 --interval 5",

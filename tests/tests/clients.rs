@@ -3,14 +3,19 @@
 //! A client that is not installed fails its test, which says what to install; with
 //! `DUNLIN_TEST_WITHOUT_CLIENTS=1` these tests say that they did nothing.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use dunlin_tests::hub::{HOST, Hub};
 use dunlin_tests::program::{Serve, run, workspace};
 use dunlin_tests::{PATIENCE, eventually};
-use tokio::process::Command;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
 
 /// The port that the device SDKs dial, whatever they are told.
 pub(crate) const SDK_PORT: u16 = 8883;
@@ -61,6 +66,61 @@ pub(crate) async fn sdk_port() -> File {
     })
     .await;
     turn
+}
+
+/// A device with the device SDK, in a process of its own that says what has happened to it.
+pub(crate) struct SdkDevice {
+    child: Child,
+    input: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl SdkDevice {
+    /// Runs the script `name` with these arguments.
+    pub(crate) fn start(name: &str, arguments: &[&OsStr]) -> SdkDevice {
+        let mut child = Command::new(python())
+            .arg(script(name))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Python can be started");
+        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let input = child.stdin.take().expect("it is piped");
+        SdkDevice { child, input, said }
+    }
+
+    /// Tells it what to do.
+    pub(crate) async fn say(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.input.write_all(line.as_bytes()).await.expect("it listens");
+    }
+
+    /// What it says next: a word, and a value.
+    pub(crate) async fn hear_any(&mut self) -> (String, Value) {
+        let line = timeout(PATIENCE, self.said.next_line()).await;
+        let line = line
+            .expect("it says something")
+            .expect("it can be read")
+            .expect("it has not ended");
+        let (said, text) = line.split_once(' ').expect("a word and a value");
+        (said.to_owned(), serde_json::from_str(text).expect("JSON"))
+    }
+
+    /// What it says next, which is of this kind.
+    pub(crate) async fn hear(&mut self, kind: &str) -> Value {
+        let (said, value) = self.hear_any().await;
+        assert_eq!(said, kind, "{value}");
+        value
+    }
+
+    /// Has it end, and sees that it does so well.
+    pub(crate) async fn end(mut self) {
+        self.say("end").await;
+        self.hear("ended").await;
+        assert!(self.child.wait().await.expect("it ends").success());
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod hostile;
 mod house;
 mod load;
 mod members;
+mod methods;
 mod network;
 mod observe;
 mod power;

@@ -1,62 +1,28 @@
 //! Twins with the SDKs that others wrote: a device and a service at a cluster whose nodes die.
 
-use std::process::Stdio;
-
-use dunlin_tests::PATIENCE;
 use dunlin_tests::field::Field;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
-use crate::clients::{SDK_PORT, is_there, must_succeed, python, script, sdk_port};
+use crate::clients::{SDK_PORT, SdkDevice, is_there, must_succeed, python, script, sdk_port};
 
-/// The device SDK, in a process that says what has happened.
-struct SdkDevice {
-    child: Child,
-    input: ChildStdin,
-    said: Lines<BufReader<ChildStdout>>,
+/// The device with its twin.
+struct TwinDevice {
+    sdk: SdkDevice,
     /// Version of what is desired that it heard of last.
     version: u64,
 }
 
-impl SdkDevice {
-    fn start(connection: &str, ca_file: &std::path::Path) -> SdkDevice {
-        let mut child = Command::new(python())
-            .arg(script("azure_twin.py"))
-            .arg(connection)
-            .arg(ca_file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("Python can be started");
-        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let input = child.stdin.take().expect("it is piped");
-        SdkDevice {
-            child,
-            input,
-            said,
-            version: 0,
-        }
-    }
-
+impl TwinDevice {
     async fn say(&mut self, line: &str) {
-        let line = format!("{line}\n");
-        self.input.write_all(line.as_bytes()).await.expect("it listens");
+        self.sdk.say(line).await;
     }
 
     /// What it says next of this kind. News of what it has heard before are passed over: they may come twice.
     async fn hear(&mut self, kind: &str) -> Value {
         loop {
-            let line = timeout(PATIENCE, self.said.next_line()).await;
-            let line = line
-                .unwrap_or_else(|_| panic!("no {kind:?} comes"))
-                .expect("it can be read")
-                .unwrap_or_else(|| panic!("it has ended, and no {kind:?} came"));
-            let (said, text) = line.split_once(' ').expect("a word and a value");
-            let value: Value = serde_json::from_str(text).expect("JSON");
+            let (said, value) = self.sdk.hear_any().await;
             if said == "desired" {
                 let version = value["$version"].as_u64().expect("a version");
                 if version <= self.version {
@@ -89,13 +55,16 @@ async fn the_azure_sdks_share_a_twin_while_nodes_die() {
     let device = field.hub.create("sdk").await;
     let ready = field.cluster.ready().clone();
     let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
-    let mut sdk = SdkDevice::start(&connection, &ready.ca_file);
+    let arguments = [connection.as_ref(), ready.ca_file.as_os_str()];
+    let mut sdk = TwinDevice {
+        sdk: SdkDevice::start("azure_twin.py", &arguments),
+        version: 1,
+    };
     let twin = sdk.hear("twin").await;
     assert_eq!(
         twin,
         json!({"desired": {"$version": 1}, "reported": {"$version": 1}})
     );
-    sdk.version = 1;
     sdk.say(r#"report {"firmware": "1.0", "parts": {"a": 1, "b": 2}}"#)
         .await;
     sdk.hear("reported").await;
@@ -139,8 +108,6 @@ async fn the_azure_sdks_share_a_twin_while_nodes_die() {
     let (_, seen) = field.hub.call(Method::GET, "/twins/sdk", None).await;
     assert_eq!(seen["properties"]["reported"]["parts"]["n"], 2);
     assert_eq!(seen["connectionState"], "Connected");
-    sdk.say("end").await;
-    sdk.hear("ended").await;
-    assert!(sdk.child.wait().await.expect("it ends").success());
+    sdk.sdk.end().await;
     field.stop().await;
 }

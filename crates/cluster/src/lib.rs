@@ -18,6 +18,7 @@ mod forming;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod group;
+mod invocations;
 mod maintenance;
 mod messages;
 mod moves;

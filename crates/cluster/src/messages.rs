@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
 use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Role};
 use dunlin_model::id::{DeviceId, GroupId, LogPosition, NodeId, ReplicaId, ShardId, StreamId};
+use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{Downlink, ReadError, SealedSegment, ServeError};
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,8 @@ pub(crate) enum Request {
         bytes_max: u64,
         wait_ms: u64,
     },
+    /// Ask a device whose session the receiver holds.
+    Invoke(Invocation),
     /// Groups were restarted from what is left of them: this is the directory from now on.
     Adopt(Box<Directory>),
     /// Who the members of a group are, voters or not; its leader only, which proves that it leads.
@@ -173,6 +176,7 @@ pub(crate) enum Response {
     SegmentPart,
     View(Result<View, ReadError>),
     Events(Result<EventsHead, ReadError>),
+    Invoked(Result<MethodAnswer, MethodError>),
     Status(Box<crate::admin::NodeStatus>),
     /// This node cannot answer: it does not lead, or has no such replica.
     NotHere {

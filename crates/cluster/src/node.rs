@@ -11,8 +11,8 @@ use std::time::Duration;
 use dunlin_model::directory::{Directory, GroupEntry, NodeState, ReplicaRole};
 use dunlin_model::id::{GroupId, GroupReplica, NodeId, ReplicaId, ShardId};
 use dunlin_model::port::{
-    AppliedSink, BoxFuture, Clock, EventLog, Replication, ShardClient, ShardServer, ShardStore, StoreError,
-    Tracer,
+    AppliedSink, BoxFuture, Clock, DownlinkSink, EventLog, Replication, ShardClient, ShardServer, ShardStore,
+    StoreError, Tracer,
 };
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::Disk;
@@ -25,6 +25,7 @@ use crate::detector::Detector;
 use crate::directory::DirectoryView;
 use crate::forming::{self, Forming};
 use crate::group::Group;
+use crate::invocations::Invocations;
 use crate::maintenance;
 use crate::messages::{Request, Response};
 use crate::no_shards::NoShards;
@@ -129,6 +130,10 @@ pub(crate) struct Shared {
     /// Leaderships were to be handed over, and it took too long.
     gave_up: AtomicBool,
     tracer: OnceLock<Arc<dyn Tracer>>,
+    /// The doors of this node, once they have attached.
+    pub(crate) downlink: OnceLock<Arc<dyn DownlinkSink>>,
+    /// What peers have this node's gateway ask.
+    pub(crate) invocations: Invocations,
 }
 
 impl Shared {
@@ -339,6 +344,8 @@ impl Cluster {
             stopping: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
             tracer: OnceLock::new(),
+            downlink: OnceLock::new(),
+            invocations: Invocations::default(),
         });
         let remembered = forming::remembered(&shared).map_err(|error| StartError::Data(error.to_string()))?;
         if let Some(remembered) = remembered {

@@ -7,13 +7,14 @@ mod lane;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer,
     SubmitError,
@@ -22,6 +23,7 @@ use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
+use crate::invocations;
 use crate::node::Shared;
 use crate::remote::RemoteShards;
 use lane::Lane;
@@ -67,7 +69,6 @@ pub(crate) struct Router {
     lanes: RwLock<Vec<Arc<Lane>>>,
     remotes: Mutex<HashMap<NodeId, Arc<RemoteShards>>>,
     budget: Arc<Budget>,
-    downlink: OnceLock<Arc<dyn DownlinkSink>>,
 }
 
 impl Router {
@@ -77,7 +78,6 @@ impl Router {
             lanes: RwLock::default(),
             remotes: Mutex::default(),
             budget: Arc::default(),
-            downlink: OnceLock::new(),
         })
     }
 
@@ -315,8 +315,16 @@ impl ShardClient for Router {
         .boxed()
     }
 
+    fn invoke(
+        &self,
+        gateway: NodeId,
+        invocation: Invocation,
+    ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>> {
+        invocations::invoke(&self.shared, gateway, invocation).boxed()
+    }
+
     fn attach(&self, sink: Arc<dyn DownlinkSink>) {
-        assert!(self.downlink.set(sink).is_ok(), "a gateway attaches once");
+        assert!(self.shared.downlink.set(sink).is_ok(), "a gateway attaches once");
     }
 
     fn admin(&self, request: Bytes) -> BoxFuture<'_, Result<Bytes, QueryError>> {

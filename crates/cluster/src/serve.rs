@@ -197,6 +197,9 @@ impl Server {
                     Err(error) => Response::Events(Err(error)),
                 }
             }
+            Request::Invoke(invocation) => {
+                Response::Invoked(self.0.invocations.serve(&self.0.downlink, invocation).await)
+            }
             Request::Status => Response::Status(Box::new(self.0.status())),
         };
         tracing::trace!(%from, "answered a call");

@@ -80,6 +80,20 @@ pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 pub const HEADERS_WAIT: Duration = Duration::from_secs(10);
 /// Time for a whole HTTP request, its body included; then the answer is 504 (outcome unknown).
 pub const REQUEST_WAIT: Duration = Duration::from_secs(40);
+/// Seconds that a device has to answer a direct method, and what callers may ask for instead (as IoT Hub).
+pub const METHOD_RESPONSE_S_DEFAULT: u64 = 30;
+/// See [`METHOD_RESPONSE_S_DEFAULT`].
+pub const METHOD_RESPONSE_S: std::ops::RangeInclusive<u64> = 5..=300;
+/// Seconds that a caller may have a direct method wait for a device that is not connected; 0 unless asked.
+pub const METHOD_CONNECT_S_MAX: u64 = 300;
+/// Pause between two looks for a device that is not connected.
+pub const METHOD_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How long a device is looked for whose session was elsewhere when it was to be asked: it is just moving.
+pub const METHOD_MOVING_WAIT: Duration = Duration::from_secs(1);
+/// Direct methods that callers have under way at a gateway; one more is refused.
+pub const METHODS_UNDER_WAY_MAX: usize = 4096;
+/// Time for a whole request that calls a direct method: the longest waits, and reads besides.
+pub const METHOD_REQUEST_WAIT: Duration = Duration::from_secs(METHOD_CONNECT_S_MAX + 300 + 30);
 /// Time that a message sent over HTTP waits for its receipt; then 504.
 pub const HTTP_RECEIPT_WAIT: Duration = Duration::from_secs(30);
 /// HTTP/2 requests of one connection at a time.

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub unknown: AtomicU64,
     /// Times a connection stopped reading because the cluster was busy.
     pub busy_pauses: AtomicU64,
+    /// Direct methods that devices were sent.
+    pub methods_sent: AtomicU64,
     /// HTTP requests.
     pub http_requests: AtomicU64,
     /// HTTP requests answered with 401 or 403.
@@ -98,6 +100,7 @@ impl Metrics {
             ("fenced", &self.fenced),
             ("unknown", &self.unknown),
             ("busy_pauses", &self.busy_pauses),
+            ("methods_sent", &self.methods_sent),
             ("http_requests", &self.http_requests),
             ("http_refused", &self.http_refused),
             ("events_read", &self.events_read),

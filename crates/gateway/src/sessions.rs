@@ -1,14 +1,17 @@
-//! The sessions that this gateway holds, and the place where the cluster's downlinks arrive.
+//! The sessions that this gateway holds, and the place where the cluster's downlinks and calls arrive.
 //!
 //! Epochs alone decide who is the later one. An end may arrive before the connection has heard that
 //! its session is open; it is kept for that connection, so none outlives its session unnoticed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dunlin_model::id::DeviceId;
-use dunlin_model::port::{Downlink, DownlinkKind, DownlinkSink, SessionEnd};
+use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
+use dunlin_model::port::{BoxFuture, Downlink, DownlinkKind, DownlinkSink, SessionEnd};
 
+use crate::mqtt::calls::Call;
 use crate::mqtt::mailbox::{Eviction, Mailbox, Note};
 
 /// All live sessions; bounded by the connections.
@@ -16,6 +19,8 @@ use crate::mqtt::mailbox::{Eviction, Mailbox, Note};
 pub(crate) struct Sessions {
     devices: Mutex<HashMap<DeviceId, Entry>>,
 }
+
+type Answering = tokio::sync::oneshot::Receiver<Result<MethodAnswer, MethodError>>;
 
 #[derive(Default)]
 struct Entry {
@@ -68,6 +73,20 @@ impl Sessions {
                 devices.remove(device);
             }
         }
+    }
+
+    /// Hands a call to the connection of its session. Returns where the answer comes.
+    fn begin_call(&self, invocation: &Invocation) -> Result<Answering, MethodError> {
+        let devices = self.lock();
+        let live = devices
+            .get(&invocation.device)
+            .and_then(|entry| entry.live.as_ref());
+        let (_, mailbox) = live
+            .filter(|(epoch, _)| *epoch == invocation.epoch)
+            .ok_or(MethodError::NotHere)?;
+        let (answer, call) = Call::new(&invocation.name, &invocation.payload);
+        mailbox.put_call(call)?;
+        Ok(answer)
     }
 
     /// Tells every connection to close.
@@ -151,6 +170,18 @@ impl DownlinkSink for Sessions {
             .iter()
             .filter_map(|(device, entry)| entry.live.as_ref().map(|(epoch, _)| (device.clone(), *epoch)))
             .collect()
+    }
+
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'static, Result<MethodAnswer, MethodError>> {
+        let begun = self.begin_call(&invocation);
+        Box::pin(async move {
+            let answer = begun?;
+            match tokio::time::timeout(Duration::from_millis(invocation.wait_ms), answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(MethodError::ConnectionClosed),
+                Err(_) => Err(MethodError::TimedOut),
+            }
+        })
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit per open event stream.
     pub(crate) event_streams: Arc<Semaphore>,
+    /// One permit per direct method that a caller waits for.
+    pub(crate) methods: Arc<Semaphore>,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -50,6 +52,7 @@ impl Shared {
             damper: Mutex::default(),
             connections: Arc::new(Semaphore::new(connections_max)),
             event_streams: Arc::new(Semaphore::new(crate::limits::EVENT_STREAMS_MAX)),
+            methods: Arc::new(Semaphore::new(crate::limits::METHODS_UNDER_WAY_MAX)),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -326,6 +326,7 @@ impl Lane {
             (state.sender.stream(), resume, state.links_made)
         };
         let held = router
+            .shared
             .downlink
             .get()
             .map(|sink| sink.sessions())
@@ -491,7 +492,7 @@ impl FrameSink for LaneSink {
             state.term_seen = term;
         }
         if let Some(router) = self.lane.router.upgrade()
-            && let Some(sink) = router.downlink.get()
+            && let Some(sink) = router.shared.downlink.get()
         {
             sink.on_downlink(downlink);
         }

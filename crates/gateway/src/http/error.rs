@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::Refusal;
+use dunlin_model::method::MethodError;
 use dunlin_model::port::{QueryError, SubmitError};
 
 use super::audited::Audited;
@@ -122,6 +123,39 @@ impl ApiError {
             StatusCode::GATEWAY_TIMEOUT,
             "GatewayTimeout",
             "No answer in time; the outcome is unknown",
+        )
+    }
+
+    /// A direct method that has no answer.
+    pub(crate) fn method(error: &MethodError, id: &str) -> Self {
+        match error {
+            MethodError::NotHere | MethodError::Unreachable => Self::not_online(id),
+            MethodError::TooMany(what) => Self::new(
+                StatusCode::FORBIDDEN,
+                "MethodCallsInFlightExceeded",
+                format!("Too many method calls are in flight: {what}"),
+            ),
+            MethodError::TimedOut => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "GatewayTimeout",
+                format!("Timed out waiting for the response from device {id}"),
+            ),
+            MethodError::ConnectionClosed => Self::new(
+                StatusCode::NOT_FOUND,
+                "DeviceConnectionClosedRemotely",
+                format!("The connection of device {id} ended before it answered; it may have been called"),
+            ),
+            MethodError::Unreadable => Self::internal(format!("Device {id} answered with what is no JSON")),
+            MethodError::Unknown => Self::unknown(),
+        }
+    }
+
+    /// 404 for a device that cannot be called now.
+    pub(crate) fn not_online(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "DeviceNotOnline",
+            format!("Device {id} is not connected, or does not listen for method calls"),
         )
     }
 

@@ -12,12 +12,14 @@ pub(crate) mod devices;
 pub mod error;
 mod etag;
 pub(crate) mod events;
+mod methods;
 pub(crate) mod telemetry;
 pub mod time;
 mod twins;
 mod upgrade;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -27,7 +29,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use crate::Audience;
-use crate::limits::{BODY_BYTES_MAX, REQUEST_WAIT};
+use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT};
 use crate::listen::Peer;
 use crate::metrics::count;
 use crate::shared::Shared;
@@ -41,8 +43,12 @@ pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
         Audience::Everyone => for_operators().merge(for_hub()),
         Audience::Operators => for_operators(),
     };
-    let served = paths
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), watch))
+    let served = within(paths, &shared, REQUEST_WAIT);
+    let served = match audience {
+        Audience::Everyone => served.merge(within(for_methods(), &shared, METHOD_REQUEST_WAIT)),
+        Audience::Operators => served,
+    };
+    let served = served
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Arc::clone(&shared));
     match (audience, shared.hooks.extra.clone()) {
@@ -52,6 +58,16 @@ pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
             ApiError::not_found("no such path: this node has no role `gateway` and serves operators alone")
         }),
     }
+}
+
+/// Calls of devices, which may wait for them for minutes.
+fn for_methods() -> Router<Arc<Shared>> {
+    Router::new().route("/twins/{id}/methods", post(methods::invoke))
+}
+
+/// `paths` under [`watch`], which gives each request `wait`.
+fn within(paths: Router<Arc<Shared>>, shared: &Arc<Shared>, wait: Duration) -> Router<Arc<Shared>> {
+    paths.layer(middleware::from_fn_with_state((Arc::clone(shared), wait), watch))
 }
 
 /// How the node and the cluster are, and what operators change.
@@ -89,10 +105,14 @@ fn for_hub() -> Router<Arc<Shared>> {
 }
 
 /// Counts, keeps the audit, and bounds the time of a request, its body included; streams begin within it.
-async fn watch(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn watch(
+    State((shared, wait)): State<(Arc<Shared>, Duration)>,
+    request: Request,
+    next: Next,
+) -> Response {
     count(&shared.metrics.http_requests);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let mut response = match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
+    let mut response = match tokio::time::timeout(wait, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::unknown().into_response(),
     };

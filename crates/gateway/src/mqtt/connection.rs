@@ -27,7 +27,8 @@ use tokio_util::io::poll_read_buf;
 
 use super::Version;
 use super::admit::{self, Admitted};
-use super::mailbox::{Eviction, Mailbox, Note};
+use super::calls::Calls;
+use super::mailbox::{Eviction, Mail, Mailbox, Note};
 use super::session::{Effect, End, FilterCode, Session};
 use super::told::Told;
 use super::twin;
@@ -101,6 +102,7 @@ where
     let _open = Gauge::new(&shared.metrics.sessions_now);
     codec.open_up();
     codec.put_accepted(present, persistent, keep_alive_s, &mut socket.out);
+    let calls = Calls::new(terms.epoch);
     let session = Session::new(terms, Instant::now());
     let sink: Arc<dyn AckSink> = mailbox.clone();
     let mut connection = Connection {
@@ -109,7 +111,8 @@ where
         session,
         mailbox,
         told: Told::default(),
-        notes: Vec::new(),
+        calls,
+        mail: Mail::default(),
         sink,
         socket,
         scratch: BytesMut::new(),
@@ -223,8 +226,9 @@ struct Connection<'a, S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     told: Told,
+    calls: Calls,
     /// Taken from the mailbox in this round.
-    notes: Vec<Note>,
+    mail: Mail,
     sink: Arc<dyn AckSink>,
     socket: Socket<S>,
     /// The record being submitted; stays there while the cluster is busy.
@@ -259,7 +263,7 @@ where
         loop {
             let now = Instant::now();
             self.take_mail();
-            self.send_notes();
+            self.send_mail();
             self.take_packets();
             self.count_publishes();
             if !self.may_read() {
@@ -323,21 +327,28 @@ where
                 Eviction::Overrun => End::WriteStalled,
             });
         }
-        // A device that reads slowly lets notes pile up where they are counted.
+        // A device that reads slowly lets its mail pile up where it is counted.
         let can_write = self.socket.out.len() < OUT_BYTES_MAX;
         self.mailbox
-            .drain(&mut self.acks, can_write.then_some(&mut self.notes));
+            .drain(&mut self.acks, can_write.then_some(&mut self.mail));
         for (token, ack) in self.acks.drain(..) {
             self.session.handle_ack(token, ack);
         }
         self.send_pubacks();
     }
 
-    /// Writes the notes that have come, and asks for one that is missing.
-    fn send_notes(&mut self) {
-        for note in std::mem::take(&mut self.notes) {
+    /// Writes the notes and calls that have come, and asks for a note that is missing.
+    fn send_mail(&mut self) {
+        for note in std::mem::take(&mut self.mail.notes) {
             if self.told.handle_note(note.version) {
                 self.put_note(&note);
+            }
+        }
+        for call in self.mail.calls.drain(..) {
+            if let Some((topic, payload)) = self.calls.handle_call(call) {
+                count(&self.shared.metrics.methods_sent);
+                let out = &mut self.socket.out;
+                self.codec.put_publish(&topic, payload.into(), out);
             }
         }
         if self.told.is_behind() && self.waiting.is_none() {
@@ -472,6 +483,16 @@ where
                     let answer = twin::answer_report(submitting.await);
                     Finished::Twin { token, rid, answer }
                 }));
+            }
+            Effect::MethodAnswer {
+                token,
+                rid,
+                status,
+                payload,
+            } => {
+                self.calls.handle_answer(&rid, status, &payload);
+                self.session.handle_answered(token);
+                self.send_pubacks();
             }
             Effect::TwinRefuse { token, rid, message } => {
                 self.answer_twin(token, rid.as_deref(), &twin::Answer::invalid(&message));

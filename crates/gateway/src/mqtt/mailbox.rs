@@ -1,16 +1,19 @@
-//! Where a connection's task finds what others have for it: ends of its messages, notes for its device, the end
-//! of its session.
+//! Where a connection's task finds what others have for it: ends of its messages, notes and calls for its device, the
+//! end of its session.
 //!
 //! Filled from the consensus runtime and emptied by the one task; it holds no more than the messages
-//! in flight and [`NOTES_MAX`] notes, and nothing is allocated per acknowledgement once its two lists have grown
-//! to that.
+//! in flight, [`NOTES_MAX`] notes and [`CALLS_MAX`] calls, and nothing is allocated per acknowledgement once its lists
+//! have grown to that.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dunlin_model::command::TelemetryAck;
+use dunlin_model::method::MethodError;
 use dunlin_model::port::{AckSink, SessionEnd};
 use tokio::sync::Notify;
+
+use super::calls::Call;
 
 /// Why the connection must close, as told from outside its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +49,20 @@ pub(crate) struct Note {
     pub(crate) patch: String,
 }
 
+/// Calls that wait at the most. A device that takes no more misses its calls, and nothing else.
+pub(crate) const CALLS_MAX: usize = 16;
+
+/// What waits to be written to the device.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    pub(crate) notes: Vec<Note>,
+    pub(crate) calls: Vec<Call>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     acks: Vec<(u64, TelemetryAck)>,
-    notes: Vec<Note>,
+    mail: Mail,
 }
 
 /// One per connection.
@@ -66,20 +79,35 @@ impl Mailbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the waiting ends into `acks`, which must be empty, and the notes into `notes` if they can be written.
-    pub(crate) fn drain(&self, acks: &mut Vec<(u64, TelemetryAck)>, notes: Option<&mut Vec<Note>>) {
+    /// Moves the waiting ends into `acks`, which must be empty, and the rest into `mail` if it can be written.
+    pub(crate) fn drain(&self, acks: &mut Vec<(u64, TelemetryAck)>, mail: Option<&mut Mail>) {
         debug_assert!(acks.is_empty(), "the caller has handled what it took before");
         let mut waiting = self.lock();
         std::mem::swap(&mut waiting.acks, acks);
-        if let Some(notes) = notes {
-            notes.append(&mut waiting.notes);
+        if let Some(mail) = mail {
+            mail.notes.append(&mut waiting.mail.notes);
+            mail.calls.append(&mut waiting.mail.calls);
         }
+    }
+
+    /// Hands a call to the connection, unless too many wait.
+    pub(crate) fn put_call(&self, call: Call) -> Result<(), MethodError> {
+        {
+            let calls = &mut self.lock().mail.calls;
+            calls.retain(|call| !call.is_given_up());
+            if calls.len() >= CALLS_MAX {
+                return Err(MethodError::TooMany("calls of this device".into()));
+            }
+            calls.push(call);
+        }
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// Hands a note to the connection, which is told to close when too many wait.
     pub(crate) fn put_note(&self, note: Note) {
         let has_room = {
-            let notes = &mut self.lock().notes;
+            let notes = &mut self.lock().mail.notes;
             let bytes: usize = notes.iter().map(|note| note.patch.len()).sum();
             let has_room = notes.len() < NOTES_MAX && bytes < NOTES_BYTES_MAX;
             if has_room {
@@ -147,10 +175,28 @@ mod tests {
             assert_eq!(mailbox.eviction(), None);
             mailbox.put_note(note(1_000));
             assert_eq!(mailbox.eviction(), Some(Eviction::Overrun));
-            let (mut acks, mut notes) = (Vec::new(), Vec::new());
+            let (mut acks, mut mail) = (Vec::new(), Mail::default());
             mailbox.drain(&mut acks, None);
-            mailbox.drain(&mut acks, Some(&mut notes));
-            assert_eq!(notes.len(), count);
+            mailbox.drain(&mut acks, Some(&mut mail));
+            assert_eq!(mail.notes.len(), count);
         }
+    }
+
+    #[test]
+    fn calls_that_pile_up_are_refused_and_nothing_else() {
+        let mailbox = Mailbox::default();
+        let (callers, calls): (Vec<_>, Vec<_>) = (0..CALLS_MAX).map(|_| Call::new("m", "1")).unzip();
+        calls
+            .into_iter()
+            .for_each(|call| mailbox.put_call(call).expect("room"));
+        let full = mailbox.put_call(Call::new("m", "1").1);
+        assert!(matches!(full, Err(MethodError::TooMany(_))));
+        assert_eq!(mailbox.eviction(), None);
+        // Those whose callers have gone make room.
+        drop(callers);
+        mailbox.put_call(Call::new("m", "1").1).expect("room");
+        let mut mail = Mail::default();
+        mailbox.drain(&mut Vec::new(), Some(&mut mail));
+        assert_eq!(mail.calls.len(), 1);
     }
 }

@@ -5,6 +5,7 @@
 //! only room that names the codec's packets on this side.
 
 pub(crate) mod admit;
+pub(crate) mod calls;
 pub(crate) mod connection;
 pub(crate) mod damping;
 pub(crate) mod mailbox;

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use dunlin_model::command::{Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::MESSAGE_BYTES_MAX;
@@ -101,6 +101,17 @@ pub enum Effect {
         rid: Option<String>,
         /// What is wrong with it.
         message: String,
+    },
+    /// Give this answer to whoever called; then [`Session::handle_answered`].
+    MethodAnswer {
+        /// Of the message.
+        token: u64,
+        /// What the call carried.
+        rid: String,
+        /// A number of the device's own choice.
+        status: i64,
+        /// What stands in the message.
+        payload: Bytes,
     },
     /// Answer a ping.
     Pong,
@@ -298,6 +309,18 @@ impl Session {
         match topic::twin_request(&topic) {
             None => {}
             Some(Ok(request)) => return self.handle_twin_request(request, packet_id, &publish.payload),
+            Some(Err(error)) => return self.broke(reason_of_topic(error)),
+        }
+        match topic::method_answer(&topic) {
+            None => {}
+            Some(Ok(answer)) => {
+                return Effect::MethodAnswer {
+                    token: self.push_uplink(packet_id, publish.payload.len()),
+                    rid: answer.rid.to_owned(),
+                    status: answer.status,
+                    payload: publish.payload.clone(),
+                };
+            }
             Some(Err(error)) => return self.broke(reason_of_topic(error)),
         }
         if let Err(code) = self.fill_bag(publish, &topic) {
@@ -594,7 +617,6 @@ fn reason_of_topic(error: TopicError) -> DisconnectReasonCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use dunlin_model::id::ShardId;
     use dunlin_model::telemetry::Record;
     use dunlin_model::wire::Reader;

@@ -3,7 +3,7 @@
 //! Whose topic it may be follows from the connection, never from a packet. Ids stand unencoded.
 
 use dunlin_model::id::DeviceId;
-use dunlin_model::shard::registry::DESIRED_FILTER;
+use dunlin_model::shard::registry::{DESIRED_FILTER, METHODS_FILTER};
 
 use crate::bag::{self, BagError};
 use crate::limits::TOPIC_BYTES_MAX;
@@ -64,11 +64,6 @@ pub fn twin_request<'a>(topic: &'a str) -> Option<Result<TwinRequest<'a>, TopicE
     if topic.len() > TOPIC_BYTES_MAX {
         return Some(Err(TopicError::NotOwn));
     }
-    let parameter = |query: &'a str, name: &str| {
-        let query = query.strip_prefix('?').unwrap_or(query);
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-    };
     let request = match rest.strip_prefix("GET/") {
         Some(query) => parameter(query, "$rid").map(|rid| TwinRequest::Get { rid }),
         None => rest
@@ -81,15 +76,45 @@ pub fn twin_request<'a>(topic: &'a str) -> Option<Result<TwinRequest<'a>, TopicE
     Some(request.ok_or(TopicError::NotOwn))
 }
 
+/// A device's answer to a direct method: `$iothub/methods/res/{status}/?$rid={rid}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodAnswer<'a> {
+    /// A number of the device's own choice.
+    pub status: i64,
+    /// What the call carried.
+    pub rid: &'a str,
+}
+
+/// The answer that `topic` names, or `None` if it is not about a method.
+pub fn method_answer(topic: &str) -> Option<Result<MethodAnswer<'_>, TopicError>> {
+    let rest = topic.strip_prefix("$iothub/methods/")?;
+    let answer = || {
+        let (status, query) = rest.strip_prefix("res/")?.split_once('/')?;
+        let status = status.parse().ok()?;
+        let rid = parameter(query, "$rid")?;
+        Some(MethodAnswer { status, rid })
+    };
+    Some(
+        answer()
+            .filter(|_| topic.len() <= TOPIC_BYTES_MAX)
+            .ok_or(TopicError::NotOwn),
+    )
+}
+
+/// The value of a parameter behind a topic, with or without the question mark before it.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 /// Whether `filter` is one of those that `device` may subscribe to.
 pub fn is_own_filter(filter: &str, device: &DeviceId) -> bool {
-    matches!(
-        filter,
-        "$iothub/twin/res/#" | DESIRED_FILTER | "$iothub/methods/POST/#"
-    ) || filter
-        .strip_prefix("devices/")
-        .and_then(|rest| rest.strip_prefix(device.as_str()))
-        .is_some_and(|rest| rest == "/messages/devicebound/#")
+    matches!(filter, "$iothub/twin/res/#" | DESIRED_FILTER | METHODS_FILTER)
+        || filter
+            .strip_prefix("devices/")
+            .and_then(|rest| rest.strip_prefix(device.as_str()))
+            .is_some_and(|rest| rest == "/messages/devicebound/#")
 }
 
 #[cfg(test)]
@@ -171,6 +196,30 @@ mod tests {
     }
 
     #[test]
+    fn method_answers_are_told_apart() {
+        for (topic, answer) in [
+            (
+                "$iothub/methods/res/200/?$rid=1f-2",
+                Some(Ok(MethodAnswer {
+                    status: 200,
+                    rid: "1f-2",
+                })),
+            ),
+            (
+                "$iothub/methods/res/-1/$rid=",
+                Some(Ok(MethodAnswer { status: -1, rid: "" })),
+            ),
+            ("$iothub/methods/res/ok/?$rid=1", Some(Err(TopicError::NotOwn))),
+            ("$iothub/methods/res/200/", Some(Err(TopicError::NotOwn))),
+            ("$iothub/methods/res/200", Some(Err(TopicError::NotOwn))),
+            ("$iothub/methods/POST/m/?$rid=1", Some(Err(TopicError::NotOwn))),
+            ("$iothub/twin/GET/?$rid=1", None),
+        ] {
+            assert_eq!(method_answer(topic), answer, "{topic}");
+        }
+    }
+
+    #[test]
     fn only_own_filters_pass() {
         for filter in [
             "devices/dev-1/messages/devicebound/#",
@@ -196,6 +245,7 @@ mod tests {
             let _ = telemetry_bag(&noise, &dev());
             let _ = telemetry_bag(&format!("devices/dev-1/messages/events{noise}"), &dev());
             let _ = twin_request(&format!("$iothub/twin/{noise}"));
+            let _ = method_answer(&format!("$iothub/methods/res/{noise}"));
             let _ = is_own_filter(&noise, &dev());
         }
     }

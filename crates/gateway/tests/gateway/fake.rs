@@ -1,32 +1,40 @@
-//! A cluster in memory behind the doors: one log per shard, acknowledgements that a test can hold back.
+//! A cluster in memory behind the doors: the shard machine itself, one replica per shard, acknowledgements that a test
+//! can hold back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_model::command::{
-    Command, Consistency, DeviceView, Outcome, Query, ReadFrom, Receipt, Refusal, ShardView, TelemetryAck,
-    TwinView, View,
+    Command, Consistency, DeviceView, Outcome, Query, ReadFrom, Receipt, TelemetryAck, View,
 };
-use dunlin_model::device::desired_downlink;
+use dunlin_model::device::owed_downlink;
 use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
-use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
-use dunlin_model::identity::{
-    Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
-};
+use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
+use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
+use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
-    AckSink, BoxFuture, Downlink, DownlinkKind, DownlinkSink, EventPage, EventRun, QueryError, SessionEnd,
+    AckSink, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult, QueryError,
     ShardClient, SubmitError,
 };
-use dunlin_model::telemetry::{Record, Source};
-use dunlin_model::twin::Twin;
+use dunlin_model::shard::state::ShardState;
+use dunlin_model::shard::{Batch, Notice, Part, read};
+use dunlin_model::telemetry::Record;
 use dunlin_model::wire::Reader;
 use tokio::sync::watch;
+
+use crate::store::MemoryStore;
 
 /// Key of every device and policy here: Base64 of bytes 0 to 31.
 pub(crate) const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub(crate) const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 const SHARDS: u32 = 4;
+const TERM: u64 = 7;
+/// The gateway under test.
+const STREAM: StreamId = StreamId {
+    gateway: NodeId(1),
+    incarnation: 1,
+};
 
 struct Held {
     sink: Arc<dyn AckSink>,
@@ -34,13 +42,77 @@ struct Held {
     record: Bytes,
 }
 
-#[derive(Default)]
+/// A shard: its machine, and its events.
+struct Shard {
+    machine: ShardState,
+    log: Vec<EventRun>,
+    frames: u64,
+}
+
+impl Shard {
+    fn new() -> Self {
+        let mut shard = Self {
+            machine: ShardState::open(Arc::new(MemoryStore::default())).unwrap(),
+            log: Vec::new(),
+            frames: 0,
+        };
+        shard.apply(Part::StreamOpen(STREAM));
+        shard
+    }
+
+    /// One entry. Its stamp is the one before and a millisecond.
+    fn apply(&mut self, part: Part) -> (Option<FrameApplied>, Vec<Notice>) {
+        let index = self.machine.meta().applied.map_or(1, |at| at.index + 1);
+        let position = LogPosition {
+            term: TERM,
+            leader: 1,
+            index,
+        };
+        let parts = vec![part];
+        let mut applied = self
+            .machine
+            .apply(position, &Batch { time_ms: 0, parts })
+            .unwrap();
+        self.log.extend(applied.run);
+        let frame = applied.outcomes.pop().map(|outcome| match outcome.result {
+            FrameResult::Applied(frame) => frame,
+            other => panic!("{other:?}"),
+        });
+        (frame, applied.notices)
+    }
+
+    fn apply_frame(
+        &mut self,
+        record: Option<&Bytes>,
+        command: Option<Command>,
+    ) -> (FrameApplied, Vec<Notice>) {
+        self.frames += 1;
+        let frame = Frame {
+            stream: STREAM,
+            sequence: self.frames,
+            records: record.cloned().unwrap_or_default(),
+            record_count: record.iter().len() as u32,
+            commands: command.into_iter().collect(),
+            trace: None,
+        };
+        let (applied, notices) = self.apply(Part::Frame(frame));
+        (applied.expect("it was a frame"), notices)
+    }
+
+    fn read(&self, query: &Query) -> View {
+        read::read(&**self.machine.store(), query).unwrap()
+    }
+
+    fn device(&self, device: &DeviceId) -> Option<DeviceView> {
+        match self.read(&Query::Device(device.clone())) {
+            View::Device(view) => view,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 struct State {
-    devices: BTreeMap<DeviceId, DeviceRecord>,
-    sessions: HashMap<DeviceId, SessionRecord>,
-    twins: BTreeMap<DeviceId, Twin>,
-    logs: Vec<Vec<EventRun>>,
-    next_generation: u64,
+    shards: Vec<Shard>,
     hold: bool,
     held: VecDeque<Held>,
     busy: bool,
@@ -48,7 +120,17 @@ struct State {
     cut_off: bool,
     silent: bool,
     loses_downlinks: bool,
+    hurries_methods: bool,
+    /// Methods that are still to be sent to the wrong gateway.
+    misdirected: u32,
+    devices_looked_for: u32,
     commands: Vec<Command>,
+}
+
+impl State {
+    fn shard(&mut self, shard: ShardId) -> &mut Shard {
+        &mut self.shards[shard.0 as usize]
+    }
 }
 
 pub(crate) struct FakeCluster {
@@ -91,8 +173,18 @@ impl FakeCluster {
             );
         }
         let state = State {
-            logs: vec![Vec::new(); SHARDS as usize],
-            ..State::default()
+            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
+            hold: false,
+            held: VecDeque::new(),
+            busy: false,
+            storage_full: false,
+            cut_off: false,
+            silent: false,
+            loses_downlinks: false,
+            hurries_methods: false,
+            misdirected: 0,
+            devices_looked_for: 0,
+            commands: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -142,8 +234,11 @@ impl FakeCluster {
     }
 
     pub(crate) fn disable(&self, device: &DeviceId) {
-        let mut spec = self.lock().devices[device].spec.clone();
-        spec.status = DeviceStatus::Disabled;
+        let view = self.view(device).expect("it is registered");
+        let spec = DeviceSpec {
+            status: DeviceStatus::Disabled,
+            ..view.record.spec
+        };
         self.apply(Command::DevicePut {
             device: device.clone(),
             spec,
@@ -168,6 +263,22 @@ impl FakeCluster {
         self.lock().cut_off = cut_off;
     }
 
+    /// Devices have next to no time to answer methods from now on, or all they are given.
+    pub(crate) fn hurry_methods(&self, hurry: bool) {
+        self.lock().hurries_methods = hurry;
+    }
+
+    /// So many methods go to a gateway that does not hold the session.
+    pub(crate) fn misdirect_methods(&self, count: u32) {
+        self.lock().misdirected = count;
+    }
+
+    /// Waits until so many devices were read.
+    pub(crate) async fn until_looked_for(&self, count: u32) {
+        self.until("devices read", |state| state.devices_looked_for >= count)
+            .await;
+    }
+
     /// Commands get no answer (unknown).
     pub(crate) fn set_silent(&self, silent: bool) {
         self.lock().silent = silent;
@@ -185,8 +296,10 @@ impl FakeCluster {
 
     /// Waits until `device` has no session held by a gateway.
     pub(crate) async fn until_disconnected(&self, device: &DeviceId) {
+        let shard = self.shard_of(device).0 as usize;
         self.until("session closed", |state| {
-            state.sessions.get(device).is_some_and(|s| s.held_by.is_none())
+            let view = state.shards[shard].device(device);
+            view.is_some_and(|view| view.session.epoch > 0 && view.session.held_by.is_none())
         })
         .await;
     }
@@ -204,8 +317,13 @@ impl FakeCluster {
         held.sink.on_ack(held.token, ack);
     }
 
+    fn view(&self, device: &DeviceId) -> Option<DeviceView> {
+        let shard = self.shard_of(device);
+        self.lock().shard(shard).device(device)
+    }
+
     pub(crate) fn session(&self, device: &DeviceId) -> SessionRecord {
-        self.lock().sessions.get(device).cloned().unwrap_or_default()
+        self.view(device).map(|view| view.session).unwrap_or_default()
     }
 
     pub(crate) fn commands(&self) -> Vec<Command> {
@@ -215,262 +333,62 @@ impl FakeCluster {
     /// Stored records of a device, in order.
     pub(crate) fn records(&self, device: &DeviceId) -> Vec<Record> {
         let shard = self.shard_of(device);
-        let state = self.lock();
+        let mut state = self.lock();
         let decode = |run: &EventRun| Record::decode(&mut Reader::new(run.records.clone())).unwrap();
-        let all = state.logs[shard.0 as usize].iter().map(decode);
+        let all = state.shard(shard).log.iter().map(decode);
         all.filter(|record| record.device_str() == device.as_str())
             .collect()
+    }
+
+    /// Stamps of the stored runs in the shard of a device, in order.
+    pub(crate) fn stamps(&self, device: &DeviceId) -> Vec<u64> {
+        let shard = self.shard_of(device);
+        let mut state = self.lock();
+        state.shard(shard).log.iter().map(|run| run.time_ms).collect()
     }
 
     fn store(&self, bytes: &Bytes) -> TelemetryAck {
         let record = Record::decode(&mut Reader::new(bytes.clone())).unwrap();
         let device = DeviceId::parse(record.device_str()).unwrap();
         let shard = self.shard_of(&device);
-        let mut state = self.lock();
-        let current = match record.source {
-            Source::Http => state.devices.get(&device).map_or(0, |device| device.generation),
-            _ => state.sessions.get(&device).map_or(0, |session| session.epoch),
-        };
-        if record.fence != current {
+        let (applied, _) = self.lock().shard(shard).apply_frame(Some(bytes), None);
+        self.changed();
+        if !applied.fenced.is_empty() {
             return TelemetryAck::Fenced;
         }
-        let log = &mut state.logs[shard.0 as usize];
-        let offset = log.len() as u64;
-        let run = EventRun {
-            index: offset,
-            term: 7,
-            time_ms: 1_000 + offset,
-            first_offset: offset,
-            count: 1,
-            records: bytes.clone(),
-        };
-        log.push(run);
-        drop(state);
-        self.changed();
         TelemetryAck::Stored(Receipt {
             shard,
-            offset,
-            term: 7,
+            offset: applied.first_offset,
+            term: TERM,
         })
     }
 
     fn apply(&self, command: Command) -> Outcome {
-        let mut ended = None;
-        let mut state = self.lock();
-        let outcome = self.change(&mut state, command, &mut ended);
-        ended = ended.filter(|_| !state.loses_downlinks);
-        drop(state);
-        if let (Some(downlink), Some(sink)) = (ended, &*self.downlinks.lock().unwrap()) {
-            sink.on_downlink(downlink);
+        let shard = self.shard_of(command.device());
+        let (mut applied, notices, loses) = {
+            let mut state = self.lock();
+            state.commands.push(command.clone());
+            let (applied, notices) = state.shard(shard).apply_frame(None, Some(command));
+            (applied, notices, state.loses_downlinks)
+        };
+        let sink = self.downlinks.lock().unwrap().clone();
+        if let Some(sink) = sink.filter(|_| !loses) {
+            for (_, downlink) in notices.iter().filter_map(owed_downlink) {
+                sink.on_downlink(downlink);
+            }
         }
         self.changed();
-        outcome
-    }
-
-    fn change(&self, state: &mut State, command: Command, ended: &mut Option<Downlink>) -> Outcome {
-        state.commands.push(command.clone());
-        let end = |device: &DeviceId, session: &SessionRecord, why| Downlink {
-            device: device.clone(),
-            epoch: session.epoch,
-            kind: DownlinkKind::SessionEnded(why),
-        };
-        match command {
-            Command::DevicePut {
-                device,
-                spec,
-                condition,
-            } => {
-                let old = state.devices.get(&device).cloned();
-                match (&old, condition) {
-                    (Some(_), Condition::Absent) => return Outcome::Refused(Refusal::AlreadyExists),
-                    (None, Condition::Present | Condition::Version(_)) => {
-                        return Outcome::Refused(Refusal::UnknownDevice);
-                    }
-                    (Some(old), Condition::Version(version)) if old.version != version => {
-                        return Outcome::Refused(Refusal::VersionMismatch);
-                    }
-                    _ => {}
-                }
-                let revokes = old.as_ref().is_none_or(|old| {
-                    old.spec.keys != spec.keys
-                        || (old.spec.status != spec.status && spec.status == DeviceStatus::Disabled)
-                });
-                if revokes {
-                    state.next_generation += 1;
-                    if let Some(session) = state.sessions.get_mut(&device) {
-                        if session.held_by.take().is_some() {
-                            *ended = Some(end(&device, session, SessionEnd::CredentialRevoked));
-                        }
-                        session.epoch += 1;
-                    }
-                }
-                let generation = if revokes {
-                    state.next_generation
-                } else {
-                    old.as_ref().map_or(0, |old| old.generation)
-                };
-                let version = old.map_or(1, |old| old.version + 1);
-                let record = DeviceRecord {
-                    device: device.clone(),
-                    spec,
-                    version,
-                    generation,
-                    created_ms: 1,
-                    status_changed_ms: 1,
-                };
-                state.devices.insert(device, record.clone());
-                Outcome::Stored(record)
-            }
-            Command::DeviceDelete { device, condition } => {
-                match (state.devices.get(&device), condition) {
-                    (None, _) => return Outcome::Refused(Refusal::UnknownDevice),
-                    (Some(old), Condition::Version(version)) if old.version != version => {
-                        return Outcome::Refused(Refusal::VersionMismatch);
-                    }
-                    _ => {}
-                }
-                state.devices.remove(&device);
-                if let Some(session) = state.sessions.get_mut(&device) {
-                    *ended = Some(end(&device, session, SessionEnd::Deleted));
-                    session.epoch += 1;
-                    session.held_by = None;
-                }
-                Outcome::Done
-            }
-            Command::SessionOpen {
-                device,
-                generation,
-                held_by,
-                persistent,
-            } => {
-                let Some(record) = state.devices.get(&device) else {
-                    return Outcome::Refused(Refusal::UnknownDevice);
-                };
-                if record.generation != generation {
-                    return Outcome::Refused(Refusal::StaleGeneration);
-                }
-                let session = state.sessions.entry(device.clone()).or_default();
-                if session.held_by.is_some() {
-                    *ended = Some(end(&device, session, SessionEnd::TakenOver));
-                }
-                let present = persistent && session.persistent && session.epoch > 0;
-                if !present {
-                    session.subscriptions.clear();
-                }
-                session.epoch += 1;
-                session.held_by = Some(held_by);
-                session.persistent = persistent;
-                Outcome::SessionOpened {
-                    epoch: session.epoch,
-                    present,
-                    time_ms: 1,
-                }
-            }
-            Command::SessionClose { device, epoch } => {
-                let session = state.sessions.entry(device).or_default();
-                if session.epoch == epoch {
-                    session.held_by = None;
-                }
-                Outcome::Done
-            }
-            Command::Subscribe {
-                device,
-                epoch,
-                filters,
-            } => {
-                let session = state.sessions.entry(device).or_default();
-                if session.epoch != epoch {
-                    return Outcome::Refused(Refusal::Fenced);
-                }
-                session.subscriptions.extend(filters);
-                Outcome::Done
-            }
-            Command::Unsubscribe {
-                device,
-                epoch,
-                filters,
-            } => {
-                let session = state.sessions.entry(device).or_default();
-                if session.epoch != epoch {
-                    return Outcome::Refused(Refusal::Fenced);
-                }
-                session
-                    .subscriptions
-                    .retain(|filter, _| !filters.contains(filter));
-                Outcome::Done
-            }
-            Command::TwinReport {
-                device,
-                epoch,
-                patch,
-                version,
-            } => {
-                if state
-                    .sessions
-                    .get(&device)
-                    .is_none_or(|session| session.epoch != epoch)
-                {
-                    return Outcome::Refused(Refusal::Fenced);
-                }
-                let twin = state.twins.entry(device).or_default();
-                if version.is_some_and(|version| version != twin.reported.version) {
-                    return Outcome::Refused(Refusal::VersionMismatch);
-                }
-                if !twin.report(&serde_json::from_str(&patch).unwrap(), 1) {
-                    return Outcome::Refused(Refusal::TwinTooLarge);
-                }
-                let version = twin.reported.version;
-                Outcome::TwinChanged { version }
-            }
-            Command::TwinChange {
-                device,
-                tags,
-                desired,
-                replaces,
-                etag,
-            } => {
-                if !state.devices.contains_key(&device) {
-                    return Outcome::Refused(Refusal::UnknownDevice);
-                }
-                let twin = state.twins.entry(device.clone()).or_default();
-                if etag.is_some_and(|etag| etag != twin.etag) {
-                    return Outcome::Refused(Refusal::VersionMismatch);
-                }
-                let parse = |text: Option<String>| text.map(|text| serde_json::from_str(&text).unwrap());
-                let (tags, desired) = (parse(tags), parse(desired));
-                let etag = twin.etag + 1;
-                if !twin.change((tags.as_ref(), desired.as_ref()), replaces, etag, 1) {
-                    return Outcome::Refused(Refusal::TwinTooLarge);
-                }
-                let (version, change) = (twin.version, twin.recent.last().cloned());
-                let session = state.sessions.get(&device);
-                *ended = session
-                    .filter(|session| session.held_by.is_some())
-                    .and_then(|session| Some(desired_downlink(&device, session.epoch, change.as_ref()?)));
-                Outcome::TwinChanged { version }
-            }
-        }
-    }
-
-    fn view(state: &State, device: &DeviceId) -> Option<DeviceView> {
-        let record = state.devices.get(device)?.clone();
-        Some(DeviceView {
-            record,
-            session: state.sessions.get(device).cloned().unwrap_or_default(),
-        })
+        applied.outcomes.pop().expect("it was a command")
     }
 }
 
 fn stored_count(state: &State) -> u64 {
-    state.logs.iter().map(|log| log.len() as u64).sum()
+    state.shards.iter().map(|shard| shard.log.len() as u64).sum()
 }
 
 impl ShardClient for FakeCluster {
     fn stream_id(&self, _device: &DeviceId) -> StreamId {
-        StreamId {
-            gateway: NodeId(1),
-            incarnation: 1,
-        }
+        STREAM
     }
 
     fn directory(&self) -> Arc<Directory> {
@@ -537,52 +455,19 @@ impl ShardClient for FakeCluster {
 
     fn query(&self, query: Query, _consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         Box::pin(async move {
-            let state = self.lock();
-            Ok(match query {
-                Query::Device(device) => View::Device(Self::view(&state, &device)),
-                Query::Twin(device) => View::Twin(Self::view(&state, &device).map(|view| {
-                    TwinView {
-                        device: view,
-                        twin: state
-                            .twins
-                            .get(&device)
-                            .map(|twin| serde_json::to_string(twin).unwrap()),
-                    }
-                })),
-                Query::Devices {
-                    shard,
-                    after,
-                    count_max,
-                } => {
-                    let after = String::from_utf8(after.to_vec()).unwrap();
-                    let mut rest = state
-                        .devices
-                        .keys()
-                        .filter(|device| self.shard_of(device) == shard && device.as_str() > after.as_str());
-                    let page: Vec<_> = rest.by_ref().take(count_max).cloned().collect();
-                    let next = rest
-                        .next()
-                        .and(page.last())
-                        .map(|last| Bytes::from(last.to_string()));
-                    let devices = page
-                        .iter()
-                        .filter_map(|device| Self::view(&state, device))
-                        .collect();
-                    View::Devices { devices, next }
-                }
-                Query::Shard(shard) => {
-                    let of_shard = |device: &&DeviceId| self.shard_of(device) == shard;
-                    let held =
-                        |device: &&DeviceId| state.sessions.get(*device).is_some_and(|s| s.held_by.is_some());
-                    View::Shard(ShardView {
-                        device_count: state.devices.keys().filter(of_shard).count() as u64,
-                        connected_count: state.devices.keys().filter(of_shard).filter(held).count() as u64,
-                        next_offset: state.logs[shard.0 as usize].len() as u64,
-                        term: 7,
-                        ..ShardView::default()
-                    })
-                }
-            })
+            let shard = match &query {
+                Query::Device(device) | Query::Twin(device) => self.shard_of(device),
+                Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
+            };
+            if matches!(query, Query::Device(_)) {
+                self.lock().devices_looked_for += 1;
+                self.changed();
+            }
+            let mut view = self.lock().shard(shard).read(&query);
+            if let View::Shard(view) = &mut view {
+                view.term = TERM;
+            }
+            Ok(view)
         })
     }
 
@@ -596,8 +481,8 @@ impl ShardClient for FakeCluster {
         Box::pin(async move {
             let mut changes = self.changes.subscribe();
             let read = |from: u64| {
-                let state = self.lock();
-                let log = &state.logs[shard.0 as usize];
+                let mut state = self.lock();
+                let log = &state.shard(shard).log;
                 let runs = log
                     .iter()
                     .filter(|run| run.first_offset >= from)
@@ -613,8 +498,8 @@ impl ShardClient for FakeCluster {
             let from = match from {
                 ReadFrom::Offset(offset) => offset,
                 ReadFrom::TimeMs(time_ms) => {
-                    let state = self.lock();
-                    let log = &state.logs[shard.0 as usize];
+                    let mut state = self.lock();
+                    let log = &state.shard(shard).log;
                     log.iter()
                         .find(|run| run.time_ms >= time_ms)
                         .map_or(log.len() as u64, |run| run.first_offset)
@@ -635,6 +520,25 @@ impl ShardClient for FakeCluster {
                 .await
                 .unwrap_or_else(|_| read(from)))
         })
+    }
+
+    fn invoke(
+        &self,
+        gateway: NodeId,
+        mut invocation: Invocation,
+    ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>> {
+        assert_eq!(gateway, STREAM.gateway, "there is one gateway");
+        let mut state = self.lock();
+        if state.misdirected > 0 {
+            state.misdirected -= 1;
+            return Box::pin(std::future::ready(Err(MethodError::NotHere)));
+        }
+        if state.hurries_methods {
+            invocation.wait_ms = 50;
+        }
+        drop(state);
+        let sink = self.downlinks.lock().unwrap().clone();
+        sink.expect("doors have attached").invoke(invocation)
     }
 
     fn attach(&self, sink: Arc<dyn DownlinkSink>) {

@@ -5,6 +5,9 @@
 
 mod fake;
 mod http;
+mod methods;
 mod mqtt;
+#[path = "../../../actors/tests/host/support/store.rs"]
+mod store;
 mod twins;
 mod world;

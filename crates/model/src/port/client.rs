@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{BoxFuture, EventPage};
 use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, TelemetryAck, View};
 use crate::directory::Directory;
-use crate::id::{DeviceId, ShardId, StreamId};
+use crate::id::{DeviceId, NodeId, ShardId, StreamId};
+use crate::method::{Invocation, MethodAnswer, MethodError};
 use crate::trace::TraceContext;
 
 /// Why a command has no outcome.
@@ -100,6 +101,12 @@ pub trait DownlinkSink: Send + Sync {
 
     /// The sessions that this gateway holds, so that a new leader can compare.
     fn sessions(&self) -> Vec<(DeviceId, u64)>;
+
+    /// Asks the device of a session that is here, once, and waits for its answer.
+    /// Doors without devices hold none.
+    fn invoke(&self, _invocation: Invocation) -> BoxFuture<'static, Result<MethodAnswer, MethodError>> {
+        Box::pin(std::future::ready(Err(MethodError::NotHere)))
+    }
 }
 
 /// The cluster, as doors see it. Implemented by `cluster`'s router.
@@ -159,6 +166,13 @@ pub trait ShardClient: Send + Sync + 'static {
         bytes_max: usize,
         wait_ms: u64,
     ) -> BoxFuture<'_, Result<EventPage, QueryError>>;
+
+    /// Has the gateway on node `gateway` ask a device. Never asks twice, whatever is lost on the way.
+    fn invoke(
+        &self,
+        gateway: NodeId,
+        invocation: Invocation,
+    ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>>;
 
     /// Names the place where downlinks for this gateway go. Called once, before the doors open.
     fn attach(&self, sink: Arc<dyn DownlinkSink>);

@@ -17,6 +17,9 @@ pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
 /// The filter of a device that wants to hear of changes of what is desired of it.
 pub const DESIRED_FILTER: &str = "$iothub/twin/PATCH/properties/desired/#";
 
+/// The filter of a device that answers direct methods.
+pub const METHODS_FILTER: &str = "$iothub/methods/POST/#";
+
 pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, StoreError> {
     match command {
         Command::DevicePut {
