@@ -1,6 +1,8 @@
 //! `dunlin cert`: the certificate that clients trust, those that each node shows to clients and peers, new
 //! ones on demand, and the authority behind all, to be made before there is a node.
 
+mod authority;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,6 +42,9 @@ enum Action {
     },
     /// Have every node make new certificates now, or read those of --tls-cert again; connections stay
     Renew,
+    /// Whose certificates devices may show that are registered as `certificateAuthority`
+    #[command(subcommand)]
+    Authority(authority::Action),
 }
 
 /// What people compare and watch.
@@ -59,6 +64,7 @@ impl Cert {
             Action::Renew => self.renew().await,
             Action::Ca => self.ca(),
             Action::Init { pki } => self.init(pki),
+            Action::Authority(action) => authority::run(action, &self.hub).await,
         }
     }
 

@@ -15,6 +15,7 @@ mod methods;
 mod network;
 mod observe;
 mod power;
+mod registry;
 mod roles;
 mod single;
 mod twins;

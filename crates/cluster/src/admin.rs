@@ -14,6 +14,8 @@ use dunlin_model::port::{Clock as _, QueryError};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use crate::authorities;
+pub use crate::authorities::AuthorityLine;
 use crate::changes::ChangeError;
 use crate::entropy;
 use crate::messages::{Request, Response};
@@ -68,6 +70,20 @@ pub enum AdminRequest {
         /// Do it; otherwise it is only said what would be done.
         #[serde(default)]
         accept_loss: bool,
+    },
+    /// The authorities whose certificates devices may show: a list of [`AuthorityLine`].
+    Authorities,
+    /// Let devices show certificates of one more, or of another in place of it.
+    PutAuthority {
+        /// Its name here.
+        name: String,
+        /// Its certificate as PEM.
+        certificate: String,
+    },
+    /// Let devices no longer show certificates of one. Who is connected stays so.
+    RemoveAuthority {
+        /// Its name here.
+        name: String,
     },
     /// How many replicas each group should have.
     SetReplication {
@@ -243,6 +259,19 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::JoinTokenUse { hash, now_ms }, None).await
         }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
+        AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
+        AdminRequest::PutAuthority { name, certificate } => {
+            authorities::check(&name, &certificate).map_err(QueryError::Refused)?;
+            change(
+                &shared,
+                DirectoryCommand::AuthorityPut { name, certificate },
+                None,
+            )
+            .await
+        }
+        AdminRequest::RemoveAuthority { name } => {
+            change(&shared, DirectoryCommand::AuthorityRemove { name }, None).await
+        }
         AdminRequest::SetReplication { replicas } => {
             change(&shared, DirectoryCommand::SetReplication(replicas), None).await
         }

@@ -7,6 +7,7 @@
 
 pub mod admin;
 mod agreed_clock;
+mod authorities;
 mod blocking;
 mod changes;
 mod codec;

@@ -285,7 +285,7 @@ impl ShardClient for Router {
     fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         async move {
             let shard = match &query {
-                Query::Device(device) | Query::Twin(device) => {
+                Query::Device(device) | Query::Modules(device) | Query::Twin(device) => {
                     self.place_of(device).ok_or(QueryError::CutOff)?
                 }
                 Query::Devices { shard, .. } | Query::Shard(shard) => *shard,

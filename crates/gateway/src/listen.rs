@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::auth::Shown;
 use crate::handshakes::Handshakes;
 use crate::limits::{HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT};
 use crate::metrics::{Gauge, count};
@@ -29,14 +30,15 @@ const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// MQTT over TLS.
 pub(crate) fn spawn_mqtts(shared: &Arc<Shared>, listener: TcpListener, config: Arc<ServerConfig>) {
     spawn_tls(shared, listener, config, |shared, stream, peer| async move {
-        connection::serve(shared, stream, peer).await;
+        let shown = Shown::of(stream.get_ref().1);
+        connection::serve(shared, stream, peer, shown).await;
     });
 }
 
 /// MQTT without TLS.
 pub(crate) fn spawn_mqtt_plain(shared: &Arc<Shared>, listener: TcpListener) {
     spawn_accept(shared, listener, |shared, stream, peer| async move {
-        connection::serve(shared, stream, peer).await;
+        connection::serve(shared, stream, peer, None).await;
     });
 }
 
@@ -48,14 +50,15 @@ pub(crate) fn spawn_https(
     router: Router,
 ) {
     spawn_tls(shared, listener, config, move |shared, stream, peer| {
-        let router = router.clone().layer(axum::Extension(Peer(peer)));
+        let shown = Shown::of(stream.get_ref().1);
+        let router = router.clone().layer(axum::Extension(Peer(peer, shown)));
         serve_http(shared, stream, router)
     });
 }
 
-/// Who is at the other end of an HTTP connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// Who is at the other end of an HTTP connection: where, and with which certificates.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) SocketAddr, pub(crate) Option<Shown>);
 
 async fn serve_http(shared: Arc<Shared>, stream: TlsStream<TcpStream>, router: Router) {
     // What was negotiated decides, not a look at the first bytes: that look would have no time-out.

@@ -151,6 +151,9 @@ pub enum Refusal {
     /// No such device.
     #[error("device does not exist")]
     UnknownDevice,
+    /// The device is there, and has no such module.
+    #[error("module does not exist")]
+    UnknownModule,
     /// The device exists, but should not.
     #[error("device already exists")]
     AlreadyExists,
@@ -217,8 +220,10 @@ pub enum Consistency {
 /// What can be read of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// One device with its session.
+    /// One device, or one module, with its session.
     Device(DeviceId),
+    /// All modules of a device.
+    Modules(DeviceId),
     /// Devices of one shard, by slot and name, after a cursor that an earlier page returned.
     Devices {
         /// Which shard.
@@ -239,7 +244,7 @@ pub enum Query {
 pub enum View {
     /// Answer to [`Query::Device`].
     Device(Option<DeviceView>),
-    /// Answer to [`Query::Devices`].
+    /// Answer to [`Query::Devices`] and to [`Query::Modules`], which has one page.
     Devices {
         /// The page.
         devices: Vec<DeviceView>,
@@ -291,6 +296,8 @@ pub struct ShardView {
     pub device_count: u64,
     /// Devices with a live session.
     pub connected_count: u64,
+    /// Registered devices that may not connect.
+    pub disabled_count: u64,
     /// First offset that can be read.
     pub first_offset: u64,
     /// Offset that the next event gets.

@@ -31,7 +31,7 @@ pub fn telemetry_record(data: &[u8]) {
         assert_eq!((&record.device[..], record.fence), (peek.device, peek.fence));
         let by_generation = record.source == Source::Http;
         assert_eq!(by_generation, peek.by_generation);
-        if let Ok(device) = DeviceId::parse(record.device_str())
+        if let Ok(device) = DeviceId::parse_identity(record.device_str())
             && record.bag.len() <= crate::limits::PROPERTY_BAG_BYTES_MAX
         {
             let mut out = BytesMut::new();

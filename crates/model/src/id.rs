@@ -7,12 +7,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DEVICE_ID_BYTES_MAX, SLOT_COUNT};
+use crate::limits::{DEVICE_ID_BYTES_MAX, IDENTITY_BYTES_MAX, SLOT_COUNT};
 
-/// The name of a device: 1 to 128 ASCII characters, letters, digits and `-.%_*?!(),:=@$'`.
+/// The name of whoever may connect: a device, or a module of one, `device/module`.
 ///
-/// Case counts. IoT Hub also allows `+` and `#`; they are wildcards of MQTT and cannot stand in a
-/// topic that a device publishes to, so an identity with one could never send: refused at the door.
+/// Each part has 1 to 128 ASCII characters, letters, digits and `-.%_*?!(),:=@$'`. Case counts. IoT Hub also allows `+`
+/// and `#`; they are wildcards of MQTT and cannot stand in a topic that a device publishes to, so an identity with one
+/// could never send: refused at the door. Modules live in the slot of their device, and have all that a device has but
+/// modules and a status of their own.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceId(std::sync::Arc<str>);
@@ -26,24 +28,52 @@ pub enum DeviceIdError {
     /// More than [`DEVICE_ID_BYTES_MAX`] characters.
     #[error("device id has {0} characters, {DEVICE_ID_BYTES_MAX} at most")]
     TooLong(usize),
+    /// Device and module have more than [`IDENTITY_BYTES_MAX`] characters.
+    #[error("device and module id have {0} characters together, {IDENTITY_BYTES_MAX} at most")]
+    TooLongTogether(usize),
     /// A character outside the permitted set.
     #[error("device id has a forbidden character {0:?}; letters, digits and -.%_*?!(),:=@$' are allowed")]
     Forbidden(char),
 }
 
 impl DeviceId {
-    /// Checks `text` and keeps it.
+    /// The name of a device, checked.
     pub fn parse(text: &str) -> Result<Self, DeviceIdError> {
-        if text.is_empty() {
-            return Err(DeviceIdError::Empty);
+        check_part(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The name of a device or of a module, checked.
+    pub fn parse_identity(text: &str) -> Result<Self, DeviceIdError> {
+        match text.split_once('/') {
+            None => Self::parse(text),
+            Some((device, module)) => Self::parse(device)?.of_module(module),
         }
-        if text.len() > DEVICE_ID_BYTES_MAX {
-            return Err(DeviceIdError::TooLong(text.len()));
+    }
+
+    /// The name of a module of this device.
+    pub fn of_module(&self, module: &str) -> Result<Self, DeviceIdError> {
+        check_part(module)?;
+        let text = format!("{}/{module}", self.device_part());
+        if text.len() > IDENTITY_BYTES_MAX {
+            return Err(DeviceIdError::TooLongTogether(text.len()));
         }
-        match text.chars().find(|c| !is_device_id_char(*c)) {
-            Some(c) => Err(DeviceIdError::Forbidden(c)),
-            None => Ok(Self(text.into())),
-        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name of the device alone.
+    pub fn device_part(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(device, _)| device)
+    }
+
+    /// The name of the module within its device, if it is one.
+    pub fn module_part(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(_, module)| module)
+    }
+
+    /// The device that this module belongs to, if it is one.
+    pub fn parent(&self) -> Option<DeviceId> {
+        self.module_part().map(|_| Self(self.device_part().into()))
     }
 
     /// The text.
@@ -57,6 +87,19 @@ impl DeviceId {
     }
 }
 
+fn check_part(text: &str) -> Result<(), DeviceIdError> {
+    if text.is_empty() {
+        return Err(DeviceIdError::Empty);
+    }
+    if text.len() > DEVICE_ID_BYTES_MAX {
+        return Err(DeviceIdError::TooLong(text.len()));
+    }
+    match text.chars().find(|c| !is_device_id_char(*c)) {
+        Some(c) => Err(DeviceIdError::Forbidden(c)),
+        None => Ok(()),
+    }
+}
+
 fn is_device_id_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-.%_*?!(),:=@$'".contains(c)
 }
@@ -64,7 +107,7 @@ fn is_device_id_char(c: char) -> bool {
 impl TryFrom<String> for DeviceId {
     type Error = DeviceIdError;
     fn try_from(text: String) -> Result<Self, DeviceIdError> {
-        Self::parse(&text)
+        Self::parse_identity(&text)
     }
 }
 
@@ -93,9 +136,11 @@ pub const SLOT_BYTES: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot(pub u16);
 
-/// The slot of the bytes of a device id: `xxh3_64(id) mod 4096`. Golden values below; it never changes.
-pub fn slot_of(device_id: &[u8]) -> Slot {
-    Slot((xxhash_rust::xxh3::xxh3_64(device_id) % u64::from(SLOT_COUNT)) as u16)
+/// The slot of the bytes of an identity: `xxh3_64(device) mod 4096`, of its device alone. Golden values below; it never
+/// changes.
+pub fn slot_of(identity: &[u8]) -> Slot {
+    let device = identity.split(|byte| *byte == b'/').next().unwrap_or(identity);
+    Slot((xxhash_rust::xxh3::xxh3_64(device) % u64::from(SLOT_COUNT)) as u16)
 }
 
 /// A shard: one Raft group that owns a set of slots. Numbered from 0.
@@ -220,6 +265,29 @@ mod tests {
         ] {
             assert_eq!(DeviceId::parse(id).unwrap().slot(), Slot(slot), "{id}");
         }
+    }
+
+    #[test]
+    fn a_module_is_named_by_its_device_and_lives_with_it() {
+        let device = DeviceId::parse("dev-1").unwrap();
+        let module = device.of_module("camera").unwrap();
+        assert_eq!((module.as_str(), module.slot()), ("dev-1/camera", device.slot()));
+        assert_eq!(
+            (module.device_part(), module.module_part()),
+            ("dev-1", Some("camera"))
+        );
+        assert_eq!(module.parent(), Some(device.clone()));
+        assert_eq!((device.parent(), device.module_part()), (None, None));
+        assert_eq!(DeviceId::parse_identity("dev-1/camera"), Ok(module.clone()));
+        assert_eq!(module.of_module("x").unwrap().as_str(), "dev-1/x");
+        for wrong in ["dev-1/", "/camera", "/", "dev-1/a/b", "dev-1/a b"] {
+            assert!(DeviceId::parse_identity(wrong).is_err(), "{wrong}");
+        }
+        let long = "x".repeat(128);
+        assert_eq!(
+            DeviceId::parse(&long).unwrap().of_module(&long),
+            Err(DeviceIdError::TooLongTogether(257))
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! A device's identity as the registry keeps it: status, keys, and the generation that fences them.
+//! An identity as the registry keeps it, a device's or a module's: status, credentials, and the generation that fences
+//! them.
 //!
 //! Disable, delete and key roll raise the generation in the same entry, so that whoever was let in
-//! with the old credential is fenced at once. Tokens are checked in `gateway`, never here.
+//! with the old credential is fenced at once. Tokens and certificates are checked in `gateway`, never here.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,18 +34,89 @@ impl std::fmt::Debug for SymmetricKeys {
     }
 }
 
-/// What a service asks to store for a device.
+/// Thumbprints of certificates: SHA-1 or SHA-256 of the whole certificate, upper-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Thumbprints {
+    /// Of the first one.
+    pub primary: Option<String>,
+    /// Of the second one, so that the first can be replaced.
+    pub secondary: Option<String>,
+}
+
+impl Thumbprints {
+    /// Those that there are.
+    pub fn each(&self) -> impl Iterator<Item = &String> {
+        self.primary.iter().chain(&self.secondary)
+    }
+}
+
+/// How an identity proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authentication {
+    /// With a token that one of these keys has signed.
+    Sas(SymmetricKeys),
+    /// With a certificate of one of these thumbprints.
+    SelfSigned(Thumbprints),
+    /// With a certificate for its name that an authority of the hub has signed.
+    CertificateAuthority,
+    /// It cannot.
+    None,
+}
+
+impl Authentication {
+    /// The keys, if it has any.
+    pub fn keys(&self) -> Option<&SymmetricKeys> {
+        match self {
+            Authentication::Sas(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// Whether something that opens the door with `self` no longer does with `new`. Swapping two keys takes nothing
+    /// away.
+    pub fn loses_to(&self, new: &Authentication) -> bool {
+        match (self, new) {
+            (Authentication::Sas(old), Authentication::Sas(new)) => [&old.primary, &old.secondary]
+                .into_iter()
+                .any(|key| *key != new.primary && *key != new.secondary),
+            (Authentication::SelfSigned(old), Authentication::SelfSigned(new)) => {
+                old.each().any(|old| new.each().all(|new| new != old))
+            }
+            (Authentication::None, _) => false,
+            (old, new) => old != new,
+        }
+    }
+}
+
+/// What a service asks to store for a device or a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSpec {
-    /// May it connect?
+    /// May it connect? A module follows its device, and its own is always enabled.
     pub status: DeviceStatus,
     /// Why not, in the operator's words; 128 characters at most, checked at the door.
     pub status_reason: Option<String>,
-    /// Its keys. The door draws them when the service sends none.
-    pub keys: SymmetricKeys,
+    /// How it proves itself. The door draws keys when the service sends none.
+    pub authentication: Authentication,
+    /// Whether it is an edge device; kept for the service, nothing follows from it.
+    pub is_edge: bool,
+    /// Who manages a module, in the service's words; 128 characters at most, checked at the door.
+    pub managed_by: Option<String>,
 }
 
-/// A device in the registry.
+impl DeviceSpec {
+    /// A device that may connect, and proves itself like this.
+    pub fn enabled(authentication: Authentication) -> Self {
+        Self {
+            status: DeviceStatus::Enabled,
+            status_reason: None,
+            authentication,
+            is_edge: false,
+            managed_by: None,
+        }
+    }
+}
+
+/// A device or a module in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRecord {
     /// Its name.
@@ -61,6 +133,13 @@ pub struct DeviceRecord {
     pub created_ms: u64,
     /// Stamp of the entry that last changed the status.
     pub status_changed_ms: u64,
+}
+
+impl DeviceRecord {
+    /// Whether it may not connect.
+    pub fn is_disabled(&self) -> bool {
+        self.spec.status == DeviceStatus::Disabled
+    }
 }
 
 /// A device's session as the shard keeps it.

@@ -7,14 +7,18 @@ pub const SLOT_COUNT: u16 = 4096;
 pub const SHARD_COUNT_DEFAULT: u32 = 16;
 /// Shards that a cluster may have.
 pub const SHARD_COUNT_MAX: u32 = 256;
-/// Characters of a device id.
+/// Characters of a device id, and of a module id.
 pub const DEVICE_ID_BYTES_MAX: usize = 128;
+/// Characters of the name of a module with its device, `device/module`: a telemetry record has one byte for it.
+pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Modules of one device (IoT Hub: 50).
+pub const MODULES_PER_DEVICE_MAX: usize = 50;
 /// Bytes of one device-to-cloud message: property bag and payload together (IoT Hub: 256 KiB).
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of the property bag inside a message.
 pub const PROPERTY_BAG_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of one telemetry record: a full message, its device id and its header.
-pub const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + DEVICE_ID_BYTES_MAX + 64;
+/// Bytes of one telemetry record: a full message, its sender's name and its header.
+pub const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + IDENTITY_BYTES_MAX + 64;
 /// Bytes that a gateway gathers into one frame, and a shard into one log entry, before it closes it.
 /// The last record may exceed it by one record.
 pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
@@ -24,7 +28,7 @@ pub const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const FRAME_COMMANDS_MAX: usize = 1024;
 /// Bytes that a command counts for in budgets and batches, beside those of a twin's text; the doors keep the rest of
 /// each below it.
-pub const COMMAND_WEIGHT_BYTES: usize = 512;
+pub const COMMAND_WEIGHT_BYTES: usize = 1024;
 /// Log entries that a shard leader keeps in flight; meanwhile commands gather into the next.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Frames that a stream may have unanswered, and outcomes that the shard keeps for it.

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use dunlin_cluster::admin::GroupStatus;
 use dunlin_model::command::{Command, Outcome, ReadFrom, TelemetryAck};
 use dunlin_model::id::{DeviceId, GroupId, ShardId};
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::port::{AckSink, EventRun, ShardClient, SubmitError};
 use dunlin_model::telemetry::{self, AuthMethod, Source};
@@ -398,11 +398,7 @@ impl Load {
 
 /// Registers `device` and opens its session at a node.
 async fn open_session(client: &Arc<dyn ShardClient>, sessions: &Sessions, device: &DeviceId) -> u64 {
-    let spec = DeviceSpec {
-        status: DeviceStatus::Enabled,
-        status_reason: None,
-        keys: SymmetricKeys::default(),
-    };
+    let spec = DeviceSpec::enabled(Authentication::None);
     let stored = must(client, || Command::DevicePut {
         device: device.clone(),
         spec: spec.clone(),

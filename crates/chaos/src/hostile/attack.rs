@@ -180,7 +180,8 @@ async fn until(loose: &mut watch::Receiver<bool>, wanted: bool) -> bool {
 /// One round of harm. An error says that there was no connection to do it on.
 async fn once(order: &Order, mill: &mut Mill) -> io::Result<()> {
     match order.kind {
-        Kind::Malformed if mill.below(4) > 0 => strangers_burst(order, mill).await,
+        // A device that comes too often is slowed down, so most of them come as strangers.
+        Kind::Malformed if mill.below(16) > 0 => strangers_burst(order, mill).await,
         Kind::Malformed => insiders_burst(order, mill, Mill::any).await,
         Kind::Bombs => insiders_burst(order, mill, Mill::bomb).await,
         Kind::HugeLength if mill.below(2) == 0 => strangers_claim(order, mill).await,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
 use dunlin_model::port::{AckSink, Downlink, DownlinkSink, ShardClient};
 use dunlin_model::telemetry::{self, AuthMethod, Source};
 use tokio::sync::Notify;
@@ -226,11 +226,7 @@ impl Link {
         if known.is_err() || !self.client.is_fresh() {
             return None;
         }
-        let spec = DeviceSpec {
-            status: DeviceStatus::Enabled,
-            status_reason: None,
-            keys: SymmetricKeys::default(),
-        };
+        let spec = DeviceSpec::enabled(Authentication::None);
         let put = Command::DevicePut {
             device: self.device.clone(),
             spec,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, View};
 use dunlin_model::id::DeviceId;
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
 use dunlin_model::port::{ShardClient, SubmitError};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -235,9 +235,8 @@ impl Client {
                 Command::DevicePut {
                     device,
                     spec: DeviceSpec {
-                        status: DeviceStatus::Enabled,
                         status_reason: Some(value),
-                        keys: SymmetricKeys::default(),
+                        ..DeviceSpec::enabled(Authentication::None)
                     },
                     condition,
                 }

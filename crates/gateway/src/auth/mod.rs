@@ -1,19 +1,22 @@
-//! Who somebody is: shared access tokens against the keys of devices and policies.
+//! Who somebody is: shared access tokens against the keys of devices and policies, certificates against thumbprints.
 //!
 //! Every comparison of secrets runs through ring and takes the same time whatever is wrong. What is
 //! not certain is refused. Nothing here asks the cluster; callers bring the record. Tokens are taken
 //! apart in [`SasToken`].
 
+mod certificate;
 mod connection_string;
 mod token;
 
+pub use certificate::CHAIN_MAX;
+pub(crate) use certificate::Shown;
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use token::{SasToken, sign};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use dunlin_model::directory::{Directory, Right};
-use dunlin_model::identity::{DeviceRecord, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{DeviceRecord, SymmetricKeys};
 use dunlin_model::telemetry::AuthMethod;
 
 /// Bytes of a decoded key at least.
@@ -48,6 +51,15 @@ pub enum AuthError {
     /// The policy does not grant what was asked.
     #[error("the policy does not grant this")]
     MissingRight,
+    /// The certificate is not one of the device's.
+    #[error("the certificate is not one of this device")]
+    WrongCertificate,
+    /// The certificate, or one above it, is over, or not yet in force.
+    #[error("the certificate is not in force")]
+    CertificateExpired,
+    /// The chain leads to none of the hub's authorities.
+    #[error("the certificate comes from no authority of this hub")]
+    UnknownAuthority,
     /// The device may not connect.
     #[error("the device is disabled")]
     Disabled,
@@ -132,11 +144,12 @@ pub fn verify_device(
         verify_policy(token, directory, Right::DeviceConnect, scope, now_s)?;
         AuthMethod::HubPolicy
     } else {
-        verify_keys(token, &record.spec.keys)?;
+        let keys = record.spec.authentication.keys();
+        verify_keys(token, keys.ok_or(AuthError::BadSignature)?)?;
         AuthMethod::DeviceKey
     };
     // Last, so that only the holder of a key learns anything by timing.
-    if record.spec.status == DeviceStatus::Disabled {
+    if record.is_disabled() {
         Err(AuthError::Disabled)
     } else {
         Ok(method)
@@ -194,7 +207,7 @@ mod tests {
     use super::*;
     use dunlin_model::directory::Policy;
     use dunlin_model::id::DeviceId;
-    use dunlin_model::identity::DeviceSpec;
+    use dunlin_model::identity::{Authentication, DeviceSpec, DeviceStatus};
 
     const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
@@ -208,11 +221,10 @@ mod tests {
             device: DeviceId::parse("dev-1").unwrap(),
             spec: DeviceSpec {
                 status,
-                status_reason: None,
-                keys: SymmetricKeys {
+                ..DeviceSpec::enabled(Authentication::Sas(SymmetricKeys {
                     primary: primary.into(),
                     secondary: secondary.into(),
-                },
+                }))
             },
             version: 1,
             generation: 1,

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::auth::{self, ConnectionString, SasToken, Scope};
 use crate::bag;
-use crate::http::devices::{DeviceInput, condition, etag, parse_continuation};
+use crate::http::devices::{condition, parse_continuation};
 use crate::http::events::{Place, ReadQuery, parse_cursor};
+use crate::http::identity::{IdentityInput, etag};
 use crate::http::telemetry::bag_of;
 use crate::mqtt::topic::{TwinRequest, is_own_filter, telemetry_bag, twin_request};
 use crate::mqtt::username::Username;
@@ -126,7 +127,7 @@ pub fn http_request(data: &[u8]) {
     let text = String::from_utf8_lossy(rest);
     let value = HeaderValue::from_bytes(rest).ok();
     match kind % 5 {
-        0 => drop(serde_json::from_slice::<DeviceInput>(rest)),
+        0 => drop(IdentityInput::read(rest)),
         1 => {
             let mut headers = HeaderMap::new();
             headers.extend(value.map(|value| (header::IF_MATCH, value)));

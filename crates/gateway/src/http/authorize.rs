@@ -8,7 +8,7 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::telemetry::AuthMethod;
 
 use super::error::ApiError;
-use crate::auth::{self, AuthError, SasToken, Scope};
+use crate::auth::{self, AuthError, SasToken, Scope, Shown};
 use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
@@ -59,13 +59,25 @@ pub(crate) fn service(
     check().map_err(|error: AuthError| refuse(claimed, path, error))
 }
 
+/// Who a device says it is, and what it shows for that.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) device: &'a DeviceId,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) shown: Option<&'a Shown>,
+}
+
 /// Lets a device through that speaks for itself.
 pub(crate) async fn device(
     shared: &Shared,
-    headers: &HeaderMap,
-    device: &DeviceId,
+    claim: Claim<'_>,
     consistency: Consistency,
 ) -> Result<(DeviceView, AuthMethod), ApiError> {
+    let Claim {
+        device,
+        headers,
+        shown,
+    } = claim;
     let path = ["devices", device.as_str()];
     let scope = Scope {
         hosts: &shared.host_names,
@@ -73,16 +85,31 @@ pub(crate) async fn device(
     };
     let now_s = shared.now_ms() / 1000;
     let claimed = device.as_str();
-    let text = credential(headers).ok_or_else(|| refuse(claimed, &path, "no credential"))?;
-    let token = SasToken::parse(text).map_err(|error| refuse(claimed, &path, error))?;
-    auth::check_claims(&token, scope, now_s).map_err(|error| refuse(claimed, &path, error))?;
+    let token = match (credential(headers), shown) {
+        (Some(text), _) => {
+            let token = SasToken::parse(text).map_err(|error| refuse(claimed, &path, error))?;
+            auth::check_claims(&token, scope, now_s).map_err(|error| refuse(claimed, &path, error))?;
+            Some(token)
+        }
+        (None, Some(_)) => None,
+        (None, None) => return Err(refuse(claimed, &path, "no credential")),
+    };
     if !shared.client.is_fresh() {
         return Err(ApiError::unavailable("cut off from the cluster"));
     }
     let view = query_device(&*shared.client, device, consistency).await?;
     let view = view.ok_or_else(|| refuse(claimed, &path, "no such device"))?;
-    let method = auth::verify_device(&token, &view.record, &shared.client.directory(), scope, now_s)
-        .map_err(|error| refuse(claimed, &path, error))?;
+    let verified = match (&token, shown) {
+        (None, Some(shown)) => {
+            let directory = shared.client.directory();
+            shown.verify(&view.record, &directory.authorities, now_s)
+        }
+        (None, None) => Err(AuthError::Malformed),
+        (Some(token), _) => {
+            auth::verify_device(token, &view.record, &shared.client.directory(), scope, now_s)
+        }
+    };
+    let method = verified.map_err(|error| refuse(claimed, &path, error))?;
     Ok((view, method))
 }
 

@@ -42,20 +42,20 @@ async fn shard_views(shared: &Shared) -> Result<Vec<(ShardId, ShardView)>, ApiEr
     answers.into_iter().collect()
 }
 
-/// `GET /statistics/devices`. The shards count devices, not their status: disabled ones are among the enabled.
+/// `GET /statistics/devices`.
 pub(crate) async fn device_statistics(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorize::service(&shared, &headers, Right::RegistryRead, &["statistics", "devices"])?;
-    let total: u64 = shard_views(&shared)
-        .await?
-        .iter()
-        .map(|(_, view)| view.device_count)
-        .sum();
-    Ok(Json(
-        json!({ "totalDeviceCount": total, "enabledDeviceCount": total, "disabledDeviceCount": 0 }),
-    ))
+    let views = shard_views(&shared).await?;
+    let total: u64 = views.iter().map(|(_, view)| view.device_count).sum();
+    let disabled: u64 = views.iter().map(|(_, view)| view.disabled_count).sum();
+    Ok(Json(json!({
+        "totalDeviceCount": total,
+        "enabledDeviceCount": total - disabled,
+        "disabledDeviceCount": disabled,
+    })))
 }
 
 /// `GET /statistics/service`.
@@ -117,10 +117,12 @@ pub(crate) async fn admin(
     let request: Value =
         serde_json::from_slice(&body).map_err(|_| ApiError::invalid("the body is not JSON"))?;
     let asked = request.get("op").and_then(Value::as_str).unwrap_or("?");
-    let node = request.get("node").and_then(Value::as_str).unwrap_or_default();
-    let is_a_look = asked == "status";
+    let about = ["node", "name"]
+        .iter()
+        .find_map(|field| request.get(*field)?.as_str());
+    let is_a_look = matches!(asked, "status" | "authorities");
     let record = AuditRecord {
-        detail: authorize::claimed(node),
+        detail: authorize::claimed(about.unwrap_or_default()),
         ..AuditRecord::done("cluster.admin", caller.0, authorize::claimed(asked))
     };
     let answer = shared.client.admin(body).await.map_err(ApiError::from);

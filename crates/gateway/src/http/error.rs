@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::Refusal;
+use dunlin_model::id::DeviceId;
+use dunlin_model::limits::MODULES_PER_DEVICE_MAX;
 use dunlin_model::method::MethodError;
 use dunlin_model::port::{QueryError, SubmitError};
 
@@ -71,13 +73,51 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
-    /// 404 for devices.
-    pub fn no_device(id: &str) -> Self {
+    /// 404 for devices and modules.
+    pub fn missing(identity: &DeviceId) -> Self {
+        match identity.module_part() {
+            None => Self::new(
+                StatusCode::NOT_FOUND,
+                "DeviceNotFound",
+                format!("Device {identity} not registered"),
+            ),
+            Some(module) => Self::new(
+                StatusCode::NOT_FOUND,
+                "ModuleNotFound",
+                format!(
+                    "Module {module} not registered on device {}",
+                    identity.device_part()
+                ),
+            ),
+        }
+    }
+
+    /// 400 for an identity that one request names more than once.
+    pub(crate) fn named_twice(identity: &DeviceId) -> Self {
         Self::new(
-            StatusCode::NOT_FOUND,
-            "DeviceNotFound",
-            format!("Device {id} not registered"),
+            StatusCode::BAD_REQUEST,
+            "DeviceDefinedMultipleTimes",
+            format!("{identity} is in the list more than once"),
         )
+    }
+
+    /// 413 for a list of identities.
+    pub(crate) fn too_many_devices(count_max: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "TooManyDevices",
+            format!("There are more than {count_max} devices in the list"),
+        )
+    }
+
+    /// Its name, as SDKs know it.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What it says to people.
+    pub(crate) fn text(&self) -> &str {
+        &self.message
     }
 
     /// 410: it was there, and will not come back.
@@ -127,9 +167,13 @@ impl ApiError {
     }
 
     /// A direct method that has no answer.
-    pub(crate) fn method(error: &MethodError, id: &str) -> Self {
+    pub(crate) fn method(error: &MethodError, id: &DeviceId) -> Self {
         match error {
-            MethodError::NotHere | MethodError::Unreachable => Self::not_online(id),
+            MethodError::NotHere | MethodError::Unreachable => Self::new(
+                StatusCode::NOT_FOUND,
+                "DeviceNotOnline",
+                format!("Device {id} is not connected, or does not listen for method calls"),
+            ),
             MethodError::TooMany(what) => Self::new(
                 StatusCode::FORBIDDEN,
                 "MethodCallsInFlightExceeded",
@@ -150,28 +194,34 @@ impl ApiError {
         }
     }
 
-    /// 404 for a device that cannot be called now.
-    pub(crate) fn not_online(id: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "DeviceNotOnline",
-            format!("Device {id} is not connected, or does not listen for method calls"),
-        )
-    }
-
     /// 500: an answer that makes no sense.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", message)
     }
 
     /// A refusal by the shard.
-    pub fn refused(refusal: Refusal, id: &str) -> Self {
+    pub fn refused(refusal: Refusal, identity: &DeviceId) -> Self {
+        let is_module = identity.module_part().is_some();
         match refusal {
-            Refusal::UnknownDevice => Self::no_device(id),
+            Refusal::UnknownDevice => match identity.parent() {
+                Some(device) => Self::missing(&device),
+                None => Self::missing(identity),
+            },
+            Refusal::UnknownModule => Self::missing(identity),
+            Refusal::AlreadyExists if is_module => Self::new(
+                StatusCode::CONFLICT,
+                "ModuleAlreadyExistsOnDevice",
+                format!("Module '{identity}' is already registered"),
+            ),
             Refusal::AlreadyExists => Self::new(
                 StatusCode::CONFLICT,
                 "DeviceAlreadyExists",
-                format!("A device with ID '{id}' is already registered"),
+                format!("A device with ID '{identity}' is already registered"),
+            ),
+            Refusal::LimitReached if is_module => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "TooManyModulesOnDevice",
+                format!("The device has {MODULES_PER_DEVICE_MAX} modules already"),
             ),
             Refusal::VersionMismatch => Self::precondition(),
             Refusal::TwinTooLarge => Self::new(

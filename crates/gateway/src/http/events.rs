@@ -367,7 +367,10 @@ fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Re
     if record.source == Source::MqttRetain {
         properties.insert("mqtt-retain".to_owned(), json!("true"));
     }
-    let device = record.device_str();
+    let (device, module) = match record.device_str().split_once('/') {
+        None => (record.device_str(), None),
+        Some((device, module)) => (device, Some(module)),
+    };
     let enqueued = iso_utc(time_ms);
     let (scope, kind) = match record.auth {
         AuthMethod::DeviceKey => ("device", "sas"),
@@ -383,6 +386,9 @@ fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Re
     ] {
         system.insert(name.to_owned(), value);
     }
+    if let Some(module) = module {
+        system.insert("iothub-connection-module-id".to_owned(), json!(module));
+    }
     let mut event = json!({
         "shard": shard.0,
         "offset": offset,
@@ -394,6 +400,9 @@ fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Re
         "systemProperties": system,
         "body": BASE64.encode(&record.payload),
     });
+    if let Some(module) = module {
+        event["moduleId"] = json!(module);
+    }
     if let Ok(text) = std::str::from_utf8(&record.payload) {
         match serde_json::from_str::<Value>(text) {
             Ok(value) => event["json"] = value,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes as Body;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::AuditRecord;
@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep};
 
 use super::audited::audited;
 use super::authorize;
-use super::devices::parse_id;
 use super::error::ApiError;
+use super::named::Named;
 use crate::limits::{
     METHOD_CONNECT_S_MAX, METHOD_LOOK_PAUSE, METHOD_MOVING_WAIT, METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT,
 };
@@ -55,20 +55,20 @@ struct Call {
     connect_wait: Duration,
 }
 
-/// `POST /twins/{id}/methods`.
+/// `POST /twins/{id}/methods`, and of a module.
 pub(crate) async fn invoke(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    named: Named,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let path = ["twins", &id, "methods"];
+    let path = [&named.path("twins")[..], &["methods"]].concat();
     let caller = authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
-    let device = parse_id(&id)?;
+    let device = named.identity()?;
     let call = read(&body.map_err(|_| ApiError::too_large())?)?;
     let turn = shared.methods.try_acquire();
     let _turn = turn.map_err(|_| ApiError::busy("method calls of this gateway"))?;
-    let mut record = AuditRecord::done("method.invoke", caller.0, id);
+    let mut record = AuditRecord::done("method.invoke", caller.0, device.as_str());
     record.detail.clone_from(&call.name);
     let answer = ask(&shared, &device, call)
         .await
@@ -135,11 +135,11 @@ async fn ask(shared: &Shared, device: &DeviceId, call: Call) -> Result<MethodAns
                 Err(error) if error.is_untouched() => {
                     look_until = look_until.max(begun + METHOD_MOVING_WAIT);
                 }
-                Err(error) => return Err(ApiError::method(&error, device.as_str())),
+                Err(error) => return Err(ApiError::method(&error, device)),
             }
         }
         if Instant::now() >= look_until {
-            return Err(ApiError::method(&MethodError::NotHere, device.as_str()));
+            return Err(ApiError::method(&MethodError::NotHere, device));
         }
         sleep(METHOD_LOOK_PAUSE).await;
     }
@@ -157,7 +157,7 @@ async fn find(shared: &Shared, device: &DeviceId) -> Result<DeviceView, ApiError
         return Ok(view);
     }
     let view = query_device(&*shared.client, device, Consistency::Linearizable).await?;
-    view.ok_or_else(|| ApiError::no_device(device.as_str()))
+    view.ok_or_else(|| ApiError::missing(device))
 }
 
 fn respond(answer: &MethodAnswer) -> Result<Response, ApiError> {

@@ -7,12 +7,15 @@
 
 mod audited;
 mod authorize;
+mod bulk;
 mod cluster;
 pub(crate) mod devices;
 pub mod error;
 mod etag;
 pub(crate) mod events;
+pub(crate) mod identity;
 mod methods;
+mod named;
 pub(crate) mod telemetry;
 pub mod time;
 mod twins;
@@ -62,7 +65,9 @@ pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
 
 /// Calls of devices, which may wait for them for minutes.
 fn for_methods() -> Router<Arc<Shared>> {
-    Router::new().route("/twins/{id}/methods", post(methods::invoke))
+    Router::new()
+        .route("/twins/{id}/methods", post(methods::invoke))
+        .route("/twins/{id}/modules/{module}/methods", post(methods::invoke))
 }
 
 /// `paths` under [`watch`], which gives each request `wait`.
@@ -85,15 +90,24 @@ fn for_operators() -> Router<Arc<Shared>> {
 /// What devices and services come for.
 fn for_hub() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/devices", get(devices::list))
-        .route("/devices/", get(devices::list))
+        .route("/devices", get(devices::list).post(bulk::change))
+        .route("/devices/", get(devices::list).post(bulk::change))
         .route(
             "/devices/{id}",
+            get(devices::get).put(devices::put).delete(devices::delete),
+        )
+        .route("/devices/{id}/modules", get(devices::modules))
+        .route(
+            "/devices/{id}/modules/{module}",
             get(devices::get).put(devices::put).delete(devices::delete),
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
         .route(
             "/twins/{id}",
+            get(twins::get).patch(twins::update).put(twins::replace),
+        )
+        .route(
+            "/twins/{id}/modules/{module}",
             get(twins::get).patch(twins::update).put(twins::replace),
         )
         .route("/statistics/devices", get(cluster::device_statistics))

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Extension;
 use axum::body::Bytes as Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
@@ -15,10 +16,11 @@ use dunlin_model::port::AckSink;
 use dunlin_model::telemetry::{self, Source};
 use tokio::sync::oneshot;
 
-use super::authorize;
+use super::authorize::{self, Claim};
 use super::error::ApiError;
 use crate::bag;
 use crate::limits::HTTP_RECEIPT_WAIT;
+use crate::listen::Peer;
 use crate::metrics::{count, count_by};
 use crate::shared::Shared;
 
@@ -44,12 +46,18 @@ const SYSTEM_HEADERS: &[(&str, &str)] = &[
 /// `POST /devices/{id}/messages/events`.
 pub(crate) async fn send(
     State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(&id).map_err(|_| ApiError::unauthorized())?;
-    let mut identity = authorize::device(&shared, &headers, &device, Consistency::Leader).await?;
+    let claim = Claim {
+        device: &device,
+        headers: &headers,
+        shown: peer.1.as_ref(),
+    };
+    let mut identity = authorize::device(&shared, claim, Consistency::Leader).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let bag = bag_of(&headers)?;
     if bag.len() + body.len() > MESSAGE_BYTES_MAX {
@@ -76,7 +84,7 @@ pub(crate) async fn send(
             }
             // Not stored. The generation may have been read from a leader that did not know better.
             TelemetryAck::Fenced if attempt == 0 => {
-                identity = authorize::device(&shared, &headers, &device, Consistency::Linearizable).await?;
+                identity = authorize::device(&shared, claim, Consistency::Linearizable).await?;
             }
             TelemetryAck::Fenced => count(&shared.metrics.fenced),
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes as Body;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -15,112 +15,138 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, TwinView, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
+use dunlin_model::identity::{Authentication, Thumbprints};
 use dunlin_model::twin::{Object, Section, Updated};
 use serde_json::{Value, json};
 
 use super::audited::audited;
 use super::authorize;
-use super::devices::{connection_state, etag as device_etag, parse_id};
 use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
+use super::identity::{connection_state, etag as device_etag, kind};
+use super::named::Named;
 use super::time::{UNSET, iso_utc_or_unset};
 use crate::auth::BASE64;
 use crate::mqtt::twin::{checked, shown as shown_to_device};
 use crate::shared::Shared;
 
-/// `GET /twins/{id}`.
+/// `GET /twins/{id}`, and of a module.
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    named: Named,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    authorize::service(&shared, &headers, Right::ServiceConnect, &["twins", &id])?;
-    read(&shared, &parse_id(&id)?).await
+    authorize::service(&shared, &headers, Right::ServiceConnect, &named.path("twins"))?;
+    read(&shared, &named.identity()?).await
 }
 
-/// `PATCH /twins/{id}`: merges what is given.
+/// `PATCH /twins/{id}`, and of a module: merges what is given.
 pub(crate) async fn update(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    named: Named,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    write(&shared, id, &headers, body, false).await
+    write(&shared, &named, &headers, body, false).await
 }
 
-/// `PUT /twins/{id}`: what is given stands in place of what there is.
+/// `PUT /twins/{id}`, and of a module: what is given stands in place of what there is.
 pub(crate) async fn replace(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    named: Named,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    write(&shared, id, &headers, body, true).await
+    write(&shared, &named, &headers, body, true).await
 }
 
 async fn write(
     shared: &Shared,
-    id: String,
+    named: &Named,
     headers: &HeaderMap,
     body: Result<Body, BytesRejection>,
     replaces: bool,
 ) -> Result<Response, ApiError> {
-    let caller = authorize::service(shared, headers, Right::ServiceConnect, &["twins", &id])?;
-    let device = parse_id(&id)?;
+    let caller = authorize::service(shared, headers, Right::ServiceConnect, &named.path("twins"))?;
+    let device = named.identity()?;
     let body = body.map_err(|_| ApiError::too_large())?;
-    let (tags, desired) = sections(&body)?;
-    let mut record = AuditRecord::done("twin.update", caller.0, id.clone());
+    let input: Value = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::invalid(format!("the body is not a twin: {error}")))?;
+    let wanted = Wanted::read(&input)?;
+    let mut record = AuditRecord::done("twin.update", caller.0, device.as_str());
     if replaces {
         record.action = "twin.replace";
     }
-    record.detail = [("tags", &tags), ("desired", &desired)]
-        .iter()
-        .filter_map(|(name, section)| section.as_ref().map(|_| *name))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let command = Command::TwinChange {
-        device: device.clone(),
-        tags,
-        desired,
-        replaces,
-        etag: condition(headers)?,
-    };
-    let answer = match shared.client.submit(command).await {
+    record.detail = wanted.names();
+    let answer = match change(shared, &device, wanted, replaces, condition(headers)?).await {
         // It is changed, whatever comes of reading it.
-        Ok(Outcome::TwinChanged { .. }) => Ok(read(shared, &device).await.into_response()),
-        Ok(Outcome::Refused(refusal)) => Err(ApiError::refused(refusal, &id)),
-        Ok(_) => Err(ApiError::internal("an outcome of another kind")),
-        Err(error) => Err(error.into()),
+        Ok(()) => Ok(read(shared, &device).await.into_response()),
+        Err(error) => Err(error),
     };
     audited(record, answer)
 }
 
-/// `tags` and `properties.desired` of a request as they go into a command. Whole twins are sent back by SDKs: what is
-/// not a service's to write is left alone.
-fn sections(body: &[u8]) -> Result<(Option<String>, Option<String>), ApiError> {
-    let input: Value = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid(format!("the body is not a twin: {error}")))?;
-    let section = |name: &str, value: Option<&Value>| match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(content)) => {
-            let mut content = content.clone();
-            content.retain(|key, _| key != "$version" && key != "$metadata");
-            let text = checked(&content);
-            text.map(Some)
-                .map_err(|why| ApiError::invalid(format!("{name}: {why}")))
-        }
-        Some(_) => Err(ApiError::invalid(format!("{name} is no object"))),
+/// Changes a twin that has this ETag, if one is asked for.
+pub(crate) async fn change(
+    shared: &Shared,
+    device: &DeviceId,
+    wanted: Wanted,
+    replaces: bool,
+    etag: Option<u64>,
+) -> Result<(), ApiError> {
+    let command = Command::TwinChange {
+        device: device.clone(),
+        tags: wanted.tags,
+        desired: wanted.desired,
+        replaces,
+        etag,
     };
-    if !input.is_object() {
-        return Err(ApiError::invalid("the body is no object"));
+    match shared.client.submit(command).await? {
+        Outcome::TwinChanged { .. } => Ok(()),
+        Outcome::Refused(refusal) => Err(ApiError::refused(refusal, device)),
+        _ => Err(ApiError::internal("an outcome of another kind")),
     }
-    let desired = input
-        .get("properties")
-        .and_then(|properties| properties.get("desired"));
-    Ok((
-        section("tags", input.get("tags"))?,
-        section("properties.desired", desired)?,
-    ))
+}
+
+/// What a service wants of a twin, as it goes into a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    tags: Option<String>,
+    desired: Option<String>,
+}
+
+impl Wanted {
+    /// Reads `tags` and `properties.desired`. Whole twins are sent back by SDKs: what is not a service's to write is
+    /// left alone.
+    pub(crate) fn read(input: &Value) -> Result<Self, ApiError> {
+        let section = |name: &str, value: Option<&Value>| match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(content)) => {
+                let mut content = content.clone();
+                content.retain(|key, _| key != "$version" && key != "$metadata");
+                let text = checked(&content);
+                text.map(Some)
+                    .map_err(|why| ApiError::invalid(format!("{name}: {why}")))
+            }
+            Some(_) => Err(ApiError::invalid(format!("{name} is no object"))),
+        };
+        if !input.is_object() {
+            return Err(ApiError::invalid("the body is no object"));
+        }
+        let properties = input.get("properties");
+        let desired = properties.and_then(|properties| properties.get("desired"));
+        Ok(Self {
+            tags: section("tags", input.get("tags"))?,
+            desired: section("properties.desired", desired)?,
+        })
+    }
+
+    /// The sections that are given, for the audit.
+    fn names(&self) -> String {
+        let sections = [("tags", &self.tags), ("desired", &self.desired)];
+        let given = sections.iter().filter(|(_, section)| section.is_some());
+        given.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    }
 }
 
 async fn read(shared: &Shared, device: &DeviceId) -> Result<Response, ApiError> {
@@ -128,20 +154,25 @@ async fn read(shared: &Shared, device: &DeviceId) -> Result<Response, ApiError> 
     let View::Twin(view) = shared.client.query(query, Consistency::Linearizable).await? else {
         return Err(ApiError::internal("an answer of another kind"));
     };
-    let view = view.ok_or_else(|| ApiError::no_device(device.as_str()))?;
+    let view = view.ok_or_else(|| ApiError::missing(device))?;
     let (etag, body) = to_json(&view)?;
     Ok(tagged(Json(body).into_response(), &etag))
 }
 
 /// The etag that the twin must have; `None` for any.
 fn condition(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let IfMatch::Tag(tag) = if_match(headers)? else {
-        return Ok(None);
-    };
-    let bytes = BASE64.decode(tag).ok();
-    let number = bytes.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
-    // An ETag that is none of ours matches nothing: they begin at 1.
-    Ok(Some(number.unwrap_or(0)))
+    Ok(match if_match(headers)? {
+        IfMatch::Tag(tag) => Some(number(tag)),
+        IfMatch::Missing | IfMatch::Any => None,
+    })
+}
+
+/// The number that an ETag stands for; 0 for one that is none of ours and matches nothing, since they begin at 1.
+pub(crate) fn number(tag: &str) -> u64 {
+    let bytes = BASE64.decode(tag.trim_matches('"')).ok();
+    bytes
+        .and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)))
+        .unwrap_or(0)
 }
 
 /// A twin's ETag: Base64 of eight bytes, as IoT Hub has it.
@@ -156,8 +187,12 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
     })?;
     let (record, session) = (&view.device.record, &view.device.session);
     let etag = etag(twin.etag);
-    let body = json!({
-        "deviceId": record.device.as_str(),
+    let prints = match &record.spec.authentication {
+        Authentication::SelfSigned(prints) => prints.clone(),
+        _ => Thumbprints::default(),
+    };
+    let mut body = json!({
+        "deviceId": record.device.device_part(),
         "etag": etag,
         "deviceEtag": device_etag(record.version),
         "status": record.spec.status,
@@ -166,14 +201,17 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
         "connectionState": connection_state(session),
         "lastActivityTime": UNSET,
         "cloudToDeviceMessageCount": 0,
-        "authenticationType": "sas",
-        "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+        "authenticationType": kind(&record.spec.authentication),
+        "x509Thumbprint": { "primaryThumbprint": prints.primary, "secondaryThumbprint": prints.secondary },
         "modelId": "",
         "version": twin.version,
         "tags": twin.tags,
         "properties": { "desired": shown(&twin.desired, true), "reported": shown(&twin.reported, false) },
-        "capabilities": { "iotEdge": false },
+        "capabilities": { "iotEdge": record.spec.is_edge },
     });
+    if let Some(module) = record.device.module_part() {
+        body["moduleId"] = module.into();
+    }
     Ok((etag, body))
 }
 
@@ -231,19 +269,20 @@ mod tests {
             "deviceId": "d", "etag": "x", "tags": {"a": 1},
             "properties": {"desired": {"b": null, "$version": 3, "$metadata": {}}, "reported": {"c": 1}},
         });
-        let (tags, desired) = sections(whole.to_string().as_bytes()).unwrap();
+        let wanted = Wanted::read(&whole).unwrap();
         assert_eq!(
-            (tags.as_deref(), desired.as_deref()),
+            (wanted.tags.as_deref(), wanted.desired.as_deref()),
             (Some(r#"{"a":1}"#), Some(r#"{"b":null}"#))
         );
-        assert_eq!(sections(b"{}").unwrap(), (None, None));
+        assert_eq!(wanted.names(), "tags, desired");
+        assert_eq!(Wanted::read(&json!({})).unwrap().names(), "");
         for wrong in [
-            &b"[]"[..],
-            b"{\"tags\": 1}",
-            b"{\"tags\": {\"a.b\": 1}}",
-            b"{\"properties\": {\"desired\": []}}",
+            json!([]),
+            json!({"tags": 1}),
+            json!({"tags": {"a.b": 1}}),
+            json!({"properties": {"desired": []}}),
         ] {
-            assert!(sections(wrong).is_err());
+            assert!(Wanted::read(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -21,7 +21,7 @@ const FRAME_BYTES_MAX: usize = 2 * PACKET_BYTES_MAX as usize;
 /// `GET /$iothub/websocket` with subprotocol `mqtt`.
 pub(crate) async fn mqtt(
     State(shared): State<Arc<Shared>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(Peer(peer, shown)): Extension<Peer>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     // The HTTP connection gives its permit back when it is upgraded; this is the one that goes on.
@@ -42,7 +42,7 @@ pub(crate) async fn mqtt(
             let _permit = permit;
             let metrics = Arc::clone(&shared.metrics);
             let _gauge = Gauge::new(&metrics.connections_now);
-            connection::serve(shared, ByteStream::<_, Message>::new(socket), peer).await;
+            connection::serve(shared, ByteStream::<_, Message>::new(socket), peer, shown).await;
         })
     })
 }

@@ -17,7 +17,7 @@ use super::mailbox::Mailbox;
 use super::session::{Terms, is_own_will};
 use super::username::Username;
 use super::wire::{ConnectRequest, Refused};
-use crate::auth::{self, AuthError, SasToken, Scope};
+use crate::auth::{self, AuthError, SasToken, Scope, Shown};
 use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, TOKEN_LIFE_S_MAX};
 use crate::metrics::count;
 use crate::shared::Shared;
@@ -42,15 +42,19 @@ pub(crate) struct Refusing {
 pub(crate) async fn admit(
     shared: &Shared,
     request: ConnectRequest,
+    shown: Option<&Shown>,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Admitted, Refusing> {
     let device = request
         .username
         .as_deref()
         .and_then(Username::parse)
-        .map_or("", |name| name.device)
-        .to_owned();
-    try_admit(shared, request, mailbox)
+        .map(|name| match name.module {
+            None => name.device.to_owned(),
+            Some(module) => format!("{}/{module}", name.device),
+        })
+        .unwrap_or_default();
+    try_admit(shared, request, shown, mailbox)
         .await
         .map_err(|(answer, why)| Refusing { answer, why, device })
 }
@@ -68,30 +72,39 @@ fn not_authorized(why: impl ToString) -> Why {
 async fn try_admit(
     shared: &Shared,
     request: ConnectRequest,
+    shown: Option<&Shown>,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Admitted, Why> {
     let device = check_names(shared, &request)?;
-    let token_text = request
-        .password
-        .as_deref()
-        .and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let token_text = token_text.ok_or_else(|| not_authorized("no token"))?;
-    let token = SasToken::parse(token_text).map_err(not_authorized)?;
     let now_s = shared.now_ms() / 1000;
-    // What needs no key is checked before anybody is asked.
-    let path = ["devices", device.as_str()];
+    let mut path = vec!["devices", device.device_part()];
+    path.extend(device.module_part().iter().flat_map(|module| ["modules", module]));
     let scope = Scope {
         hosts: &shared.host_names,
         path: &path,
     };
-    auth::check_claims(&token, scope, now_s).map_err(not_authorized)?;
+    let token = match &request.password {
+        Some(bytes) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_authorized("the token is no text"))?;
+            Some(SasToken::parse(text).map_err(not_authorized)?)
+        }
+        None => None,
+    };
+    let means = match (&token, shown) {
+        // What needs no key is checked before anybody is asked.
+        (Some(token), _) => {
+            auth::check_claims(token, scope, now_s).map_err(not_authorized)?;
+            Means::Token(token, scope)
+        }
+        (None, Some(shown)) => Means::Certificate(shown),
+        (None, None) => return Err(not_authorized("neither token nor certificate")),
+    };
     if !shared.client.is_fresh() {
         return Err(unavailable("this gateway is cut off from the cluster"));
     }
     let proof = Proof {
         device: &device,
-        token: &token,
-        scope,
+        means,
         now_s,
     };
     let (view, method) = timeout(ADMIT_WAIT, verify(shared, proof))
@@ -103,7 +116,9 @@ async fn try_admit(
         tokio::time::sleep(delay).await;
     }
     let (epoch, present) = open(shared, proof, view, !request.clean, mailbox).await?;
-    let life_s = token.expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX);
+    let life_s = token.as_ref().map_or(TOKEN_LIFE_S_MAX, |token| {
+        token.expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
+    });
     let terms = Terms {
         device,
         epoch,
@@ -121,9 +136,15 @@ async fn try_admit(
 #[derive(Clone, Copy)]
 struct Proof<'a> {
     device: &'a DeviceId,
-    token: &'a SasToken<'a>,
-    scope: Scope<'a>,
+    means: Means<'a>,
     now_s: u64,
+}
+
+/// A token where there is one, even if a certificate was shown as well.
+#[derive(Clone, Copy)]
+enum Means<'a> {
+    Token(&'a SasToken<'a>, Scope<'a>),
+    Certificate(&'a Shown),
 }
 
 fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Why> {
@@ -138,12 +159,16 @@ fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Wh
     if !auth::is_host(&shared.host_names, username.host) {
         return Err(not_authorized("the user name names another hub"));
     }
-    if username.module.is_some() {
-        return Err(not_authorized("module identities are not supported"));
-    }
     let device = DeviceId::parse(username.device).map_err(not_authorized)?;
+    let device = match username.module {
+        None => device,
+        Some(module) => device.of_module(module).map_err(not_authorized)?,
+    };
     if request.client_id != device.as_str() {
-        return Err((Refused::ClientId, "client id is not the device id".into()));
+        return Err((
+            Refused::ClientId,
+            "client id is not the device's, or module's".into(),
+        ));
     }
     match &request.will {
         Some(will) if !is_own_will(will, &device) => {
@@ -172,10 +197,18 @@ async fn verify_as(
         .map_err(unavailable)?;
     let view = view.ok_or_else(|| not_authorized("no such device"))?;
     let directory = shared.client.directory();
-    match auth::verify_device(proof.token, &view.record, &directory, proof.scope, proof.now_s) {
+    let verified = match proof.means {
+        Means::Token(token, scope) => {
+            auth::verify_device(token, &view.record, &directory, scope, proof.now_s)
+        }
+        Means::Certificate(shown) => shown.verify(&view.record, &directory.authorities, proof.now_s),
+    };
+    match verified {
         Ok(method) => Ok((view, method)),
-        // The directory is only a copy, so a policy that it lacks may exist; devices seldom use one.
-        Err(error @ (AuthError::UnknownPolicy | AuthError::MissingRight)) if !shared.client.is_fresh() => {
+        // The directory is only a copy, so a policy or an authority that it lacks may exist.
+        Err(error @ (AuthError::UnknownPolicy | AuthError::MissingRight | AuthError::UnknownAuthority))
+            if !shared.client.is_fresh() =>
+        {
             Err(unavailable(error))
         }
         Err(error) => Err(not_authorized(error)),

@@ -33,6 +33,7 @@ use super::session::{Effect, End, FilterCode, Session};
 use super::told::Told;
 use super::twin;
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
+use crate::auth::Shown;
 use crate::http::claimed;
 use crate::limits::{
     CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, READ_BUFFER_BYTES_QUIET,
@@ -46,8 +47,9 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Time for the last words of a connection.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
-/// Serves one connection from its first byte to the closing of its session.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr)
+/// Serves one connection from its first byte to the closing of its session. `shown` are the certificates of a client
+/// that has some.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr, shown: Option<Shown>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -77,21 +79,22 @@ where
     let keep_alive_s = Session::server_keep_alive_s(request.keep_alive_s);
     let persistent = !request.clean;
     let mailbox = Arc::new(Mailbox::default());
-    let Admitted { mut terms, present } = match admit::admit(&shared, *request, &mailbox).await {
-        Ok(admitted) => admitted,
-        Err(no) => {
-            return refuse(
-                &shared,
-                &mut socket,
-                &mut codec,
-                no.answer,
-                peer,
-                &no.device,
-                &no.why,
-            )
-            .await;
-        }
-    };
+    let Admitted { mut terms, present } =
+        match admit::admit(&shared, *request, shown.as_ref(), &mailbox).await {
+            Ok(admitted) => admitted,
+            Err(no) => {
+                return refuse(
+                    &shared,
+                    &mut socket,
+                    &mut codec,
+                    no.answer,
+                    peer,
+                    &no.device,
+                    &no.why,
+                )
+                .await;
+            }
+        };
     count(&shared.metrics.connects_ok);
     if shared.draining.is_cancelled() {
         mailbox.evict(Eviction::Shutdown);

@@ -19,16 +19,25 @@ pub enum TopicError {
     Bag(#[from] BagError),
 }
 
-/// The raw property bag of `devices/{device}/messages/events/{bag}`, checked against its bounds.
+/// The part of `topic` behind `devices/{device}`, or `devices/{device}/modules/{module}` for a module.
+fn own_part<'a>(topic: &'a str, identity: &DeviceId) -> Option<&'a str> {
+    let rest = topic
+        .strip_prefix("devices/")?
+        .strip_prefix(identity.device_part())?;
+    match identity.module_part() {
+        None => Some(rest),
+        Some(module) => rest.strip_prefix("/modules/")?.strip_prefix(module),
+    }
+}
+
+/// The raw property bag of `devices/{device}/messages/events/{bag}`, or of a module's topic, checked against its bounds.
 ///
 /// A leading `?` and a trailing slash are not part of the bag; the slash before it may be missing.
 pub fn telemetry_bag<'a>(topic: &'a str, device: &DeviceId) -> Result<&'a str, TopicError> {
     if topic.len() > TOPIC_BYTES_MAX {
         return Err(TopicError::NotOwn);
     }
-    let rest = topic
-        .strip_prefix("devices/")
-        .and_then(|rest| rest.strip_prefix(device.as_str()))
+    let rest = own_part(topic, device)
         .and_then(|rest| rest.strip_prefix("/messages/events"))
         .ok_or(TopicError::NotOwn)?;
     if rest.is_empty() {
@@ -111,10 +120,10 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 /// Whether `filter` is one of those that `device` may subscribe to.
 pub fn is_own_filter(filter: &str, device: &DeviceId) -> bool {
     matches!(filter, "$iothub/twin/res/#" | DESIRED_FILTER | METHODS_FILTER)
-        || filter
-            .strip_prefix("devices/")
-            .and_then(|rest| rest.strip_prefix(device.as_str()))
-            .is_some_and(|rest| rest == "/messages/devicebound/#")
+        || own_part(filter, device).is_some_and(|rest| match device.module_part() {
+            None => rest == "/messages/devicebound/#",
+            Some(_) => matches!(rest, "/#" | "/inputs/#"),
+        })
 }
 
 #[cfg(test)]
@@ -141,6 +150,31 @@ mod tests {
         ] {
             assert_eq!(telemetry_bag(topic, &dev()), Ok(bag), "{topic}");
         }
+    }
+
+    #[test]
+    fn a_module_has_topics_below_its_device() {
+        let module = dev().of_module("cam").unwrap();
+        let own = "devices/dev-1/modules/cam/messages/events/a=b";
+        assert_eq!(telemetry_bag(own, &module), Ok("a=b"));
+        for other in [
+            "devices/dev-1/messages/events/",
+            "devices/dev-1/modules/cam2/messages/events/",
+            "devices/dev-1/cam/messages/events/",
+            "devices/dev-2/modules/cam/messages/events/",
+        ] {
+            assert_eq!(telemetry_bag(other, &module), Err(TopicError::NotOwn), "{other}");
+        }
+        for filter in [
+            "devices/dev-1/modules/cam/#",
+            "devices/dev-1/modules/cam/inputs/#",
+        ] {
+            assert!(
+                is_own_filter(filter, &module) && !is_own_filter(filter, &dev()),
+                "{filter}"
+            );
+        }
+        assert!(!is_own_filter("devices/dev-1/messages/devicebound/#", &module));
     }
 
     #[test]

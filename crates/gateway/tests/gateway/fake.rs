@@ -11,7 +11,9 @@ use dunlin_model::command::{
 use dunlin_model::device::owed_downlink;
 use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
 use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
+use dunlin_model::identity::{
+    Authentication, Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
+};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult, QueryError,
@@ -220,11 +222,7 @@ impl FakeCluster {
             primary: KEY.into(),
             secondary: OTHER_KEY.into(),
         };
-        let spec = DeviceSpec {
-            status: DeviceStatus::Enabled,
-            status_reason: None,
-            keys,
-        };
+        let spec = DeviceSpec::enabled(Authentication::Sas(keys));
         self.apply(Command::DevicePut {
             device: device.clone(),
             spec,
@@ -349,7 +347,7 @@ impl FakeCluster {
 
     fn store(&self, bytes: &Bytes) -> TelemetryAck {
         let record = Record::decode(&mut Reader::new(bytes.clone())).unwrap();
-        let device = DeviceId::parse(record.device_str()).unwrap();
+        let device = DeviceId::parse_identity(record.device_str()).unwrap();
         let shard = self.shard_of(&device);
         let (applied, _) = self.lock().shard(shard).apply_frame(Some(bytes), None);
         self.changed();
@@ -456,7 +454,7 @@ impl ShardClient for FakeCluster {
     fn query(&self, query: Query, _consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         Box::pin(async move {
             let shard = match &query {
-                Query::Device(device) | Query::Twin(device) => self.shard_of(device),
+                Query::Device(device) | Query::Modules(device) | Query::Twin(device) => self.shard_of(device),
                 Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
             };
             if matches!(query, Query::Device(_)) {

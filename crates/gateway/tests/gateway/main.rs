@@ -7,6 +7,7 @@ mod fake;
 mod http;
 mod methods;
 mod mqtt;
+mod registry;
 #[path = "../../../actors/tests/host/support/store.rs"]
 mod store;
 mod twins;

@@ -357,6 +357,7 @@ async fn other_refusals_have_their_own_codes() {
         let username = format!("{HOST}/dev-1/module/?api-version=1");
         let module = ConnectOptions {
             username,
+            client_id: "dev-1/module".into(),
             ..world.options(version)
         };
         assert!(matches!(world.refusal(&module).await, 5 | 0x87));

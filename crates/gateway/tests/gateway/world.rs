@@ -151,15 +151,38 @@ impl World {
         auth::sign(HOST, KEY, NOW_S + 3600, Some(policy)).unwrap()
     }
 
+    /// Trusts the hub, and shows a certificate of its own: chain and key as PEM.
+    pub(crate) fn showing(&self, (chain, key): &(Vec<u8>, Vec<u8>)) -> Arc<rustls::ClientConfig> {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let mut roots = rustls::RootCertStore::empty();
+        let read = |pem: &[u8]| {
+            CertificateDer::pem_slice_iter(pem)
+                .map(Result::unwrap)
+                .collect::<Vec<_>>()
+        };
+        read(&self.roots)
+            .into_iter()
+            .for_each(|root| roots.add(root).unwrap());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(read(chain), PrivateKeyDer::from_pem_slice(key).unwrap());
+        Arc::new(config.unwrap())
+    }
+
     pub(crate) async fn https(&self) -> TlsStream<TcpStream> {
+        self.https_with(client_config(&self.roots).unwrap()).await
+    }
+
+    pub(crate) async fn https_with(&self, config: Arc<rustls::ClientConfig>) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.gateway.https_addresses()[0])
             .await
             .unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(client_config(&self.roots).unwrap())
-            .connect(name, stream)
-            .await
-            .unwrap()
+        TlsConnector::from(config).connect(name, stream).await.unwrap()
     }
 
     /// A request by `iothubowner`.
@@ -183,7 +206,17 @@ impl World {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut stream = self.https().await;
+        let stream = self.https().await;
+        Self::ask(stream, (method, path), headers, body).await
+    }
+
+    /// A request on this connection, which ends with it.
+    pub(crate) async fn ask(
+        mut stream: TlsStream<TcpStream>,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: {}\r\n",
             body.len()

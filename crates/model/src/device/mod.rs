@@ -223,7 +223,7 @@ pub fn owed_downlink(notice: &Notice) -> Option<(StreamId, Downlink)> {
 mod tests {
     use super::*;
     use crate::id::NodeId;
-    use crate::identity::{DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
+    use crate::identity::{Authentication, DeviceRecord, DeviceSpec, SessionRecord};
     use crate::port::SessionEnd;
 
     const GATEWAY: StreamId = StreamId {
@@ -236,11 +236,7 @@ mod tests {
     }
 
     fn view(epoch: u64, held_by: Option<StreamId>) -> DeviceView {
-        let spec = DeviceSpec {
-            status: DeviceStatus::Enabled,
-            status_reason: None,
-            keys: SymmetricKeys::default(),
-        };
+        let spec = DeviceSpec::enabled(Authentication::None);
         let record = DeviceRecord {
             device: id(),
             spec,

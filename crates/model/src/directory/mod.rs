@@ -25,6 +25,11 @@ pub const POLICIES_MAX: usize = 64;
 /// Join tokens that may wait to be used.
 pub const JOIN_TOKENS_MAX: usize = 64;
 
+/// Certificate authorities of devices that a directory may hold (IoT Hub: 25).
+pub const AUTHORITIES_MAX: usize = 25;
+/// Bytes of the certificate of one, as PEM.
+pub const AUTHORITY_BYTES_MAX: usize = 8 * 1024;
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -274,6 +279,8 @@ pub struct Directory {
     pub next_replica: u64,
     /// Shared access policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Authorities whose certificates devices may show, by name: each one's certificate as PEM.
+    pub authorities: BTreeMap<String, String>,
     /// Join tokens that were not used yet: the hash of each, and until when it is good (milliseconds since 1970).
     pub join_tokens: BTreeMap<String, u64>,
 }
@@ -375,6 +382,18 @@ pub enum DirectoryCommand {
         /// Keys and rights.
         policy: Policy,
     },
+    /// Devices may show certificates of this authority from now on.
+    AuthorityPut {
+        /// Its name here.
+        name: String,
+        /// Its certificate as PEM, checked before.
+        certificate: String,
+    },
+    /// No longer.
+    AuthorityRemove {
+        /// Its name here.
+        name: String,
+    },
 }
 
 /// Why a change was refused; nothing changed.
@@ -433,6 +452,7 @@ impl Directory {
             groups: BTreeMap::new(),
             next_replica: 1,
             policies,
+            authorities: BTreeMap::new(),
             join_tokens: BTreeMap::new(),
         };
         let directory_voters = Self::directory_voters(hosts.len());
@@ -610,6 +630,24 @@ impl Directory {
                     return Err(DirectoryRefusal::LimitReached(format!("{POLICIES_MAX} policies")));
                 }
                 self.policies.insert(name, policy);
+            }
+            DirectoryCommand::AuthorityPut { name, certificate } => {
+                let is_full = self.authorities.len() >= AUTHORITIES_MAX;
+                if (is_full && !self.authorities.contains_key(&name))
+                    || certificate.len() > AUTHORITY_BYTES_MAX
+                {
+                    return Err(DirectoryRefusal::LimitReached(format!(
+                        "{AUTHORITIES_MAX} authorities, {AUTHORITY_BYTES_MAX} bytes each"
+                    )));
+                }
+                self.authorities.insert(name, certificate);
+            }
+            DirectoryCommand::AuthorityRemove { name } => {
+                if self.authorities.remove(&name).is_none() {
+                    return Err(DirectoryRefusal::Invalid(format!(
+                        "there is no authority '{name}'"
+                    )));
+                }
             }
         }
         Ok(None)

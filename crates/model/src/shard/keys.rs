@@ -40,9 +40,26 @@ pub fn twin(device: &[u8]) -> Vec<u8> {
     device_key(device, KIND_TWIN)
 }
 
-/// Whether `key` is that of a registry record.
-pub fn is_record(key: &[u8]) -> bool {
-    key.len() > SLOT_BYTES + 1 && key[0] != 0xFF && key[SLOT_BYTES] == KIND_RECORD
+/// Whether `key` is that of a device's registry record; modules' are not.
+pub fn is_device_record(key: &[u8]) -> bool {
+    key.len() > SLOT_BYTES + 1
+        && key[0] != 0xFF
+        && key[SLOT_BYTES] == KIND_RECORD
+        && !key[SLOT_BYTES..].contains(&b'/')
+}
+
+/// The range of the registry records of a device's modules.
+pub fn modules_range(device: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut from, mut to) = (record(device), record(device));
+    from.push(b'/');
+    // The byte after it.
+    to.push(b'/' + 1);
+    (from, to)
+}
+
+/// The module of a key in [`modules_range`].
+pub fn parse_module(key: &[u8]) -> Option<DeviceId> {
+    DeviceId::parse_identity(std::str::from_utf8(key.get(SLOT_BYTES + 1..)?).ok()?).ok()
 }
 
 /// The first key that belongs to no device.
@@ -102,5 +119,5 @@ pub fn held_range(stream: StreamId) -> (Vec<u8>, Vec<u8>) {
 
 /// The device of a key made by [`held`].
 pub fn parse_held(key: &[u8]) -> Option<DeviceId> {
-    DeviceId::parse(std::str::from_utf8(key.get(2 + 16..)?).ok()?).ok()
+    DeviceId::parse_identity(std::str::from_utf8(key.get(2 + 16..)?).ok()?).ok()
 }

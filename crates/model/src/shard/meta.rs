@@ -24,6 +24,8 @@ pub struct Meta {
     pub device_count: u64,
     /// Devices with a held session.
     pub connected_count: u64,
+    /// Registered devices that may not connect.
+    pub disabled_count: u64,
 }
 
 impl Meta {
@@ -36,7 +38,7 @@ impl Meta {
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(72);
+        let mut out = BytesMut::with_capacity(80);
         out.put_u8(VERSION);
         out.put_u8(u8::from(self.applied.is_some()));
         let at = self.applied.unwrap_or(LogPosition {
@@ -53,6 +55,7 @@ impl Meta {
             self.next_fence,
             self.device_count,
             self.connected_count,
+            self.disabled_count,
         ] {
             out.put_u64_le(field);
         }
@@ -85,6 +88,7 @@ impl Meta {
             next_fence: field()?,
             device_count: field()?,
             connected_count: field()?,
+            disabled_count: field()?,
         })
     }
 }

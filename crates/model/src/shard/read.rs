@@ -8,7 +8,7 @@ use super::overlay::parse_json;
 use crate::command::{DeviceView, Query, ShardView, TwinView, View};
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
-use crate::limits::DEVICE_PAGE_MAX;
+use crate::limits::{DEVICE_PAGE_MAX, MODULES_PER_DEVICE_MAX};
 use crate::port::{ShardStore, StoreError};
 
 /// Answers `query` from what `store` holds now. Offsets and the term of a [`ShardView`] are left to
@@ -28,6 +28,7 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             })?;
             Ok(View::Twin(Some(TwinView { device: view, twin })))
         }
+        Query::Modules(device) => modules(store, device),
         Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),
         Query::Shard(_) => {
             let meta = store
@@ -38,6 +39,7 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             Ok(View::Shard(ShardView {
                 device_count: meta.device_count,
                 connected_count: meta.connected_count,
+                disabled_count: meta.disabled_count,
                 next_offset: meta.next_offset,
                 applied_index: meta.applied.map_or(0, |at| at.index),
                 ..ShardView::default()
@@ -51,12 +53,27 @@ fn device_view(store: &dyn ShardStore, device: &DeviceId) -> Result<Option<Devic
     let Some(bytes) = store.get(&keys::record(id))? else {
         return Ok(None);
     };
-    let record: DeviceRecord = parse_json(&bytes)?;
-    let session = match store.get(&keys::session(id))? {
+    with_session(store, parse_json(&bytes)?).map(Some)
+}
+
+fn with_session(store: &dyn ShardStore, record: DeviceRecord) -> Result<DeviceView, StoreError> {
+    let session = match store.get(&keys::session(record.device.as_str().as_bytes()))? {
         Some(bytes) => parse_json(&bytes)?,
         None => SessionRecord::default(),
     };
-    Ok(Some(DeviceView { record, session }))
+    Ok(DeviceView { record, session })
+}
+
+fn modules(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError> {
+    let (from, to) = keys::modules_range(device.as_str().as_bytes());
+    let rows = store.scan(&from, &to, MODULES_PER_DEVICE_MAX)?;
+    let views = rows
+        .into_iter()
+        .map(|(_, value)| with_session(store, parse_json(&value)?));
+    Ok(View::Devices {
+        devices: views.collect::<Result<_, StoreError>>()?,
+        next: None,
+    })
 }
 
 fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<View, StoreError> {
@@ -68,15 +85,10 @@ fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<Vi
         for (key, value) in rows {
             // The smallest key above this one.
             cursor = [&key[..], &[0]].concat();
-            if !keys::is_record(&key) {
+            if !keys::is_device_record(&key) {
                 continue;
             }
-            let record: DeviceRecord = parse_json(&value)?;
-            let session = match store.get(&keys::session(record.device.as_str().as_bytes()))? {
-                Some(bytes) => parse_json(&bytes)?,
-                None => SessionRecord::default(),
-            };
-            devices.push(DeviceView { record, session });
+            devices.push(with_session(store, parse_json(&value)?)?);
             if devices.len() >= count_max {
                 return Ok(View::Devices {
                     devices,

@@ -1,5 +1,5 @@
-//! What registry and session commands do. Refusals are checked in the order in which
-//! [`Refusal`](crate::command::Refusal) lists them.
+//! What registry and session commands do, for devices and for their modules, which go with them. Refusals are checked in
+//! the order in which [`Refusal`](crate::command::Refusal) lists them.
 
 use super::Notice;
 use super::keys;
@@ -7,7 +7,8 @@ use super::state::Entry;
 use super::twin;
 use crate::command::{Command, Outcome, Refusal};
 use crate::id::{DeviceId, StreamId};
-use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys};
+use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord};
+use crate::limits::MODULES_PER_DEVICE_MAX;
 use crate::mutant::{self, Mutant};
 use crate::port::{SessionEnd, StoreError};
 
@@ -82,6 +83,7 @@ pub(super) fn session(entry: &Entry<'_>, device: &DeviceId) -> Result<Option<Ses
 }
 
 fn save_session(entry: &mut Entry<'_>, device: &DeviceId, session: &SessionRecord) {
+    entry.forget_fence(device);
     entry
         .overlay
         .put_json(keys::session(device.as_str().as_bytes()), session);
@@ -93,9 +95,27 @@ pub(super) fn next_fence(entry: &mut Entry<'_>) -> u64 {
     fence
 }
 
-fn check(condition: Condition, stored: Option<&DeviceRecord>) -> Result<(), Refusal> {
+/// How it is called that `device` is not there.
+pub(super) fn absent(entry: &Entry<'_>, device: &DeviceId) -> Result<Refusal, StoreError> {
+    Ok(match device.parent() {
+        Some(parent) if record(entry, &parent)?.is_some() => Refusal::UnknownModule,
+        _ => Refusal::UnknownDevice,
+    })
+}
+
+/// The modules of a device; of a module, none.
+fn modules(entry: &Entry<'_>, device: &DeviceId) -> Result<Vec<DeviceId>, StoreError> {
+    if device.module_part().is_some() {
+        return Ok(Vec::new());
+    }
+    let (from, to) = keys::modules_range(device.as_str().as_bytes());
+    let (found, _) = entry.overlay.keys((&from, &to), MODULES_PER_DEVICE_MAX)?;
+    Ok(found.iter().filter_map(|key| keys::parse_module(key)).collect())
+}
+
+fn check(condition: Condition, stored: Option<&DeviceRecord>, absent: Refusal) -> Result<(), Refusal> {
     match (condition, stored) {
-        (Condition::Present | Condition::Version(_), None) => Err(Refusal::UnknownDevice),
+        (Condition::Present | Condition::Version(_), None) => Err(absent),
         (Condition::Absent, Some(_)) => Err(Refusal::AlreadyExists),
         (Condition::Version(version), Some(stored)) if version != stored.version => {
             Err(Refusal::VersionMismatch)
@@ -111,14 +131,25 @@ fn put(
     condition: Condition,
 ) -> Result<Outcome, StoreError> {
     let stored = record(entry, device)?;
-    if let Err(refusal) = check(condition, stored.as_ref()) {
+    let absent = absent(entry, device)?;
+    if let Err(refusal) = check(condition, stored.as_ref(), absent) {
         return Ok(Outcome::Refused(refusal));
     }
+    if stored.is_none()
+        && let Some(parent) = device.parent()
+    {
+        if absent == Refusal::UnknownDevice {
+            return Ok(Outcome::Refused(absent));
+        }
+        if modules(entry, &parent)?.len() >= MODULES_PER_DEVICE_MAX {
+            return Ok(Outcome::Refused(Refusal::LimitReached));
+        }
+    }
     let now = entry.meta.time_ms;
-    let revokes = stored.as_ref().is_some_and(|old| {
-        let disables = old.spec.status == DeviceStatus::Enabled && spec.status == DeviceStatus::Disabled;
-        disables || drops_a_key(&old.spec.keys, &spec.keys)
-    });
+    let was_enabled = |old: &DeviceRecord| !old.is_disabled();
+    let disables = spec.status == DeviceStatus::Disabled && stored.as_ref().is_some_and(was_enabled);
+    let loses = |old: &DeviceRecord| old.spec.authentication.loses_to(&spec.authentication);
+    let revokes = disables || stored.as_ref().is_some_and(loses);
     let generation = match &stored {
         Some(old) if !revokes => old.generation,
         _ => next_fence(entry),
@@ -141,46 +172,71 @@ fn put(
     entry
         .overlay
         .put_json(keys::record(device.as_str().as_bytes()), &new);
-    if stored.is_none() {
-        entry.meta.device_count += 1;
+    if device.module_part().is_none() {
+        let was_disabled = stored.as_ref().is_some_and(DeviceRecord::is_disabled);
+        entry.meta.device_count += u64::from(stored.is_none());
+        entry.meta.disabled_count += u64::from(new.is_disabled());
+        entry.meta.disabled_count -= u64::from(was_disabled);
     }
-    if revokes && let Some(mut session) = session(entry, device)? {
-        if session.held_by.is_some() {
-            end(entry, device, session, Some(SessionEnd::CredentialRevoked), true);
-        } else {
-            // Records of the last session may still be on their way.
-            session.epoch = next_fence(entry);
-            save_session(entry, device, &session);
+    if revokes {
+        revoke(entry, device)?;
+    }
+    if disables {
+        for module in modules(entry, device)? {
+            revoke(entry, &module)?;
         }
     }
     entry.notices.push(Notice::DeviceChanged(device.clone()));
     Ok(Outcome::Stored(new))
 }
 
-/// Whether a key that was valid no longer is. Swapping the two keys drops none.
-fn drops_a_key(old: &SymmetricKeys, new: &SymmetricKeys) -> bool {
-    [&old.primary, &old.secondary]
-        .into_iter()
-        .any(|key| *key != new.primary && *key != new.secondary)
+/// Cuts off whoever was let in before.
+fn revoke(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
+    let Some(mut session) = session(entry, device)? else {
+        return Ok(());
+    };
+    if session.held_by.is_some() {
+        end(entry, device, session, Some(SessionEnd::CredentialRevoked), true);
+    } else {
+        // Records of the last session may still be on their way.
+        session.epoch = next_fence(entry);
+        save_session(entry, device, &session);
+    }
+    Ok(())
 }
 
 fn delete(entry: &mut Entry<'_>, device: &DeviceId, condition: Condition) -> Result<Outcome, StoreError> {
     let stored = record(entry, device)?;
-    if stored.is_none() {
-        return Ok(Outcome::Refused(Refusal::UnknownDevice));
-    }
-    if let Err(refusal) = check(condition, stored.as_ref()) {
+    let absent = absent(entry, device)?;
+    let Some(stored) = stored else {
+        return Ok(Outcome::Refused(absent));
+    };
+    if let Err(refusal) = check(condition, Some(&stored), absent) {
         return Ok(Outcome::Refused(refusal));
     }
+    for module in modules(entry, device)? {
+        remove(entry, &module)?;
+    }
+    remove(entry, device)?;
+    if device.module_part().is_none() {
+        entry.meta.device_count -= 1;
+        entry.meta.disabled_count -= u64::from(stored.is_disabled());
+    }
+    Ok(Outcome::Done)
+}
+
+/// Removes one identity with all that belongs to it alone.
+fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     if let Some(session) = session(entry, device)? {
         end(entry, device, session, Some(SessionEnd::Deleted), true);
     }
-    entry.overlay.delete(keys::record(device.as_str().as_bytes()));
-    entry.overlay.delete(keys::session(device.as_str().as_bytes()));
-    entry.overlay.delete(keys::twin(device.as_str().as_bytes()));
-    entry.meta.device_count -= 1;
+    let id = device.as_str().as_bytes();
+    for key in [keys::record(id), keys::session(id), keys::twin(id)] {
+        entry.overlay.delete(key);
+    }
+    entry.forget_fence(device);
     entry.notices.push(Notice::DeviceDeleted(device.clone()));
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn open(
@@ -191,12 +247,17 @@ fn open(
     persistent: bool,
 ) -> Result<Outcome, StoreError> {
     let Some(stored) = record(entry, device)? else {
-        return Ok(Outcome::Refused(Refusal::UnknownDevice));
+        return Ok(Outcome::Refused(absent(entry, device)?));
+    };
+    let parent = match device.parent() {
+        Some(parent) => record(entry, &parent)?,
+        None => None,
     };
     if stored.generation != generation {
         return Ok(Outcome::Refused(Refusal::StaleGeneration));
     }
-    if stored.spec.status == DeviceStatus::Disabled {
+    let mut who = std::iter::once(&stored).chain(&parent);
+    if who.any(DeviceRecord::is_disabled) {
         return Ok(Outcome::Refused(Refusal::Disabled));
     }
     let mut earlier = session(entry, device)?.unwrap_or_default();
@@ -221,7 +282,9 @@ fn open(
     entry
         .overlay
         .put(keys::held(held_by, device), bytes::Bytes::new());
-    entry.meta.connected_count += 1;
+    if device.module_part().is_none() {
+        entry.meta.connected_count += 1;
+    }
     entry.notices.push(Notice::SessionOpened {
         device: device.clone(),
         epoch,
@@ -262,7 +325,9 @@ fn end(
     session.changed_ms = entry.meta.time_ms;
     save_session(entry, device, &session);
     entry.overlay.delete(keys::held(held_by, device));
-    entry.meta.connected_count -= 1;
+    if device.module_part().is_none() {
+        entry.meta.connected_count -= 1;
+    }
     entry.notices.push(Notice::SessionEnded {
         device: device.clone(),
         epoch,

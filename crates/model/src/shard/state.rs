@@ -15,7 +15,7 @@ use super::overlay::Overlay;
 use super::verdict::{self, FrameVerdict};
 use super::{Batch, Notice, Part, keys, registry, stored};
 use crate::command::{Command, Outcome};
-use crate::id::{LogPosition, StreamId};
+use crate::id::{DeviceId, LogPosition, StreamId};
 use crate::limits::{STREAM_FRAMES_IN_FLIGHT_MAX, STREAMS_PER_SHARD_MAX};
 use crate::mutant::{self, Mutant};
 use crate::point::Point;
@@ -380,10 +380,15 @@ impl Entry<'_> {
 
     fn apply_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
         let outcome = registry::apply(self, command)?;
-        if !mutant::is_on(Mutant::StaleFence) {
-            self.fences.forget(command.device().as_str().as_bytes());
-        }
+        self.forget_fence(command.device());
         Ok(outcome)
+    }
+
+    /// The record or the session of `device` has changed.
+    pub(super) fn forget_fence(&mut self, device: &DeviceId) {
+        if !mutant::is_on(Mutant::StaleFence) {
+            self.fences.forget(device.as_str().as_bytes());
+        }
     }
 
     fn open_stream(&mut self, stream: StreamId) {

@@ -60,7 +60,7 @@ pub(super) fn change(
     etag: Option<u64>,
 ) -> Result<Outcome, StoreError> {
     if registry::record(entry, device)?.is_none() {
-        return Ok(Outcome::Refused(Refusal::UnknownDevice));
+        return Ok(Outcome::Refused(registry::absent(entry, device)?));
     }
     let mut twin = load(entry, device)?;
     if etag.is_some_and(|etag| etag != twin.etag) {

@@ -12,7 +12,7 @@ pub(crate) use store::MemoryStore;
 
 use dunlin_model::command::{Command, Outcome};
 use dunlin_model::id::{DeviceId, NodeId, StreamId};
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
+use dunlin_model::identity::{Authentication, Condition, DeviceSpec, DeviceStatus, SymmetricKeys};
 use dunlin_model::port::{FrameApplied, FrameResult};
 
 pub(crate) fn device(name: &str) -> DeviceId {
@@ -33,8 +33,7 @@ pub(crate) fn spec(status: DeviceStatus, key: &str) -> DeviceSpec {
     };
     DeviceSpec {
         status,
-        status_reason: None,
-        keys,
+        ..DeviceSpec::enabled(Authentication::Sas(keys))
     }
 }
 

@@ -1,0 +1,116 @@
+//! The certificate authorities of devices, as an operator names them: what may become one, and what is shown of each.
+//!
+//! Whether a device's certificate comes from one is decided at the doors.
+
+use dunlin_model::directory::{AUTHORITY_BYTES_MAX, Directory};
+use serde::{Deserialize, Serialize};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::transport::tls;
+
+/// Characters of a name.
+const NAME_CHARS_MAX: usize = 64;
+
+/// An authority, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityLine {
+    /// Its name here.
+    pub name: String,
+    /// Its name in its certificate.
+    pub subject: String,
+    /// Until when its certificate is good, seconds since 1970.
+    pub not_after_s: i64,
+    /// The certificate as PEM.
+    pub certificate: String,
+}
+
+/// Those of the directory, by name.
+pub(crate) fn list(directory: &Directory) -> Vec<AuthorityLine> {
+    let lines = directory.authorities.iter().map(|(name, certificate)| {
+        let (subject, not_after_s) = look(certificate).unwrap_or_default();
+        AuthorityLine {
+            name: name.clone(),
+            subject,
+            not_after_s,
+            certificate: certificate.clone(),
+        }
+    });
+    lines.collect()
+}
+
+/// Whether this can be an authority; otherwise why not.
+pub(crate) fn check(name: &str, certificate: &str) -> Result<(), String> {
+    let is_plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !is_plain {
+        return Err(format!(
+            "the name of an authority is 1 to {NAME_CHARS_MAX} letters, digits and -._"
+        ));
+    }
+    if certificate.len() > AUTHORITY_BYTES_MAX {
+        return Err(format!(
+            "the certificate of an authority has {AUTHORITY_BYTES_MAX} bytes at the most"
+        ));
+    }
+    look(certificate).map(|_| ())
+}
+
+/// Subject and end of the one certificate in `pem`, which must be an authority's.
+fn look(pem: &str) -> Result<(String, i64), String> {
+    let found = tls::certificates("certificate of an authority", pem).map_err(|error| error.to_string())?;
+    let [one] = &found[..] else {
+        return Err(format!(
+            "there are {} certificates in the text, not one",
+            found.len()
+        ));
+    };
+    let (_, read) = X509Certificate::from_der(one).map_err(|error| format!("read certificate: {error}"))?;
+    if !read.is_ca() {
+        return Err("it is no authority's certificate: its basic constraints do not say CA".to_owned());
+    }
+    Ok((read.subject().to_string(), read.validity().not_after.timestamp()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
+    use super::*;
+
+    fn certificate(is_ca: bool) -> String {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Plant 7");
+        if is_ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        params.self_signed(&key).expect("a certificate").pem()
+    }
+
+    #[test]
+    fn only_an_authority_becomes_one() {
+        let good = certificate(true);
+        assert_eq!(check("plant-7", &good), Ok(()));
+        let other = certificate(false);
+        for (name, pem) in [
+            ("plant-7", other.as_str()),
+            ("plant-7", "nonsense"),
+            ("plant-7", ""),
+            ("plant-7", &good.repeat(2)),
+            ("plant-7", &good.repeat(20)),
+            ("", &good),
+            ("a b", &good),
+        ] {
+            assert!(check(name, pem).is_err(), "{name} {pem:.40}");
+        }
+        let mut directory = Directory::default();
+        directory.authorities.insert("plant-7".into(), good.clone());
+        let listed = list(&directory);
+        assert_eq!(
+            (listed[0].name.as_str(), &listed[0].certificate),
+            ("plant-7", &good)
+        );
+        assert!(listed[0].subject.contains("Plant 7") && listed[0].not_after_s > 0);
+    }
+}

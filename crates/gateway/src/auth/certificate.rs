@@ -1,0 +1,267 @@
+//! Client certificates: what a client has shown while it shook hands, held against what the registry knows of it and
+//! whom the hub trusts.
+//!
+//! The handshake has proved that the client holds the leaf's key, and nothing else: who it is, is decided here, when it
+//! says its name. A certificate that an authority has signed must be for that very name (its common name) and in force;
+//! of one that is known by its thumbprint nothing else is looked at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::identity::{Authentication, DeviceRecord};
+use dunlin_model::telemetry::AuthMethod;
+use ring::digest;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, RootCertStore};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::AuthError;
+
+/// Certificates that a client may show: its own, and those up to an authority. A longer chain ends the handshake.
+pub const CHAIN_MAX: usize = 6;
+
+/// The certificates that a client has shown, its own first.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown(Arc<[CertificateDer<'static>]>);
+
+impl Shown {
+    /// Those of a connection, if the client has shown any.
+    pub(crate) fn of(connection: &rustls::ServerConnection) -> Option<Self> {
+        let chain = connection.peer_certificates()?;
+        let owned: Arc<[_]> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        (!owned.is_empty()).then_some(Self(owned))
+    }
+
+    /// Checks that these are a device's own. `authorities` are those that the hub trusts, as PEM by name.
+    pub(crate) fn verify(
+        &self,
+        record: &DeviceRecord,
+        authorities: &BTreeMap<String, String>,
+        now_s: u64,
+    ) -> Result<AuthMethod, AuthError> {
+        match &record.spec.authentication {
+            Authentication::SelfSigned(known) => {
+                let shown = thumbprints(&self.0[0]);
+                if !known.each().any(|known| shown.contains(known)) {
+                    return Err(AuthError::WrongCertificate);
+                }
+            }
+            Authentication::CertificateAuthority => {
+                self.verify_chain(authorities, now_s)?;
+                if !is_for(&self.0[0], record.device.as_str()) {
+                    return Err(AuthError::WrongCertificate);
+                }
+            }
+            Authentication::Sas(_) | Authentication::None => return Err(AuthError::WrongCertificate),
+        }
+        if record.is_disabled() {
+            return Err(AuthError::Disabled);
+        }
+        Ok(AuthMethod::X509)
+    }
+}
+
+impl Shown {
+    /// Follows the chain up to one of `authorities`.
+    fn verify_chain(&self, authorities: &BTreeMap<String, String>, now_s: u64) -> Result<(), AuthError> {
+        let mut roots = RootCertStore::empty();
+        let read = authorities
+            .values()
+            .filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+        roots.add_parsable_certificates(read);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|_| AuthError::UnknownAuthority)?; // there are none
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now_s));
+        let verified = verifier.verify_client_cert(&self.0[0], &self.0[1..], now);
+        verified.map(|_| ()).map_err(|error| match error {
+            rustls::Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => AuthError::CertificateExpired,
+            _ => AuthError::UnknownAuthority,
+        })
+    }
+}
+
+/// Whether `name` is the one common name of a certificate.
+fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok((_, read)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
+    let mut names = read.subject().iter_common_name();
+    let only = (names.next(), names.next());
+    matches!(only, (Some(only), None) if only.as_str() == Ok(name))
+}
+
+/// SHA-1 and SHA-256 of a certificate, as the registry spells them.
+fn thumbprints(certificate: &CertificateDer<'_>) -> [String; 2] {
+    [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256].map(|algorithm| {
+        let digest = digest::digest(algorithm, certificate);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::id::DeviceId;
+    use dunlin_model::identity::{DeviceSpec, DeviceStatus, SymmetricKeys, Thumbprints};
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+        date_time_ymd,
+    };
+
+    use super::*;
+
+    fn record(authentication: Authentication, status: DeviceStatus) -> DeviceRecord {
+        let spec = DeviceSpec {
+            status,
+            ..DeviceSpec::enabled(authentication)
+        };
+        DeviceRecord {
+            device: DeviceId::parse("d").expect("an id"),
+            spec,
+            version: 1,
+            generation: 1,
+            created_ms: 0,
+            status_changed_ms: 0,
+        }
+    }
+
+    fn prints(primary: &str, secondary: Option<&str>) -> Authentication {
+        Authentication::SelfSigned(Thumbprints {
+            primary: Some(primary.to_owned()),
+            secondary: secondary.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn either_thumbprint_of_either_kind_opens() {
+        let shown = Shown([CertificateDer::from(b"abc".to_vec())].into());
+        let verify = |record: &DeviceRecord| shown.verify(record, &BTreeMap::new(), 0);
+        // The vectors of FIPS 180 for "abc".
+        let sha1 = "A9993E364706816ABA3E25717850C26C9CD0D89D";
+        let sha256 = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
+        for authentication in [prints(sha1, None), prints("00", Some(sha256))] {
+            let enabled = record(authentication.clone(), DeviceStatus::Enabled);
+            assert_eq!(verify(&enabled), Ok(AuthMethod::X509));
+            let disabled = record(authentication, DeviceStatus::Disabled);
+            assert_eq!(verify(&disabled), Err(AuthError::Disabled));
+        }
+        for (authentication, why) in [
+            (prints("00", None), AuthError::WrongCertificate),
+            (
+                Authentication::SelfSigned(Thumbprints::default()),
+                AuthError::WrongCertificate,
+            ),
+            (
+                Authentication::Sas(SymmetricKeys::default()),
+                AuthError::WrongCertificate,
+            ),
+            (Authentication::CertificateAuthority, AuthError::UnknownAuthority),
+            (Authentication::None, AuthError::WrongCertificate),
+        ] {
+            let other = record(authentication, DeviceStatus::Enabled);
+            assert_eq!(verify(&other), Err(why));
+        }
+    }
+
+    /// A certificate with its key, which may sign others.
+    struct Signer(CertifiedIssuer<'static, KeyPair>);
+
+    fn params(name: &str, is_ca: bool) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if is_ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+        params
+    }
+
+    impl Signer {
+        fn root(name: &str) -> Self {
+            let key = KeyPair::generate().expect("a key");
+            Self(CertifiedIssuer::self_signed(params(name, true), key).expect("a root"))
+        }
+
+        fn intermediate(&self, name: &str, is_ca: bool) -> Self {
+            let key = KeyPair::generate().expect("a key");
+            Self(CertifiedIssuer::signed_by(params(name, is_ca), key, &self.0).expect("signed"))
+        }
+
+        fn leaf(&self, params: CertificateParams) -> CertificateDer<'static> {
+            let key = KeyPair::generate().expect("a key");
+            params.signed_by(&key, &self.0).expect("signed").der().clone()
+        }
+
+        fn der(&self) -> CertificateDer<'static> {
+            self.0.der().clone()
+        }
+    }
+
+    /// Within 2026.
+    const NOW_S: u64 = 1_780_000_000;
+
+    #[test]
+    fn a_chain_to_an_authority_opens_for_the_name_in_it_alone() {
+        let (root, stranger) = (Signer::root("root"), Signer::root("stranger"));
+        let authorities = BTreeMap::from([("ours".to_owned(), root.0.pem())]);
+        let middle = root.intermediate("middle", true);
+        let device = record(Authentication::CertificateAuthority, DeviceStatus::Enabled);
+        let verify = |chain: Vec<CertificateDer<'static>>, now_s: u64| {
+            Shown(chain.into()).verify(&device, &authorities, now_s)
+        };
+        let own = || params("d", false);
+        assert_eq!(verify(vec![root.leaf(own())], NOW_S), Ok(AuthMethod::X509));
+        let through = vec![middle.leaf(own()), middle.der()];
+        assert_eq!(verify(through, NOW_S), Ok(AuthMethod::X509));
+        for year in [-1_i64, 1] {
+            let when = NOW_S.saturating_add_signed(year * 366 * 24 * 3600);
+            let late = verify(vec![root.leaf(own())], when);
+            assert_eq!(late, Err(AuthError::CertificateExpired), "{year}");
+        }
+        let mut two_names = own();
+        two_names
+            .distinguished_name
+            .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "e");
+        for (chain, why) in [
+            (vec![root.leaf(params("e", false))], AuthError::WrongCertificate),
+            (vec![root.leaf(params("D", false))], AuthError::WrongCertificate),
+            (vec![root.leaf(params("d/m", false))], AuthError::WrongCertificate),
+            (vec![root.leaf(two_names)], AuthError::WrongCertificate),
+            (vec![stranger.leaf(own())], AuthError::UnknownAuthority),
+            (
+                vec![stranger.leaf(own()), stranger.der()],
+                AuthError::UnknownAuthority,
+            ),
+            (
+                vec![stranger.leaf(own()), root.der()],
+                AuthError::UnknownAuthority,
+            ),
+            // The one between is missing, or may not sign.
+            (vec![middle.leaf(own())], AuthError::UnknownAuthority),
+            {
+                let device = root.intermediate("d", false);
+                let forged = device.leaf(own());
+                (vec![forged, device.der()], AuthError::UnknownAuthority)
+            },
+            (
+                vec![CertificateDer::from(b"noise".to_vec())],
+                AuthError::UnknownAuthority,
+            ),
+        ] {
+            assert_eq!(verify(chain, NOW_S), Err(why));
+        }
+        let none = Shown(vec![root.leaf(own())].into()).verify(&device, &BTreeMap::new(), NOW_S);
+        assert_eq!(none, Err(AuthError::UnknownAuthority));
+    }
+}
