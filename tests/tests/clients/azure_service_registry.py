@@ -63,7 +63,7 @@ module = manager.create_module_with_sas("parent", "cam", "edge", FIRST, SECOND)
 assert (module.device_id, module.module_id, module.managed_by) == ("parent", "cam", "edge"), module.as_dict()
 refused(409, "ModuleAlreadyExistsOnDevice", manager.create_module_with_sas, "parent", "cam", "", FIRST, SECOND)
 refused(404, "DeviceNotFound", manager.create_module_with_sas, "nobody", "cam", "", FIRST, SECOND)
-module = manager.update_module_with_sas("parent", "cam", module.etag, "me", FIRST, THIRD)
+module = manager.update_module_with_sas("parent", "cam", "me", module.etag, FIRST, THIRD)
 assert manager.get_module("parent", "cam").managed_by == "me"
 manager.create_module_with_x509("parent", "mic", "", thumbprint, thumbprint)
 assert [module.module_id for module in manager.get_modules("parent")] == ["cam", "mic"]
