@@ -8,6 +8,8 @@
 //! | [`duplicates`] | I4 | stored twice only if sent twice |
 //! | [`offsets`] | I5 | offsets are dense, each names one record |
 //! | [`registrations`] | I7 | what several services do to one registration at once is as if in some order |
+//! | [`twins`] | I7 | so is what services and a device do to its twin, and it hears of each change once |
+//! | [`methods`] | I9 | a device is asked at most once per call |
 //! | [`identity`] | I10 | who may come in comes in, and nobody else |
 //! | [`single_owner`] | I11 | two sessions of a device never interleave |
 //! | [`replicas`] | I12 | every replica that leads shows the same |
@@ -29,6 +31,7 @@ pub mod duplicates;
 pub mod identity;
 pub mod linearizable;
 pub mod liveness;
+pub mod methods;
 pub mod no_loss;
 pub mod no_phantom;
 pub mod offsets;
@@ -36,6 +39,7 @@ pub mod order;
 pub mod registrations;
 pub mod replicas;
 pub mod single_owner;
+pub mod twins;
 
 use std::fmt;
 

@@ -8,6 +8,7 @@
 //! | `history.jsonl` | what devices did and were told ([`crate::record`]) |
 //! | `operations.jsonl` | what was asked of the registry ([`crate::workload::operation`]) |
 //! | `accesses.jsonl` | reads and writes of registrations by several services at once ([`crate::workload::access`]) |
+//! | `exchanges.jsonl` | what services and devices had with each other by twins and methods ([`crate::workload::exchange`]) |
 //! | `samples.jsonl` | what the nodes used ([`crate::invariants::bounded`]) |
 //! | `stored.jsonl` | what was read back at the end |
 //! | `replicas.jsonl` | what was read back from other replicas, where that was asked for |
@@ -30,6 +31,7 @@ use crate::oracle::{DeviceHistory, History, Stored};
 use crate::record::Recorded;
 use crate::scenario::{Scenario, ScenarioError, read};
 use crate::workload::access::Access;
+use crate::workload::exchange::Exchange;
 use crate::workload::operation::Operation;
 
 /// What a run is about.
@@ -70,6 +72,8 @@ pub struct Remains {
     pub operations: Vec<Operation>,
     /// Reads and writes of registrations by several services at once.
     pub accesses: Vec<Access>,
+    /// What services and devices had with each other by twins and methods.
+    pub exchanges: Vec<Exchange>,
     /// What nodes used.
     pub samples: Vec<Sample>,
     /// What was read back.
@@ -177,6 +181,7 @@ impl Folder {
             journal: self.all("journal.jsonl")?,
             operations: self.all("operations.jsonl")?,
             accesses: self.all("accesses.jsonl")?,
+            exchanges: self.all("exchanges.jsonl")?,
             samples: self.all("samples.jsonl")?,
             stored: self.all("stored.jsonl")?,
             replicas: self.all("replicas.jsonl")?,

@@ -401,6 +401,7 @@ leader-killed = 1
             history: history(&[2, 1]),
             operations: Vec::new(),
             accesses: Vec::new(),
+            exchanges: Vec::new(),
             samples: Vec::new(),
             stored: stored(&[(0, 0), (1, 0), (0, 1)]),
             replicas: Vec::new(),

@@ -14,6 +14,7 @@ use crate::invariants::bounded::Sample;
 use crate::record::Recorder;
 use crate::waiting::Waiting;
 use crate::workload::access::Access;
+use crate::workload::exchange::Exchange;
 use crate::workload::operation::Operation;
 
 /// Between two samples.
@@ -23,6 +24,7 @@ struct Books {
     history: Lines,
     operations: Lines,
     accesses: Lines,
+    exchanges: Lines,
     samples: Lines,
     failed: Option<io::Error>,
 }
@@ -39,6 +41,7 @@ pub(super) struct Shelf {
     pub(super) recorder: Arc<Recorder>,
     pub(super) operations: Arc<Waiting<Operation>>,
     pub(super) accesses: Arc<Waiting<Access>>,
+    pub(super) exchanges: Arc<Waiting<Exchange>>,
 }
 
 impl Keeper {
@@ -47,6 +50,7 @@ impl Keeper {
             history: folder.lines("history.jsonl")?,
             operations: folder.lines("operations.jsonl")?,
             accesses: folder.lines("accesses.jsonl")?,
+            exchanges: folder.lines("exchanges.jsonl")?,
             samples: folder.lines("samples.jsonl")?,
             failed: None,
         };
@@ -80,6 +84,7 @@ impl Keeper {
         books.history.sync()?;
         books.operations.sync()?;
         books.accesses.sync()?;
+        books.exchanges.sync()?;
         books.samples.sync()?;
         Ok(dropped)
     }
@@ -100,10 +105,14 @@ impl Books {
         for access in &accesses {
             self.accesses.write(access)?;
         }
+        let (exchanges, exchanges_dropped) = waiting.exchanges.take();
+        for exchange in &exchanges {
+            self.exchanges.write(exchange)?;
+        }
         for sample in samples {
             self.samples.write(sample)?;
         }
-        Ok(deeds_dropped + operations_dropped + accesses_dropped)
+        Ok(deeds_dropped + operations_dropped + accesses_dropped + exchanges_dropped)
     }
 }
 

@@ -45,7 +45,7 @@ use crate::scenario::{Scenario, ScenarioError, draw, read};
 use crate::stage::{self, Planned, StageError, Wanted};
 use crate::view::{self, Progress, Shown, View};
 use crate::workload::https::Sender;
-use crate::workload::{Bench, churn, contended, https, registry};
+use crate::workload::{Bench, churn, contended, dialogue, https, registry};
 use epochs::Epochs;
 use folder::{About, Folder, FolderError, Reading};
 use journal::{Event, Journal};
@@ -568,6 +568,7 @@ impl Stage<'_> {
             recorder: waiting.recorder,
             operations: waiting.operations,
             accesses: waiting.accesses,
+            exchanges: waiting.exchanges,
             epoch: self.epoch,
             seed: self.seed,
             stop: stopping,
@@ -651,6 +652,11 @@ impl Stage<'_> {
         if let Some(workload) = &self.scenario.contended {
             for slot in 0..workload.devices {
                 tasks.spawn(contended::run(bench.clone(), slot, ms(workload.period_ms)));
+            }
+        }
+        if let Some(workload) = &self.scenario.dialogue {
+            for slot in 0..workload.devices {
+                tasks.spawn(dialogue::run(bench.clone(), slot, ms(workload.period_ms)));
             }
         }
         tasks

@@ -7,8 +7,9 @@ use super::journal::Event;
 use super::judge::Promise;
 use crate::invariants::{
     Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, identity, liveness,
-    no_loss, no_phantom, offsets, order, registrations, replicas, single_owner,
+    methods, no_loss, no_phantom, offsets, order, registrations, replicas, single_owner, twins,
 };
+use crate::workload::exchange::Exchange;
 use crate::workload::operation::Action;
 
 /// All of them, in the order of their numbers.
@@ -19,6 +20,7 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         history,
         operations,
         accesses,
+        exchanges,
         samples,
         stored,
         replicas: readings,
@@ -49,6 +51,15 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         .iter()
         .map(|device| device.connections.len())
         .sum();
+    let mut counts = [0_u64; 4];
+    for exchange in exchanges {
+        counts[match exchange {
+            Exchange::Access(_) => 0,
+            Exchange::Note(_) => 1,
+            Exchange::Call(_) => 2,
+            Exchange::Execution(_) => 3,
+        }] += 1;
+    }
     let mut never_acked = Findings::default();
     for (device, seq) in history.never_acked() {
         never_acked.add(|| Violation {
@@ -88,6 +99,18 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             "registrations that no order explains",
             format!("{} accesses by several services at once", accesses.len()),
             registrations::check(accesses),
+        ),
+        promise(
+            "I7",
+            "twins that no order explains",
+            format!("{} accesses and {} notes", counts[0], counts[1]),
+            twins::check(exchanges),
+        ),
+        promise(
+            "I9",
+            "methods carried out too often, or not",
+            format!("{} calls, {} carried out", counts[2], counts[3]),
+            methods::check(exchanges),
         ),
         promise(
             "I10",

@@ -51,6 +51,9 @@ pub struct Scenario {
     /// W6: devices whose registrations several services read and write at once.
     #[serde(default)]
     pub contended: Option<Contended>,
+    /// W3 and W5: services and devices that talk about twins and call methods.
+    #[serde(default)]
+    pub dialogue: Option<Dialogue>,
     /// W9: devices that take their own session over, on one node after the other.
     #[serde(default)]
     pub churn: Option<Churn>,
@@ -172,6 +175,16 @@ pub struct Contended {
     /// Devices that are fought over at the same time.
     pub devices: usize,
     /// Milliseconds between two accesses of one service, on average.
+    pub period_ms: u64,
+}
+
+/// Devices whose twins services and they themselves read and write, and whose methods are called, through all gateways.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialogue {
+    /// Devices that are talked to at the same time.
+    pub devices: usize,
+    /// Milliseconds between two things that one of those who talk does, on average.
     pub period_ms: u64,
 }
 

@@ -212,6 +212,10 @@ impl Problems<'_> {
             self.within("contended", "devices", contended.devices as u64, (1, 20));
             self.within("contended", "period_ms", contended.period_ms, (10, 60_000));
         }
+        if let Some(dialogue) = &scenario.dialogue {
+            self.within("dialogue", "devices", dialogue.devices as u64, (1, 50));
+            self.within("dialogue", "period_ms", dialogue.period_ms, (10, 60_000));
+        }
         if let Some(churn) = &scenario.churn {
             self.within("churn", "devices", churn.devices as u64, (1, 100));
             // More than ten connects in ten seconds are slowed down.

@@ -1,5 +1,6 @@
 //! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), by one service at a time and by several
-//! at once, devices that take themselves over (W9). W1, telemetry over MQTT, is [`crate::fleet`].
+//! at once, devices that take themselves over (W9), services and devices that talk about twins and call methods (W3 and
+//! W5). W1, telemetry over MQTT, is [`crate::fleet`].
 //!
 //! Each does its work on the run's own thread, writes down every operation with its outcome, and never
 //! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.
@@ -7,6 +8,8 @@
 pub mod access;
 pub mod churn;
 pub mod contended;
+pub mod dialogue;
+pub mod exchange;
 pub mod https;
 pub mod operation;
 pub mod registry;
@@ -22,6 +25,7 @@ use crate::payload::Payloads;
 use crate::record::Recorder;
 use crate::waiting::Waiting;
 use access::Access;
+use exchange::Exchange;
 use operation::Operation;
 
 /// What all workloads share.
@@ -41,6 +45,8 @@ pub struct Bench {
     pub operations: Arc<Waiting<Operation>>,
     /// Where accesses go.
     pub accesses: Arc<Waiting<Access>>,
+    /// Where exchanges go.
+    pub exchanges: Arc<Waiting<Exchange>>,
     /// Times count from here.
     pub epoch: Instant,
     /// Draws.

@@ -79,8 +79,10 @@ async fn write(
     }
     record.detail = wanted.names();
     let answer = match change(shared, &device, wanted, replaces, condition(headers)?).await {
-        // It is changed, whatever comes of reading it.
-        Ok(()) => Ok(read(shared, &device).await.into_response()),
+        // It is changed, whatever comes of reading it: nobody may be told that nothing happened.
+        Ok(()) => Ok(read(shared, &device)
+            .await
+            .unwrap_or_else(|_| ApiError::unknown().into_response())),
         Err(error) => Err(error),
     };
     audited(record, answer)
