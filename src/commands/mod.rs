@@ -228,6 +228,7 @@ mod tests {
             "dunlin load pub -h a,b -p 1884 -c 10 -i 5 -I 100 -t t/%i -s 64 -q 1 -V 5 -F 8 -u n -P p",
             "dunlin load pub --rate 1000 --duration 5 --warm-up 0 --verify -o json --data x",
             "dunlin load pub -h b --tls --insecure -t t --count 10 --closed --hdr f --report r.html",
+            "dunlin load twin -c 20 --rate 1000 -s 64 -F 1",
             "dunlin load sub -h b -t t/# --ws --duration 0 --keep-session",
             "dunlin load conn -c 5 --plain",
             "dunlin load null-sink --port 0 --wal 3 --folder x",

@@ -27,6 +27,9 @@ enum Action {
     /// Publish, and measure how long acknowledgements take
     #[command(disable_help_flag = true)]
     Pub(run::Publish),
+    /// Report to the twins of a hub, and measure how long answers take
+    #[command(disable_help_flag = true)]
+    Twin(run::Twin),
     /// Subscribe, and measure how long messages were on their way
     #[command(disable_help_flag = true)]
     Sub(run::Subscribe),
@@ -46,6 +49,7 @@ impl Load {
     pub(crate) async fn run(self) -> CommandResult {
         match self.action {
             Action::Pub(command) => command.run(&self.hub).await,
+            Action::Twin(command) => command.run(&self.hub).await,
             Action::Sub(command) => command.run(&self.hub).await,
             Action::Conn(command) => command.run(&self.hub).await,
             Action::Compare(command) => command.run(&self.hub).await,

@@ -39,6 +39,21 @@ pub(super) struct Publish {
 }
 
 #[derive(Args)]
+pub(super) struct Twin {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    messages: Messages,
+    #[command(flatten)]
+    making: Making,
+}
+
+/// Where devices report.
+const REPORT_TOPIC: &str = "$iothub/twin/PATCH/properties/reported/?$rid=0";
+/// A made-up report is whole JSON from so many bytes on.
+const REPORT_BYTES_MIN: u64 = 40;
+
+#[derive(Args)]
 pub(super) struct Subscribe {
     #[command(flatten)]
     server: Server,
@@ -104,6 +119,46 @@ impl Publish {
             kind: "pub",
             head,
             verifies: self.verify,
+        };
+        run.run().await
+    }
+}
+
+impl Twin {
+    /// A report is a message to a topic of its own, with an answer before its acknowledgement.
+    pub(super) async fn run(self, args: &HubArgs) -> CommandResult {
+        let nonsense = |text: &str| Err(CommandError::Usage(text.to_owned()));
+        if Address::of(&self.server).is_some() {
+            return nonsense("twins are a hub's: say which with --data or --connection-string, not with -h");
+        }
+        if self.messages.topic.is_some() || self.messages.qos != 1 {
+            return nonsense("a device reports to its own twin, with QoS 1: leave -t and -q out");
+        }
+        if self.messages.csv.is_none() && self.messages.size < REPORT_BYTES_MIN {
+            return nonsense("a report has 40 bytes at the least");
+        }
+        let topic = Template::parse(REPORT_TOPIC).map_err(super::options::usage)?;
+        let (server, share) = (&self.server, self.making.share());
+        let target = target::hub(server, args, share, Some(&topic)).await?;
+        let plan = Plan {
+            action: self.messages.action(server.clients, None)?,
+            warm_up: self.messages.warm_up(),
+            duration: self.messages.window(),
+            ..Plan::default()
+        };
+        let head = format!(
+            "{}: reports, {}",
+            target.name,
+            self.messages.describe(server.clients)
+        );
+        let run = Run {
+            plan: plan_of(server, &self.making, &target, plan),
+            target,
+            making: self.making,
+            output: args.output,
+            kind: "twin",
+            head,
+            verifies: false,
         };
         run.run().await
     }

@@ -210,6 +210,7 @@ fn receive_max(bytes: &[u8]) -> Option<u16> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Publish<'a> {
     pub(super) qos: u8,
+    pub(super) topic: &'a [u8],
     /// 0 with QoS 0.
     pub(super) id: u16,
     pub(super) payload: &'a [u8],
@@ -219,6 +220,7 @@ pub(super) struct Publish<'a> {
 pub(super) fn publish(version: Version, head: u8, body: &[u8]) -> Option<Publish<'_>> {
     let qos = head >> 1 & 3;
     let mut at = 2 + usize::from(number(body, 0)?);
+    let topic = body.get(2..at)?;
     let mut id = 0;
     if qos > 0 {
         id = number(body, at)?;
@@ -233,6 +235,7 @@ pub(super) fn publish(version: Version, head: u8, body: &[u8]) -> Option<Publish
     }
     Some(Publish {
         qos,
+        topic,
         id,
         payload: body.get(at..)?,
     })
@@ -308,6 +311,7 @@ mod tests {
         let body = [0, 1, b't', 0, 9, 2, 1, 1, b'x', b'y'];
         let expected = |payload| Publish {
             qos: 1,
+            topic: b"t",
             id: 9,
             payload,
         };

@@ -3,7 +3,8 @@
 //! Bytes and times go in, bytes come out; it owns no socket and no clock. With a schedule it sends what
 //! is due as far as its window has room, and a message that has to wait is counted from when it was
 //! due. Without one it keeps its window full. What a lost connection left unanswered is sent again, in
-//! order. The shell around it is [`super::connection`].
+//! order. A report to a twin has its answer before its acknowledgement, and the answer says whether it was taken. The shell
+//! around it is [`super::connection`].
 
 use std::sync::Arc;
 
@@ -20,6 +21,9 @@ use crate::oracle::{self, Message, Road};
 const BURST_BYTES_MAX: usize = 64 * 1024;
 /// Messages that a client may have unacknowledged.
 pub const WINDOW_MAX: u16 = 65_535;
+
+/// Begins the topic of an answer about a twin; its status follows.
+const TWIN_ANSWER: &[u8] = b"$iothub/twin/res/";
 
 /// What a publisher is told.
 #[derive(Debug, Clone)]
@@ -82,6 +86,8 @@ pub(super) struct Publisher {
     /// The window, or less if the server says so.
     window: u16,
     connection: u16,
+    /// Reports that were refused, and whose acknowledgements are still to come.
+    refused: u32,
     history: Vec<Message>,
     text: String,
 }
@@ -102,6 +108,7 @@ impl Publisher {
             next: 0,
             window: publish.window,
             connection: 0,
+            refused: 0,
             history: Vec::new(),
             text,
             publish,
@@ -141,6 +148,7 @@ impl Publisher {
     /// The connection is gone.
     pub(super) fn lose(&mut self) {
         self.connection = self.connection.saturating_add(1);
+        self.refused = 0;
     }
 
     /// Puts together what goes out at `now_ns`. Returns whether more would, had there been room for it.
@@ -333,6 +341,7 @@ impl Publisher {
                 Ok(())
             }
             packet::PINGRESP => Ok(()),
+            head if head & 0xF0 == packet::PUBLISH => self.take_answer(head, body, recorder),
             packet::DISCONNECT => {
                 let code = body.first().copied().unwrap_or(0);
                 Err(format!("disconnected: {}", packet::refusal(version, code)))
@@ -341,8 +350,30 @@ impl Publisher {
         }
     }
 
+    /// The answer to a report, whose acknowledgement comes next.
+    fn take_answer(&mut self, head: u8, body: &[u8], recorder: &mut Recorder) -> Result<(), String> {
+        let message = packet::publish(self.publish.version, head, body).ok_or("a message that is none")?;
+        let status = message
+            .topic
+            .strip_prefix(TWIN_ANSWER)
+            .and_then(|rest| rest.get(..3));
+        match status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u16>().ok()) {
+            Some(200..=299) => Ok(()),
+            Some(status) => {
+                self.refused += 1;
+                recorder.refused(&format!("report: {status}"));
+                Ok(())
+            }
+            None => Err("a message that nobody asked for".to_owned()),
+        }
+    }
+
     fn end(&mut self, now_ns: u64, id: u16, recorder: &mut Recorder) -> Result<(), String> {
         let slot = self.free(id).ok_or("an answer to no message")?;
+        if self.refused > 0 {
+            self.refused -= 1;
+            return Ok(());
+        }
         if let Some(message) = self.history.get_mut(slot.number as usize) {
             message.acked_us = Some(now_ns / 1000);
         }

@@ -239,3 +239,36 @@ fn what_was_due_and_never_sent_is_counted_at_the_end() {
     assert_eq!((interval.tally.unacked, interval.tally.unsent), (4, 6));
     assert_eq!(interval.latency_us.len(), 10);
 }
+
+#[test]
+fn a_report_that_is_refused_is_no_acknowledgement() {
+    let mut pair = Pair::new(
+        publish(1, Pace::Closed(3)),
+        "$iothub/twin/PATCH/properties/reported/?$rid=0",
+    );
+    assert_eq!(pair.fill(0), [(0x32, 1), (0x32, 2), (0x32, 3)]);
+    let answer = |status: u16| {
+        let mut body = Vec::new();
+        packet::push_text(
+            &mut body,
+            &format!("$iothub/twin/res/{status}/?$rid=0&$version=2"),
+        );
+        packet::packet(packet::PUBLISH, &body)
+    };
+    let puback = |id: u8| vec![packet::PUBACK, 2, 0, id];
+    let read = [
+        answer(204),
+        puback(1),
+        answer(429),
+        puback(2),
+        answer(204),
+        puback(3),
+    ]
+    .concat();
+    assert_eq!(pair.hear(10, &read), Ok(read.len()));
+    let tally = pair.recorder.take().tally;
+    assert_eq!((tally.acked, tally.refused), (2, 1));
+    assert!(pair.publisher.is_idle());
+    let stranger = packet::packet(packet::PUBLISH, &[0, 1, b'x', b'y']);
+    assert!(pair.hear(20, &stranger).is_err());
+}

@@ -114,6 +114,7 @@ where
         session,
         mailbox,
         told: Told::default(),
+        reads_twin: false,
         calls,
         mail: Mail::default(),
         sink,
@@ -229,6 +230,8 @@ struct Connection<'a, S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     told: Told,
+    /// An answer with the twin is on its way. What is newer than it must come after it.
+    reads_twin: bool,
     calls: Calls,
     /// Taken from the mailbox in this round.
     mail: Mail,
@@ -331,7 +334,7 @@ where
             });
         }
         // A device that reads slowly lets its mail pile up where it is counted.
-        let can_write = self.socket.out.len() < OUT_BYTES_MAX;
+        let can_write = self.socket.out.len() < OUT_BYTES_MAX && !self.reads_twin;
         self.mailbox
             .drain(&mut self.acks, can_write.then_some(&mut self.mail));
         for (token, ack) in self.acks.drain(..) {
@@ -454,6 +457,7 @@ where
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
             Effect::TwinGet { token, rid } => {
+                self.reads_twin = true;
                 let (device, client) = (
                     self.session.terms().device.clone(),
                     Arc::clone(&self.shared.client),
@@ -595,6 +599,7 @@ where
     }
 
     fn answer_twin(&mut self, token: u64, rid: Option<&str>, answer: &twin::Answer) {
+        self.reads_twin = false;
         if let Some(rid) = rid {
             let (topic, out) = (answer.topic(rid), &mut self.socket.out);
             self.codec.put_publish(&topic, answer.body().clone(), out);

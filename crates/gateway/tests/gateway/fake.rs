@@ -126,6 +126,9 @@ struct State {
     /// Methods that are still to be sent to the wrong gateway.
     misdirected: u32,
     devices_looked_for: u32,
+    /// Twins are read, and what was read is kept back.
+    holds_twins: bool,
+    twins_held: u32,
     commands: Vec<Command>,
 }
 
@@ -186,6 +189,8 @@ impl FakeCluster {
             hurries_methods: false,
             misdirected: 0,
             devices_looked_for: 0,
+            holds_twins: false,
+            twins_held: 0,
             commands: Vec::new(),
         };
         Arc::new(Self {
@@ -275,6 +280,28 @@ impl FakeCluster {
     pub(crate) async fn until_looked_for(&self, count: u32) {
         self.until("devices read", |state| state.devices_looked_for >= count)
             .await;
+    }
+
+    /// What is read of twins is kept back from now on, or no longer.
+    pub(crate) fn hold_twins(&self, hold: bool) {
+        self.lock().holds_twins = hold;
+        self.changed();
+    }
+
+    /// Waits until so many twins were read and are kept back.
+    pub(crate) async fn until_twins_held(&self, count: u32) {
+        self.until("twins held", |state| state.twins_held >= count).await;
+    }
+
+    /// A service wants something of `device`.
+    pub(crate) fn desire(&self, device: &DeviceId, patch: &str) {
+        self.apply(Command::TwinChange {
+            device: device.clone(),
+            tags: None,
+            desired: Some(patch.to_owned()),
+            replaces: false,
+            etag: None,
+        });
     }
 
     /// Commands get no answer (unknown).
@@ -464,6 +491,14 @@ impl ShardClient for FakeCluster {
             let mut view = self.lock().shard(shard).read(&query);
             if let View::Shard(view) = &mut view {
                 view.term = TERM;
+            }
+            if matches!(view, View::Twin(_)) && self.lock().holds_twins {
+                let mut changes = self.changes.subscribe();
+                self.lock().twins_held += 1;
+                self.changed();
+                while self.lock().holds_twins {
+                    let _ = changes.changed().await;
+                }
             }
             Ok(view)
         })

@@ -97,6 +97,7 @@ async fn a_module_lives_with_its_device() {
         let rid = topic.split_once("$rid=").unwrap().1;
         let answer = format!("$iothub/methods/res/200/?$rid={rid}");
         client.publish(&answer, b"1").await.unwrap();
+        client.flush().await.unwrap();
     };
     assert_eq!(
         tokio::join!(asking, device).0.json(),

@@ -105,6 +105,23 @@ async fn notes_that_are_lost_are_taken_from_the_twin() {
 }
 
 #[tokio::test]
+async fn what_is_newer_than_an_answer_comes_after_it() {
+    let world = World::new().await;
+    let mut client = world.connect(Version::V3).await;
+    listen(&mut client).await;
+    world.cluster.hold_twins(true);
+    let id = client.publish(GET, b"").await.unwrap();
+    client.flush().await.unwrap();
+    world.cluster.until_twins_held(1).await;
+    // The twin was read, and changes before the device hears of it.
+    world.cluster.desire(&world.device, r#"{"a":1}"#);
+    world.cluster.hold_twins(false);
+    assert_eq!(message(&mut client).await.1["desired"], json!({"$version": 1}));
+    assert_eq!(next(&mut client).await, puback(id));
+    assert_eq!(message(&mut client).await.1, json!({"a": 1, "$version": 2}));
+}
+
+#[tokio::test]
 async fn services_read_update_and_replace() {
     let world = World::new().await;
     let path = format!("/twins/dev-1{API}");
