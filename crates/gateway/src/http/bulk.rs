@@ -201,7 +201,7 @@ fn problem(identity: &DeviceId, mode: Mode, error: &ApiError) -> Value {
     json!({
         "deviceId": identity.device_part(),
         "moduleId": identity.module_part(),
-        "errorCode": error.code(),
+        "errorCode": error.name(),
         "errorStatus": error.text(),
         "operation": mode.name(),
     })

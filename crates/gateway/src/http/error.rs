@@ -11,6 +11,7 @@ use dunlin_model::method::MethodError;
 use dunlin_model::port::{QueryError, SubmitError};
 
 use super::audited::Audited;
+use super::code::ErrorCode;
 use super::time::iso_utc;
 
 /// Header that names the error.
@@ -22,8 +23,7 @@ const RETRY_AFTER_S: &str = "1";
 /// An error that a caller gets.
 #[derive(Debug)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     /// For the audit, see [`super::audited`].
     record: Option<Box<AuditRecord>>,
@@ -38,16 +38,16 @@ impl ApiError {
 
     /// How the audit calls it.
     pub(crate) fn audit_outcome(&self) -> AuditOutcome {
-        match self.status {
+        let name = self.code.name().to_owned();
+        match self.code.status() {
             StatusCode::GATEWAY_TIMEOUT => AuditOutcome::Unknown,
-            status if status.is_server_error() => AuditOutcome::Failed(self.code.to_owned()),
-            _ => AuditOutcome::Refused(self.code.to_owned()),
+            status if status.is_server_error() => AuditOutcome::Failed(name),
+            _ => AuditOutcome::Refused(name),
         }
     }
 
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
-            status,
             code,
             message: message.into(),
             record: None,
@@ -56,34 +56,28 @@ impl ApiError {
 
     /// 400: something in the request is wrong.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", message)
+        Self::new(ErrorCode::ArgumentInvalid, message)
     }
 
     /// 401: no credential, or one that does not count. Which, is not told.
     pub fn unauthorized() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "IotHubUnauthorizedAccess",
-            "Unauthorized",
-        )
+        Self::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
     }
 
     /// 404 for paths.
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+        Self::new(ErrorCode::NotFound, message)
     }
 
     /// 404 for devices and modules.
     pub fn missing(identity: &DeviceId) -> Self {
         match identity.module_part() {
             None => Self::new(
-                StatusCode::NOT_FOUND,
-                "DeviceNotFound",
+                ErrorCode::DeviceNotFound,
                 format!("Device {identity} not registered"),
             ),
             Some(module) => Self::new(
-                StatusCode::NOT_FOUND,
-                "ModuleNotFound",
+                ErrorCode::ModuleNotFound,
                 format!(
                     "Module {module} not registered on device {}",
                     identity.device_part()
@@ -95,8 +89,7 @@ impl ApiError {
     /// 400 for an identity that one request names more than once.
     pub(crate) fn named_twice(identity: &DeviceId) -> Self {
         Self::new(
-            StatusCode::BAD_REQUEST,
-            "DeviceDefinedMultipleTimes",
+            ErrorCode::DeviceDefinedMultipleTimes,
             format!("{identity} is in the list more than once"),
         )
     }
@@ -104,15 +97,14 @@ impl ApiError {
     /// 413 for a list of identities.
     pub(crate) fn too_many_devices(count_max: usize) -> Self {
         Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "TooManyDevices",
+            ErrorCode::TooManyDevices,
             format!("There are more than {count_max} devices in the list"),
         )
     }
 
     /// Its name, as SDKs know it.
-    pub(crate) fn code(&self) -> &'static str {
-        self.code
+    pub(crate) fn name(&self) -> &'static str {
+        self.code.name()
     }
 
     /// What it says to people.
@@ -122,14 +114,13 @@ impl ApiError {
 
     /// 410: it was there, and will not come back.
     pub fn gone(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::GONE, "Gone", message)
+        Self::new(ErrorCode::Gone, message)
     }
 
     /// 412.
     pub fn precondition() -> Self {
         Self::new(
-            StatusCode::PRECONDITION_FAILED,
-            "PreconditionFailed",
+            ErrorCode::PreconditionFailed,
             "Precondition failed: Device version did not match",
         )
     }
@@ -137,8 +128,7 @@ impl ApiError {
     /// 413.
     pub fn too_large() -> Self {
         Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "MessageTooLarge",
+            ErrorCode::MessageTooLarge,
             "The body or the properties are too large",
         )
     }
@@ -146,22 +136,20 @@ impl ApiError {
     /// 429: a bound is reached; nothing happened.
     pub fn busy(what: &str) -> Self {
         Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "ThrottlingException",
+            ErrorCode::ThrottlingException,
             format!("Too much is waiting: {what}"),
         )
     }
 
     /// 503: the cluster is out of reach; nothing happened.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", message)
+        Self::new(ErrorCode::ServerBusy, message)
     }
 
     /// 504: no answer came in time; it may have happened, or may still happen.
     pub fn unknown() -> Self {
         Self::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "GatewayTimeout",
+            ErrorCode::GatewayTimeout,
             "No answer in time; the outcome is unknown",
         )
     }
@@ -170,23 +158,19 @@ impl ApiError {
     pub(crate) fn method(error: &MethodError, id: &DeviceId) -> Self {
         match error {
             MethodError::NotHere | MethodError::Unreachable => Self::new(
-                StatusCode::NOT_FOUND,
-                "DeviceNotOnline",
+                ErrorCode::DeviceNotOnline,
                 format!("Device {id} is not connected, or does not listen for method calls"),
             ),
             MethodError::TooMany(what) => Self::new(
-                StatusCode::FORBIDDEN,
-                "MethodCallsInFlightExceeded",
+                ErrorCode::MethodCallsInFlightExceeded,
                 format!("Too many method calls are in flight: {what}"),
             ),
             MethodError::TimedOut => Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "GatewayTimeout",
+                ErrorCode::GatewayTimeout,
                 format!("Timed out waiting for the response from device {id}"),
             ),
             MethodError::ConnectionClosed => Self::new(
-                StatusCode::NOT_FOUND,
-                "DeviceConnectionClosedRemotely",
+                ErrorCode::DeviceConnectionClosedRemotely,
                 format!("The connection of device {id} ended before it answered; it may have been called"),
             ),
             MethodError::Unreadable => Self::internal(format!("Device {id} answered with what is no JSON")),
@@ -196,7 +180,7 @@ impl ApiError {
 
     /// 500: an answer that makes no sense.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", message)
+        Self::new(ErrorCode::ServerError, message)
     }
 
     /// A refusal by the shard.
@@ -209,30 +193,24 @@ impl ApiError {
             },
             Refusal::UnknownModule => Self::missing(identity),
             Refusal::AlreadyExists if is_module => Self::new(
-                StatusCode::CONFLICT,
-                "ModuleAlreadyExistsOnDevice",
+                ErrorCode::ModuleAlreadyExistsOnDevice,
                 format!("Module '{identity}' is already registered"),
             ),
             Refusal::AlreadyExists => Self::new(
-                StatusCode::CONFLICT,
-                "DeviceAlreadyExists",
+                ErrorCode::DeviceAlreadyExists,
                 format!("A device with ID '{identity}' is already registered"),
             ),
             Refusal::LimitReached if is_module => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "TooManyModulesOnDevice",
+                ErrorCode::TooManyModulesOnDevice,
                 format!("The device has {MODULES_PER_DEVICE_MAX} modules already"),
             ),
             Refusal::VersionMismatch => Self::precondition(),
             Refusal::TwinTooLarge => Self::new(
-                StatusCode::BAD_REQUEST,
-                "TwinPropertiesTooLarge",
+                ErrorCode::TwinPropertiesTooLarge,
                 "A section of the twin would become too large",
             ),
             Refusal::TwinUnreadable => Self::invalid("the change of the twin cannot be read"),
-            Refusal::LimitReached => {
-                Self::new(StatusCode::FORBIDDEN, "IotHubQuotaExceeded", "A limit is reached")
-            }
+            Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),
             Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),
         }
     }
@@ -244,9 +222,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Busy(what) => Self::busy(what),
             SubmitError::Unknown => Self::unknown(),
             SubmitError::CutOff => Self::unavailable(error.to_string()),
-            SubmitError::StorageFull => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "StorageFull", error.to_string())
-            }
+            SubmitError::StorageFull => Self::new(ErrorCode::StorageFull, error.to_string()),
         }
     }
 }
@@ -255,7 +231,7 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::NoSuchShard(_) => Self::not_found(error.to_string()),
-            QueryError::Refused(what) => Self::new(StatusCode::CONFLICT, "Refused", what),
+            QueryError::Refused(what) => Self::new(ErrorCode::Refused, what),
             QueryError::Unavailable(_) | QueryError::CutOff => Self::unavailable(error.to_string()),
             QueryError::Store(ref what) => {
                 tracing::warn!(error = %what, "query failed");
@@ -272,17 +248,17 @@ impl IntoResponse for ApiError {
             .map_or(0, |since| since.as_millis() as u64);
         let tracking: u64 = rand::random();
         let body = serde_json::json!({
-            "Message": format!("ErrorCode:{};{}", self.code, self.message),
+            "Message": format!("ErrorCode:{};{}", self.code.name(), self.message),
             "ExceptionMessage": format!("Tracking ID:{tracking:016x}-G:0-TimeStamp:{}", iso_utc(now_ms)),
         });
-        let mut response = (self.status, axum::Json(body)).into_response();
+        let mut response = (self.code.status(), axum::Json(body)).into_response();
         if let Some(record) = self.record {
             response.extensions_mut().insert(Audited(*record));
         }
         let headers = response.headers_mut();
-        headers.insert(ERROR_CODE_HEADER, HeaderValue::from_static(self.code));
+        headers.insert(ERROR_CODE_HEADER, HeaderValue::from_static(self.code.name()));
         if matches!(
-            self.status,
+            self.code.status(),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
         ) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));

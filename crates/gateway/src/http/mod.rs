@@ -9,6 +9,7 @@ mod audited;
 mod authorize;
 mod bulk;
 mod cluster;
+pub mod code;
 pub(crate) mod devices;
 pub mod error;
 mod etag;

@@ -130,6 +130,10 @@ struct State {
     holds_twins: bool,
     twins_held: u32,
     commands: Vec<Command>,
+    /// The next command, query or method has this end.
+    failing_command: Option<SubmitError>,
+    failing_query: Option<QueryError>,
+    failing_method: Option<MethodError>,
 }
 
 impl State {
@@ -192,6 +196,9 @@ impl FakeCluster {
             holds_twins: false,
             twins_held: 0,
             commands: Vec::new(),
+            failing_command: None,
+            failing_query: None,
+            failing_method: None,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -302,6 +309,21 @@ impl FakeCluster {
             replaces: false,
             etag: None,
         });
+    }
+
+    /// The next command ends so.
+    pub(crate) fn fail_commands(&self, error: SubmitError) {
+        self.lock().failing_command = Some(error);
+    }
+
+    /// The next query ends so.
+    pub(crate) fn fail_queries(&self, error: QueryError) {
+        self.lock().failing_query = Some(error);
+    }
+
+    /// The next method ends so.
+    pub(crate) fn fail_methods(&self, error: MethodError) {
+        self.lock().failing_method = Some(error);
     }
 
     /// Commands get no answer (unknown).
@@ -471,6 +493,9 @@ impl ShardClient for FakeCluster {
 
     fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
         Box::pin(async move {
+            if let Some(error) = self.lock().failing_command.take() {
+                return Err(error);
+            }
             if self.lock().silent {
                 return Err(SubmitError::Unknown);
             }
@@ -480,6 +505,9 @@ impl ShardClient for FakeCluster {
 
     fn query(&self, query: Query, _consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         Box::pin(async move {
+            if let Some(error) = self.lock().failing_query.take() {
+                return Err(error);
+            }
             let shard = match &query {
                 Query::Device(device) | Query::Modules(device) | Query::Twin(device) => self.shard_of(device),
                 Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
@@ -562,6 +590,9 @@ impl ShardClient for FakeCluster {
     ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>> {
         assert_eq!(gateway, STREAM.gateway, "there is one gateway");
         let mut state = self.lock();
+        if let Some(error) = state.failing_method.take() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         if state.misdirected > 0 {
             state.misdirected -= 1;
             return Box::pin(std::future::ready(Err(MethodError::NotHere)));

@@ -3,6 +3,7 @@
 // A panic is how a test fails; clippy knows that of test functions, not of their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod errors;
 mod fake;
 mod http;
 mod methods;

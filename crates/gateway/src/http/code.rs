@@ -1,0 +1,153 @@
+//! The names and numbers of errors, as IoT Hub has them; `docs/errors.md` says when each comes.
+//!
+//! The first three digits of a number are the HTTP status. Those that end in three zeros are this hub's own.
+
+use axum::http::StatusCode;
+
+/// An error that a caller can get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// Something in the request is wrong.
+    ArgumentInvalid,
+    /// One request names an identity more than once.
+    DeviceDefinedMultipleTimes,
+    /// A section of a twin would become too large.
+    TwinPropertiesTooLarge,
+    /// No credential, or one that does not count.
+    IotHubUnauthorizedAccess,
+    /// A limit of the hub is reached.
+    IotHubQuotaExceeded,
+    /// Too many methods of a device are in flight.
+    MethodCallsInFlightExceeded,
+    /// No such path, or nothing there.
+    NotFound,
+    /// No such device.
+    DeviceNotFound,
+    /// No such module.
+    ModuleNotFound,
+    /// The device is not connected, or does not listen.
+    DeviceNotOnline,
+    /// The device's connection ended while it was asked.
+    DeviceConnectionClosedRemotely,
+    /// The cluster does not do that now.
+    Refused,
+    /// The device is there already.
+    DeviceAlreadyExists,
+    /// The module is there already.
+    ModuleAlreadyExistsOnDevice,
+    /// It was there, and will not come back.
+    Gone,
+    /// A condition does not hold.
+    PreconditionFailed,
+    /// A body is too large.
+    MessageTooLarge,
+    /// A list is too long.
+    TooManyDevices,
+    /// The device has no room for another module.
+    TooManyModulesOnDevice,
+    /// A bound is reached; nothing happened.
+    ThrottlingException,
+    /// An answer that makes no sense.
+    ServerError,
+    /// There is no room to store more; nothing happened.
+    StorageFull,
+    /// The cluster is out of reach; nothing happened.
+    ServerBusy,
+    /// No answer in time; the outcome is unknown.
+    GatewayTimeout,
+}
+
+impl ErrorCode {
+    /// All of them, with their numbers and names.
+    pub const ALL: &[(ErrorCode, u32, &str)] = &[
+        (Self::ArgumentInvalid, 400_004, "ArgumentInvalid"),
+        (
+            Self::DeviceDefinedMultipleTimes,
+            400_011,
+            "DeviceDefinedMultipleTimes",
+        ),
+        (Self::TwinPropertiesTooLarge, 400_000, "TwinPropertiesTooLarge"),
+        (
+            Self::IotHubUnauthorizedAccess,
+            401_002,
+            "IotHubUnauthorizedAccess",
+        ),
+        (Self::IotHubQuotaExceeded, 403_002, "IotHubQuotaExceeded"),
+        (
+            Self::MethodCallsInFlightExceeded,
+            403_800,
+            "MethodCallsInFlightExceeded",
+        ),
+        (Self::NotFound, 404_000, "NotFound"),
+        (Self::DeviceNotFound, 404_001, "DeviceNotFound"),
+        (Self::ModuleNotFound, 404_010, "ModuleNotFound"),
+        (Self::DeviceNotOnline, 404_103, "DeviceNotOnline"),
+        (
+            Self::DeviceConnectionClosedRemotely,
+            404_104,
+            "DeviceConnectionClosedRemotely",
+        ),
+        (Self::Refused, 409_000, "Refused"),
+        (Self::DeviceAlreadyExists, 409_001, "DeviceAlreadyExists"),
+        (
+            Self::ModuleAlreadyExistsOnDevice,
+            409_301,
+            "ModuleAlreadyExistsOnDevice",
+        ),
+        (Self::Gone, 410_000, "Gone"),
+        (Self::PreconditionFailed, 412_001, "PreconditionFailed"),
+        (Self::MessageTooLarge, 413_001, "MessageTooLarge"),
+        (Self::TooManyDevices, 413_002, "TooManyDevices"),
+        (Self::TooManyModulesOnDevice, 413_003, "TooManyModulesOnDevice"),
+        (Self::ThrottlingException, 429_001, "ThrottlingException"),
+        (Self::ServerError, 500_001, "ServerError"),
+        (Self::StorageFull, 503_000, "StorageFull"),
+        (Self::ServerBusy, 503_005, "ServerBusy"),
+        (Self::GatewayTimeout, 504_101, "GatewayTimeout"),
+    ];
+
+    fn entry(self) -> (u32, &'static str) {
+        let entry = Self::ALL.iter().find(|(code, ..)| *code == self);
+        let (_, number, name) = entry.expect("every code is in the table");
+        (*number, name)
+    }
+
+    /// Its six digits.
+    pub fn number(self) -> u32 {
+        self.entry().0
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.entry().1
+    }
+
+    /// The status that it is answered with.
+    pub fn status(self) -> StatusCode {
+        let class = u16::try_from(self.number() / 1000).ok();
+        let status = class.and_then(|class| StatusCode::from_u16(class).ok());
+        status.expect("a class is a status")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_number_and_a_name_of_its_own() {
+        let numbers: BTreeSet<u32> = ErrorCode::ALL.iter().map(|(_, number, _)| *number).collect();
+        let names: BTreeSet<&str> = ErrorCode::ALL.iter().map(|(.., name)| *name).collect();
+        assert_eq!(
+            (numbers.len(), names.len()),
+            (ErrorCode::ALL.len(), ErrorCode::ALL.len())
+        );
+        for (code, number, name) in ErrorCode::ALL {
+            assert_eq!((code.number(), code.name()), (*number, *name));
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert_eq!(format!("{code:?}"), *name);
+        }
+    }
+}

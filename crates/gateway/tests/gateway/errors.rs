@@ -1,0 +1,186 @@
+//! The list of errors: what `docs/errors.md` says is what the hub knows, and each of them can be met, in the form that
+//! SDKs read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dunlin_gateway::http::code::ErrorCode;
+use dunlin_gateway::mqtt::Version;
+use serde_json::json;
+
+use crate::world::{Answer, World, next};
+
+/// Number and name of each row of the list.
+fn documented() -> BTreeMap<u32, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_list_is_what_the_hub_knows() {
+    let known: BTreeMap<u32, String> = ErrorCode::ALL
+        .iter()
+        .map(|(_, number, name)| (*number, (*name).to_owned()))
+        .collect();
+    assert_eq!(documented(), known);
+}
+
+/// Errors that no request of a test leads to, and why.
+const NOT_MET: &[(&str, &str)] = &[(
+    "IotHubQuotaExceeded",
+    "no door passes on a limit of the hub that is not a module's yet",
+)];
+
+#[tokio::test]
+async fn each_error_is_met_in_the_form_that_sdks_read() {
+    let world = World::new().await;
+    let mut met: BTreeMap<String, u16> = BTreeMap::new();
+    let mut meet = |answer: &Answer, expected: &str| {
+        assert_eq!(answer.error_code(), expected, "{}", answer.body);
+        let body = answer.json();
+        let message = body["Message"].as_str().unwrap();
+        assert!(
+            message.starts_with(&format!("ErrorCode:{expected};")),
+            "{message}"
+        );
+        assert!(
+            body["ExceptionMessage"]
+                .as_str()
+                .unwrap()
+                .starts_with("Tracking ID:")
+        );
+        met.insert(expected.to_owned(), answer.status);
+        let retries = matches!(answer.status, 429 | 503 | 504);
+        assert_eq!(answer.headers.contains_key("retry-after"), retries, "{expected}");
+    };
+    let any = &[("If-Match", "*")][..];
+    let large =
+        json!({"tags": {"a": "x".repeat(4000), "b": "x".repeat(4000), "c": "x".repeat(4000)}}).to_string();
+    let list = |count: usize| {
+        let entries: Vec<_> = (0..count).map(|n| json!({"id": format!("d{n}")})).collect();
+        json!(entries).to_string()
+    };
+    let twice = json!([{"id": "a"}, {"id": "a"}]).to_string();
+    let call = r#"{"methodName": "m"}"#;
+    let body = "x".repeat(300 * 1024);
+    assert_eq!(
+        world
+            .http("PUT", "/devices/dev-1/modules/m", &[], "{}")
+            .await
+            .status,
+        200
+    );
+    for (method, path, headers, body, expected) in [
+        (
+            "PATCH",
+            "/twins/dev-1",
+            &[][..],
+            large.as_str(),
+            "TwinPropertiesTooLarge",
+        ),
+        ("PUT", "/devices/new", &[], "[", "ArgumentInvalid"),
+        ("POST", "/devices", &[], &twice, "DeviceDefinedMultipleTimes"),
+        ("POST", "/devices", &[], &list(101), "TooManyDevices"),
+        ("GET", "/events/99", &[], "", "NotFound"),
+        ("GET", "/devices/nobody", &[], "", "DeviceNotFound"),
+        ("GET", "/devices/dev-1/modules/none", &[], "", "ModuleNotFound"),
+        ("POST", "/twins/dev-1/methods", &[], call, "DeviceNotOnline"),
+        ("PUT", "/devices/dev-1", &[], "{}", "DeviceAlreadyExists"),
+        (
+            "PUT",
+            "/devices/dev-1/modules/m",
+            &[],
+            "{}",
+            "ModuleAlreadyExistsOnDevice",
+        ),
+        (
+            "DELETE",
+            "/devices/dev-1",
+            &[("If-Match", "\"x\"")],
+            "",
+            "PreconditionFailed",
+        ),
+        ("PUT", "/devices/dev-1", any, &body, "MessageTooLarge"),
+    ] {
+        meet(&world.http(method, path, headers, body).await, expected);
+    }
+    let nobody = world.http_as("GET", "/devices", &[], b"").await;
+    meet(&nobody, "IotHubUnauthorizedAccess");
+    for number in 1..50 {
+        let path = format!("/devices/dev-1/modules/m{number}");
+        assert_eq!(world.http("PUT", &path, &[], "{}").await.status, 200);
+    }
+    let full = world.http("PUT", "/devices/dev-1/modules/more", &[], "{}").await;
+    meet(&full, "TooManyModulesOnDevice");
+    let place = [("Accept", "text/event-stream"), ("Last-Event-ID", "0@7")];
+    let old = world.http("GET", "/events/0", &place, "").await;
+    meet(&old, "Gone");
+
+    world.cluster.set_silent(true);
+    meet(
+        &world.http("PUT", "/devices/late", &[], "{}").await,
+        "GatewayTimeout",
+    );
+    world.cluster.set_silent(false);
+    world.cluster.set_cut_off(true);
+    let token = world.service_token("service");
+    let headers = [("Authorization", token.as_str())];
+    meet(
+        &world.http_as("GET", "/twins/dev-1", &headers, b"").await,
+        "ServerBusy",
+    );
+    world.cluster.set_cut_off(false);
+    world
+        .cluster
+        .fail_commands(dunlin_model::port::SubmitError::StorageFull);
+    meet(
+        &world.http("PUT", "/devices/more", &[], "{}").await,
+        "StorageFull",
+    );
+    world
+        .cluster
+        .fail_commands(dunlin_model::port::SubmitError::Busy("a test"));
+    meet(
+        &world.http("PUT", "/devices/more", &[], "{}").await,
+        "ThrottlingException",
+    );
+    world
+        .cluster
+        .fail_queries(dunlin_model::port::QueryError::Refused("a test".into()));
+    meet(&world.http("GET", "/devices/dev-1", &[], "").await, "Refused");
+    world
+        .cluster
+        .fail_queries(dunlin_model::port::QueryError::Store("a test".into()));
+    meet(&world.http("GET", "/devices/dev-1", &[], "").await, "ServerError");
+
+    // A device that is asked too much, and one that goes away over it.
+    let mut client = world.connect(Version::V3).await;
+    client.subscribe("$iothub/methods/POST/#").await.unwrap();
+    next(&mut client).await;
+    world
+        .cluster
+        .fail_methods(dunlin_model::method::MethodError::TooMany("a test".into()));
+    meet(
+        &world.http("POST", "/twins/dev-1/methods", &[], call).await,
+        "MethodCallsInFlightExceeded",
+    );
+    let asking = world.http("POST", "/twins/dev-1/methods", &[], call);
+    let leaving = async {
+        next(&mut client).await;
+        drop(client);
+    };
+    meet(&tokio::join!(asking, leaving).0, "DeviceConnectionClosedRemotely");
+
+    for (number, name) in documented() {
+        let is_excused = NOT_MET.iter().any(|(excused, _)| *excused == name);
+        match met.get(&name) {
+            Some(status) => assert_eq!(u32::from(*status), number / 1000, "{name}"),
+            None => assert!(is_excused, "{name} was not met"),
+        }
+    }
+}
