@@ -229,6 +229,7 @@ mod tests {
             "dunlin load pub --rate 1000 --duration 5 --warm-up 0 --verify -o json --data x",
             "dunlin load pub -h b --tls --insecure -t t --count 10 --closed --hdr f --report r.html",
             "dunlin load twin -c 20 --rate 1000 -s 64 -F 1",
+            "dunlin load method -c 20 --rate 100 -s 64 -F 8 --plain",
             "dunlin load sub -h b -t t/# --ws --duration 0 --keep-session",
             "dunlin load conn -c 5 --plain",
             "dunlin load null-sink --port 0 --wal 3 --folder x",

@@ -261,7 +261,8 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
         AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
         AdminRequest::PutAuthority { name, certificate } => {
-            authorities::check(&name, &certificate).map_err(QueryError::Refused)?;
+            let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);
+            let certificate = authorities::check(&name, &certificate, now_s).map_err(QueryError::Refused)?;
             change(
                 &shared,
                 DirectoryCommand::AuthorityPut { name, certificate },

@@ -2,6 +2,8 @@
 //!
 //! Whether a device's certificate comes from one is decided at the doors.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dunlin_model::directory::{AUTHORITY_BYTES_MAX, Directory};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -27,7 +29,7 @@ pub struct AuthorityLine {
 /// Those of the directory, by name.
 pub(crate) fn list(directory: &Directory) -> Vec<AuthorityLine> {
     let lines = directory.authorities.iter().map(|(name, certificate)| {
-        let (subject, not_after_s) = look(certificate).unwrap_or_default();
+        let (_, subject, not_after_s) = look(certificate).unwrap_or_default();
         AuthorityLine {
             name: name.clone(),
             subject,
@@ -38,8 +40,9 @@ pub(crate) fn list(directory: &Directory) -> Vec<AuthorityLine> {
     lines.collect()
 }
 
-/// Whether this can be an authority; otherwise why not.
-pub(crate) fn check(name: &str, certificate: &str) -> Result<(), String> {
+/// The certificate alone, as PEM, if this can be an authority at `now_s`; otherwise why not. What else stands in the text,
+/// such as a key, goes no further.
+pub(crate) fn check(name: &str, certificate: &str, now_s: i64) -> Result<String, String> {
     let is_plain = name
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
@@ -53,11 +56,24 @@ pub(crate) fn check(name: &str, certificate: &str) -> Result<(), String> {
             "the certificate of an authority has {AUTHORITY_BYTES_MAX} bytes at the most"
         ));
     }
-    look(certificate).map(|_| ())
+    let (der, _, not_after_s) = look(certificate)?;
+    if not_after_s <= now_s {
+        return Err("the certificate of the authority has expired".to_owned());
+    }
+    let text = STANDARD.encode(&der);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    Ok(format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    ))
 }
 
-/// Subject and end of the one certificate in `pem`, which must be an authority's.
-fn look(pem: &str) -> Result<(String, i64), String> {
+/// The one certificate in `pem`, which must be an authority's, with its subject and its end.
+fn look(pem: &str) -> Result<(Vec<u8>, String, i64), String> {
     let found = tls::certificates("certificate of an authority", pem).map_err(|error| error.to_string())?;
     let [one] = &found[..] else {
         return Err(format!(
@@ -69,7 +85,8 @@ fn look(pem: &str) -> Result<(String, i64), String> {
     if !read.is_ca() {
         return Err("it is no authority's certificate: its basic constraints do not say CA".to_owned());
     }
-    Ok((read.subject().to_string(), read.validity().not_after.timestamp()))
+    let not_after_s = read.validity().not_after.timestamp();
+    Ok((one.to_vec(), read.subject().to_string(), not_after_s))
 }
 
 #[cfg(test)]
@@ -89,9 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn only_an_authority_becomes_one() {
+    fn only_an_authority_becomes_one_and_only_its_certificate_is_kept() {
         let good = certificate(true);
-        assert_eq!(check("plant-7", &good), Ok(()));
+        let kept = check("plant-7", &format!("{good}{KEY}"), 0).expect("an authority");
+        assert!(!kept.contains("PRIVATE"), "{kept}");
+        assert_eq!(look(&kept), look(&good));
+        assert_eq!(check("plant-7", &kept, 0), Ok(kept.clone()));
         let other = certificate(false);
         for (name, pem) in [
             ("plant-7", other.as_str()),
@@ -102,15 +122,18 @@ mod tests {
             ("", &good),
             ("a b", &good),
         ] {
-            assert!(check(name, pem).is_err(), "{name} {pem:.40}");
+            assert!(check(name, pem, 0).is_err(), "{name} {pem:.40}");
         }
+        assert!(check("plant-7", &good, i64::MAX).is_err(), "it has expired");
         let mut directory = Directory::default();
-        directory.authorities.insert("plant-7".into(), good.clone());
+        directory.authorities.insert("plant-7".into(), kept.clone());
         let listed = list(&directory);
         assert_eq!(
             (listed[0].name.as_str(), &listed[0].certificate),
-            ("plant-7", &good)
+            ("plant-7", &kept)
         );
         assert!(listed[0].subject.contains("Plant 7") && listed[0].not_after_s > 0);
     }
+
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
 }

@@ -135,7 +135,11 @@ pub(crate) enum Request {
         wait_ms: u64,
     },
     /// Ask a device whose session the receiver holds.
-    Invoke(Invocation),
+    Invoke {
+        invocation: Invocation,
+        /// The receiver may have heard it before.
+        again: bool,
+    },
     /// Groups were restarted from what is left of them: this is the directory from now on.
     Adopt(Box<Directory>),
     /// Who the members of a group are, voters or not; its leader only, which proves that it leads.

@@ -197,8 +197,10 @@ impl Server {
                     Err(error) => Response::Events(Err(error)),
                 }
             }
-            Request::Invoke(invocation) => {
-                Response::Invoked(self.0.invocations.serve(&self.0.downlink, invocation).await)
+            Request::Invoke { invocation, again } => {
+                let asked = (invocation, again);
+                let answer = self.0.invocations.serve(&self.0.downlink, from, asked);
+                Response::Invoked(answer.await)
             }
             Request::Status => Response::Status(Box::new(self.0.status())),
         };

@@ -86,12 +86,17 @@ pub const METHOD_RESPONSE_S_DEFAULT: u64 = 30;
 pub const METHOD_RESPONSE_S: std::ops::RangeInclusive<u64> = 5..=300;
 /// Seconds that a caller may have a direct method wait for a device that is not connected; 0 unless asked.
 pub const METHOD_CONNECT_S_MAX: u64 = 300;
-/// Pause between two looks for a device that is not connected.
-pub const METHOD_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// First pause between two looks for a device that is not connected; it doubles with each look.
+pub const METHOD_LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause.
+pub const METHOD_LOOK_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a device is looked for whose session was elsewhere when it was to be asked: it is just moving.
 pub const METHOD_MOVING_WAIT: Duration = Duration::from_secs(1);
-/// Direct methods that callers have under way at a gateway; one more is refused.
-pub const METHODS_UNDER_WAY_MAX: usize = 4096;
+/// What the direct methods that callers have under way at a gateway weigh together; one more is refused. Each weighs
+/// [`METHOD_WEIGHT`], and one for each KiB of its payload: 4,096 small ones, or 448 of the largest.
+pub const METHODS_WEIGHT_MAX: usize = 4096 * METHOD_WEIGHT as usize;
+/// See [`METHODS_WEIGHT_MAX`].
+pub const METHOD_WEIGHT: u32 = 16;
 /// Time for a whole request that calls a direct method: the longest waits, and reads besides.
 pub const METHOD_REQUEST_WAIT: Duration = Duration::from_secs(METHOD_CONNECT_S_MAX + 300 + 30);
 /// Time that a message sent over HTTP waits for its receipt; then 504.

@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit per open event stream.
     pub(crate) event_streams: Arc<Semaphore>,
-    /// One permit per direct method that a caller waits for.
+    /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
@@ -52,7 +52,7 @@ impl Shared {
             damper: Mutex::default(),
             connections: Arc::new(Semaphore::new(connections_max)),
             event_streams: Arc::new(Semaphore::new(crate::limits::EVENT_STREAMS_MAX)),
-            methods: Arc::new(Semaphore::new(crate::limits::METHODS_UNDER_WAY_MAX)),
+            methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -51,9 +51,16 @@ impl DeviceId {
         }
     }
 
-    /// The name of a module of this device.
+    /// The name of a module of this device. It has no `=` and no `?` in front: in a user name it would be taken for
+    /// properties.
     pub fn of_module(&self, module: &str) -> Result<Self, DeviceIdError> {
         check_part(module)?;
+        if module.contains('=') {
+            return Err(DeviceIdError::Forbidden('='));
+        }
+        if module.starts_with('?') {
+            return Err(DeviceIdError::Forbidden('?'));
+        }
         let text = format!("{}/{module}", self.device_part());
         if text.len() > IDENTITY_BYTES_MAX {
             return Err(DeviceIdError::TooLongTogether(text.len()));
@@ -280,7 +287,15 @@ mod tests {
         assert_eq!((device.parent(), device.module_part()), (None, None));
         assert_eq!(DeviceId::parse_identity("dev-1/camera"), Ok(module.clone()));
         assert_eq!(module.of_module("x").unwrap().as_str(), "dev-1/x");
-        for wrong in ["dev-1/", "/camera", "/", "dev-1/a/b", "dev-1/a b"] {
+        for wrong in [
+            "dev-1/",
+            "/camera",
+            "/",
+            "dev-1/a/b",
+            "dev-1/a b",
+            "dev-1/a=b",
+            "dev-1/?a",
+        ] {
             assert!(DeviceId::parse_identity(wrong).is_err(), "{wrong}");
         }
         let long = "x".repeat(128);

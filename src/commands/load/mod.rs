@@ -2,6 +2,7 @@
 //!
 //! Here command lines become plans; what a load is, is in `dunlin_chaos::load`.
 
+mod calls;
 mod compare;
 mod merge;
 mod options;
@@ -30,6 +31,9 @@ enum Action {
     /// Report to the twins of a hub, and measure how long answers take
     #[command(disable_help_flag = true)]
     Twin(run::Twin),
+    /// Call methods of a hub's devices, and measure how long their answers take
+    #[command(disable_help_flag = true)]
+    Method(calls::Calls),
     /// Subscribe, and measure how long messages were on their way
     #[command(disable_help_flag = true)]
     Sub(run::Subscribe),
@@ -50,6 +54,7 @@ impl Load {
         match self.action {
             Action::Pub(command) => command.run(&self.hub).await,
             Action::Twin(command) => command.run(&self.hub).await,
+            Action::Method(command) => command.run(&self.hub).await,
             Action::Sub(command) => command.run(&self.hub).await,
             Action::Conn(command) => command.run(&self.hub).await,
             Action::Compare(command) => command.run(&self.hub).await,

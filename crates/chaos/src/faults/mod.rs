@@ -92,6 +92,8 @@ pub const STATES: &[(&str, &str)] = &[
     ("leaders-moved", "another node led a shard after a fault"),
     ("taken-over", "a device took its own session over"),
     ("revoked", "a credential was revoked and probed on every gateway"),
+    ("told", "a device was told what a service wants of it"),
+    ("called", "a device answered a method"),
     (
         "redelivered",
         "a device lost its connection and sent an unacknowledged message again on another",

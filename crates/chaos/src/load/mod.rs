@@ -8,8 +8,9 @@
 //! [`schedule`] says when, [`content`] what, [`template`] where. [`figures`] is what came of it,
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
-//! takes several servers in turn, [`merge`] makes several generators one.
+//! takes several servers in turn, [`merge`] makes several generators one. [`calls`] is another load, on methods.
 
+pub mod calls;
 pub mod ceiling;
 pub mod compare;
 mod connection;

@@ -8,6 +8,7 @@ use super::journal::{Event, Progress};
 use super::judge::{FaultLine, Second};
 use crate::oracle::{DeviceHistory, History, Message};
 use crate::verdict::SpanMs;
+use crate::workload::exchange::Exchange;
 use crate::workload::operation::{Action, Outcome};
 
 /// Seconds of the time line.
@@ -109,6 +110,13 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
     let revoked =
         revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
     count("revoked", revoked.count() as u64);
+    for exchange in &remains.exchanges {
+        match exchange {
+            Exchange::Note(note) if !note.asked => count("told", 1),
+            Exchange::Call(call) if call.outcome == Outcome::Ok => count("called", 1),
+            _ => {}
+        }
+    }
     reached
 }
 

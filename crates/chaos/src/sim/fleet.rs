@@ -88,9 +88,14 @@ pub(super) struct Device {
     pub(super) not_before_us: u64,
 }
 
+/// The name of device `index`.
+pub(super) fn name(index: usize) -> String {
+    format!("sim-{index:03}")
+}
+
 impl Device {
     pub(super) fn new(index: usize, place: usize) -> Option<Device> {
-        let id = DeviceId::parse(&format!("sim-{index:03}")).ok()?;
+        let id = DeviceId::parse(&name(index)).ok()?;
         let told = Told {
             history: DeviceHistory {
                 device: id.as_str().to_owned(),

@@ -14,7 +14,7 @@ use dunlin_model::telemetry;
 use super::alike;
 use super::services::Service;
 use super::world::World;
-use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order, registrations};
+use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order, registrations, twins};
 use crate::oracle::{Disturbance, History, Stored, digest};
 use crate::payload::claimed_seq;
 
@@ -62,6 +62,8 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
     }
     let accesses: Vec<_> = world.services.iter().flat_map(Service::accesses).collect();
     tell(&mut found, "I7", &registrations::check(&accesses));
+    let exchanges: Vec<_> = world.services.iter().flat_map(Service::exchanges).collect();
+    tell(&mut found, "I7", &twins::check(&exchanges));
     check_owners(&runs, &mut found);
     check_receipts(world, &history, &stored, &mut found);
     // Once more, since the leader may have had its events cut meanwhile.

@@ -1,8 +1,9 @@
-//! Services of a simulation: one beside each node, all reading and writing the same few registrations, below the
-//! doors, with and without a version as condition.
+//! Services of a simulation: one beside each node, all reading and writing the same few registrations, and the twin of one
+//! device after the other, below the doors, with and without a version as condition.
 //!
 //! A service lives in its node's runtime; what it asked and was told lives here, and outlives every node. What was
-//! under way when the node died is not known. Judged by [`crate::invariants::registrations`].
+//! under way when the node died is not known. Judged by [`crate::invariants::registrations`] and
+//! [`crate::invariants::twins`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::fleet::Shared;
 use super::machine::Life;
 use crate::workload::access::{Access, Answer, Call};
+use crate::workload::exchange::{self, Exchange, Section};
 
 /// Registrations that are fought over at the same time.
 const SLOTS: usize = 2;
@@ -28,6 +30,8 @@ const PAUSE_MS: u64 = 100;
 const ACCESSES_MAX: u32 = 100;
 /// Outcomes that are not known before another takes its place: the search tries all of them everywhere.
 const UNKNOWN_MAX: u32 = 5;
+/// Of a hundred things that a service does, those that are about a twin.
+const TWINS_PERCENT: u32 = 40;
 
 /// Which registrations are fought over now, the same for all services.
 #[derive(Default)]
@@ -37,20 +41,57 @@ struct Slot {
     unknown: u32,
 }
 
-/// The registrations of a run.
-#[derive(Default)]
-pub(super) struct Slots(Mutex<[Slot; SLOTS]>);
+impl Slot {
+    fn is_over(&self) -> bool {
+        self.accesses >= ACCESSES_MAX || self.unknown >= UNKNOWN_MAX
+    }
+}
+
+/// The registrations and twins of a run.
+pub(super) struct Slots {
+    registrations: Mutex<[Slot; SLOTS]>,
+    /// Its life is the number of the device whose twin it is about.
+    twin: Mutex<Slot>,
+    /// Devices that have twins to be talked about.
+    devices: u32,
+}
 
 impl Slots {
+    /// Those of a run with so many devices.
+    pub(super) fn new(devices: usize) -> Self {
+        Self {
+            registrations: Mutex::default(),
+            twin: Mutex::default(),
+            devices: u32::try_from(devices).unwrap_or(u32::MAX),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, [Slot; SLOTS]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn twin(&self) -> MutexGuard<'_, Slot> {
+        self.twin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device whose twin is talked about; the access to it is counted. `None` when all have had their turn.
+    fn enter_twin(&self) -> Option<String> {
+        let mut now = self.twin();
+        if now.is_over() {
+            *now = Slot {
+                life: now.life + 1,
+                ..Slot::default()
+            };
+        }
+        now.accesses += 1;
+        (now.life < self.devices).then(|| super::fleet::name(now.life as usize))
     }
 
     /// The device of a slot; the access to it is counted.
     fn enter(&self, slot: usize) -> String {
         let mut slots = self.lock();
         let now = &mut slots[slot];
-        if now.accesses >= ACCESSES_MAX || now.unknown >= UNKNOWN_MAX {
+        if now.is_over() {
             *now = Slot {
                 life: now.life + 1,
                 ..Slot::default()
@@ -61,15 +102,42 @@ impl Slots {
     }
 }
 
+/// Something that a service does.
+#[derive(Clone)]
+enum Deed {
+    /// With a registration, and its slot.
+    Registration(usize, Access),
+    Twin(exchange::Access),
+}
+
+/// How it ended.
+enum Told {
+    Registration(Answer),
+    Twin(exchange::Answer),
+}
+
+impl Deed {
+    /// What is told when nobody is there to tell.
+    fn unknown(&self) -> Told {
+        match self {
+            Deed::Registration(..) => Told::Registration(Answer::Unknown),
+            Deed::Twin(_) => Told::Twin(exchange::Answer::Unknown),
+        }
+    }
+}
+
 /// What a service did and heard.
 struct Book {
     random: StdRng,
     number: u32,
     /// The version that it saw last, by device.
     etags: BTreeMap<String, String>,
-    /// What has no answer yet, and its slot.
-    pending: Option<(usize, Access)>,
+    /// The same of twins.
+    twin_etags: BTreeMap<String, String>,
+    /// What has no answer yet.
+    pending: Option<Deed>,
     accesses: Vec<Access>,
+    exchanges: Vec<exchange::Access>,
 }
 
 /// A service.
@@ -92,8 +160,10 @@ impl Service {
                 random: StdRng::seed_from_u64(seed),
                 number: 0,
                 etags: BTreeMap::new(),
+                twin_etags: BTreeMap::new(),
                 pending: None,
                 accesses: Vec::new(),
+                exchanges: Vec::new(),
             })),
             slots: slots.clone(),
             task: None,
@@ -124,35 +194,78 @@ impl Service {
             task.abort();
         }
         let mut book = lock(&self.book);
-        if let Some((slot, access)) = book.pending.take() {
-            finish(
-                &mut book,
-                &self.slots,
-                shared,
-                (slot, access),
-                Some(Answer::Unknown),
-            );
+        if let Some(deed) = book.pending.take() {
+            let unknown = deed.unknown();
+            finish(&mut book, &self.slots, shared, deed, Some(unknown));
         }
     }
 
-    /// Everything that it did, what is still under way included.
+    /// Everything that it did with registrations, what is still under way included.
     pub(super) fn accesses(&self) -> Vec<Access> {
         let book = lock(&self.book);
-        let pending = book.pending.iter().map(|(_, access)| access);
-        let changes = pending.filter(|access| access.call != Call::Read);
-        book.accesses.iter().chain(changes).cloned().collect()
+        let mut all = book.accesses.clone();
+        if let Some(Deed::Registration(_, access)) = &book.pending
+            && access.call != Call::Read
+        {
+            all.push(access.clone());
+        }
+        all
+    }
+
+    /// Everything that it did with twins, what is still under way included.
+    pub(super) fn exchanges(&self) -> Vec<Exchange> {
+        let book = lock(&self.book);
+        let mut all = book.exchanges.clone();
+        if let Some(Deed::Twin(access)) = &book.pending
+            && access.call != exchange::Call::Read
+        {
+            all.push(access.clone());
+        }
+        all.into_iter().map(Exchange::Access).collect()
     }
 }
 
-/// Writes down how an access ended; nothing of one that was not tried, or of a read without an answer.
-fn finish(
+/// Writes down how a deed ended; nothing of one that was not tried, or of a read without an answer.
+fn finish(book: &mut Book, slots: &Slots, shared: &Shared, deed: Deed, told: Option<Told>) {
+    match (deed, told) {
+        (Deed::Registration(slot, access), Some(Told::Registration(answer))) => {
+            finish_registration(book, slots, shared, (slot, access), answer);
+        }
+        (Deed::Twin(access), Some(Told::Twin(answer))) => finish_twin(book, slots, shared, access, answer),
+        _ => {}
+    }
+}
+
+fn finish_twin(
+    book: &mut Book,
+    slots: &Slots,
+    shared: &Shared,
+    mut access: exchange::Access,
+    answer: exchange::Answer,
+) {
+    if answer == exchange::Answer::Unknown {
+        if access.call == exchange::Call::Read {
+            return;
+        }
+        slots.twin().unknown += 1;
+    }
+    if let exchange::Answer::Seen { etag: Some(etag), .. } = &answer {
+        book.twin_etags.insert(access.device.clone(), etag.clone());
+    }
+    access.completed_us = shared.now_us();
+    access.answer = answer;
+    let told = crate::oracle::digest(format!("{access:?}").as_bytes());
+    shared.trace.event(access.completed_us, "exchange", &[told]);
+    book.exchanges.push(access);
+}
+
+fn finish_registration(
     book: &mut Book,
     slots: &Slots,
     shared: &Shared,
     (slot, mut access): (usize, Access),
-    answer: Option<Answer>,
+    answer: Answer,
 ) {
-    let Some(answer) = answer else { return };
     if answer == Answer::Unknown {
         if access.call == Call::Read {
             return;
@@ -189,19 +302,31 @@ impl Client {
             if !self.client.is_fresh() {
                 continue;
             }
-            let (slot, access) = self.draw();
-            let (device, call) = (access.device.clone(), access.call.clone());
-            lock(&self.book).pending = Some((slot, access));
-            let answer = self.ask(&device, call).await;
+            let deed = self.draw();
+            lock(&self.book).pending = Some(deed.clone());
+            let told = match deed {
+                Deed::Registration(_, access) => {
+                    let answer = self.ask(&access.device, access.call).await;
+                    answer.map(Told::Registration)
+                }
+                Deed::Twin(access) => {
+                    let answer = self.ask_twin(&access.device, access.call).await;
+                    answer.map(Told::Twin)
+                }
+            };
             let mut book = lock(&self.book);
             if let Some(pending) = book.pending.take() {
-                finish(&mut book, &self.slots, &self.shared, pending, answer);
+                finish(&mut book, &self.slots, &self.shared, pending, told);
             }
         }
     }
 
-    fn draw(&self) -> (usize, Access) {
+    fn draw(&self) -> Deed {
         let mut book = lock(&self.book);
+        let about_twin = book.random.random_range(0..100) < TWINS_PERCENT;
+        if about_twin && let Some(device) = self.slots.enter_twin() {
+            return self.draw_twin(&mut book, device);
+        }
         let slot = book.random.random_range(0..SLOTS);
         let device = self.slots.enter(slot);
         book.number += 1;
@@ -218,7 +343,66 @@ impl Client {
             completed_us: invoked_us,
             answer: Answer::Unknown,
         };
-        (slot, access)
+        Deed::Registration(slot, access)
+    }
+
+    fn draw_twin(&self, book: &mut Book, device: String) -> Deed {
+        book.number += 1;
+        let value = format!("{}-{}", self.place, book.number);
+        let etag = book.twin_etags.get(&device).cloned();
+        let call = match (book.random.random_range(0..100), etag) {
+            (0..40, _) => exchange::Call::Read,
+            (40..80, Some(etag)) => exchange::Call::Swap { etag, value },
+            _ => exchange::Call::Write { value },
+        };
+        let invoked_us = self.shared.now_us();
+        Deed::Twin(exchange::Access {
+            device,
+            section: Section::Desired,
+            call,
+            invoked_us,
+            completed_us: invoked_us,
+            answer: exchange::Answer::Unknown,
+        })
+    }
+
+    /// The answer; `None` if nothing was tried.
+    async fn ask_twin(&self, device: &str, call: exchange::Call) -> Option<exchange::Answer> {
+        let device = DeviceId::parse(device).ok()?;
+        let (value, etag) = match call {
+            exchange::Call::Read => return self.read_twin(device).await,
+            exchange::Call::Write { value } => (value, None),
+            exchange::Call::Swap { etag, value } => (value, Some(etag.parse().ok()?)),
+        };
+        let command = Command::TwinChange {
+            device,
+            tags: None,
+            desired: Some(serde_json::json!({ "value": value }).to_string()),
+            replaces: false,
+            etag,
+        };
+        match self.client.submit(command).await {
+            Ok(Outcome::TwinChanged { .. }) => Some(exchange::Answer::Done { version: None }),
+            Ok(Outcome::Refused(Refusal::VersionMismatch)) => Some(exchange::Answer::Mismatch),
+            // Its device is not there yet.
+            Ok(Outcome::Refused(Refusal::UnknownDevice)) => None,
+            Err(SubmitError::Busy(_) | SubmitError::CutOff | SubmitError::StorageFull) => None,
+            Ok(_) | Err(SubmitError::Unknown) => Some(exchange::Answer::Unknown),
+        }
+    }
+
+    async fn read_twin(&self, device: DeviceId) -> Option<exchange::Answer> {
+        let asked = self.client.query(Query::Twin(device), Consistency::Linearizable);
+        let Ok(View::Twin(Some(view))) = asked.await else {
+            return None;
+        };
+        let twin = view.document().ok()?;
+        let value = twin.desired.content.get("value").and_then(|value| value.as_str());
+        Some(exchange::Answer::Seen {
+            value: value.unwrap_or_default().to_owned(),
+            version: twin.desired.version,
+            etag: Some(twin.etag.to_string()),
+        })
     }
 
     /// The answer; `None` if nothing was tried.

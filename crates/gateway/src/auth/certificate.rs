@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, RootCertStore};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::AuthError;
 
@@ -65,12 +65,14 @@ impl Shown {
 }
 
 impl Shown {
-    /// Follows the chain up to one of `authorities`.
+    /// Follows the chain up to one of `authorities` that is in force itself: of an anchor the verifier looks at the key
+    /// alone.
     fn verify_chain(&self, authorities: &BTreeMap<String, String>, now_s: u64) -> Result<(), AuthError> {
         let mut roots = RootCertStore::empty();
         let read = authorities
             .values()
-            .filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+            .filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok())
+            .filter(|authority| is_in_force(authority, now_s));
         roots.add_parsable_certificates(read);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -87,6 +89,16 @@ impl Shown {
             ) => AuthError::CertificateExpired,
             _ => AuthError::UnknownAuthority,
         })
+    }
+}
+
+fn is_in_force(certificate: &CertificateDer<'_>, now_s: u64) -> bool {
+    let now = i64::try_from(now_s)
+        .ok()
+        .and_then(|s| ASN1Time::from_timestamp(s).ok());
+    match (X509Certificate::from_der(certificate), now) {
+        (Ok((_, read)), Some(now)) => read.validity().is_valid_at(now),
+        _ => false,
     }
 }
 
@@ -224,11 +236,17 @@ mod tests {
         assert_eq!(verify(vec![root.leaf(own())], NOW_S), Ok(AuthMethod::X509));
         let through = vec![middle.leaf(own()), middle.der()];
         assert_eq!(verify(through, NOW_S), Ok(AuthMethod::X509));
-        for year in [-1_i64, 1] {
-            let when = NOW_S.saturating_add_signed(year * 366 * 24 * 3600);
-            let late = verify(vec![root.leaf(own())], when);
+        for year in [2025, 2028] {
+            let mut other = own();
+            (other.not_before, other.not_after) = (date_time_ymd(year, 1, 1), date_time_ymd(year, 6, 1));
+            let late = verify(vec![root.leaf(other)], NOW_S);
             assert_eq!(late, Err(AuthError::CertificateExpired), "{year}");
         }
+        // An authority whose own time is over counts for nobody.
+        let mut forever = own();
+        forever.not_after = date_time_ymd(2100, 1, 1);
+        let late = verify(vec![root.leaf(forever)], NOW_S + 366 * 24 * 3600);
+        assert_eq!(late, Err(AuthError::UnknownAuthority));
         let mut two_names = own();
         two_names
             .distinguished_name

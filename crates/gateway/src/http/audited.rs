@@ -32,9 +32,13 @@ pub(crate) fn audited(record: AuditRecord, answer: Result<Response, ApiError>) -
 
 /// Keeps what travels with `response`.
 pub(crate) async fn keep(shared: &Shared, peer: Option<SocketAddr>, response: &mut Response) {
-    let Some(Audited(mut record)) = response.extensions_mut().remove::<Audited>() else {
-        return;
-    };
+    if let Some(Audited(record)) = response.extensions_mut().remove::<Audited>() {
+        write(shared, peer, record).await;
+    }
+}
+
+/// Keeps one record of a call from `peer`, waiting for the disk unless it is of a refusal.
+pub(crate) async fn write(shared: &Shared, peer: Option<SocketAddr>, mut record: AuditRecord) {
     record.from = peer.map(|peer| peer.to_string()).unwrap_or_default();
     match record.outcome {
         AuditOutcome::Refused(_) => shared.hooks.audit.refused(record),

@@ -1,18 +1,20 @@
 //! Many changes of the registry in one request: IoT Hub's `POST /devices` with a list of identities and what is to become
 //! of each.
 //!
-//! Each is a write of its own, in the order of the list as far as one identity is concerned; one that fails does not keep
-//! the others from taking place, and the answer says which. Twins come after their identities.
+//! Each is a write of its own, those of one device and its modules one after the other; one that fails does not keep the
+//! others from taking place, and the answer says which. Twins come after their identities. What has begun goes on, and is
+//! kept in the audit, whether its caller is still there or not.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
@@ -21,11 +23,12 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::authorize;
 use super::devices::{deletion, remove, version, write};
 use super::error::ApiError;
 use super::identity::IdentityInput;
 use super::twins::{self, Wanted};
+use super::{audited, authorize};
+use crate::listen::Peer;
 use crate::shared::Shared;
 
 /// Identities in one request.
@@ -51,27 +54,49 @@ struct Entry {
 
 /// What is to become of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
+#[serde(try_from = "String")]
 enum Mode {
     /// Must not be there.
     Create,
     /// Must be there.
     Update,
     /// Must be there with this ETag.
-    #[serde(rename = "updateIfMatchETag")]
     UpdateIfMatch,
     /// Is there or not.
     #[default]
     CreateOrUpdate,
     Delete,
-    #[serde(rename = "deleteIfMatchETag")]
     DeleteIfMatch,
     UpdateTwin,
-    #[serde(rename = "updateTwinIfMatchETag")]
     UpdateTwinIfMatch,
 }
 
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    /// SDKs differ in how they write the first letter.
+    fn try_from(text: String) -> Result<Self, String> {
+        let found = Mode::ALL
+            .iter()
+            .find(|mode| mode.name().eq_ignore_ascii_case(&text));
+        found
+            .copied()
+            .ok_or_else(|| format!("there is no importMode {text:?}"))
+    }
+}
+
 impl Mode {
+    const ALL: [Mode; 8] = [
+        Mode::Create,
+        Mode::Update,
+        Mode::UpdateIfMatch,
+        Mode::CreateOrUpdate,
+        Mode::Delete,
+        Mode::DeleteIfMatch,
+        Mode::UpdateTwin,
+        Mode::UpdateTwinIfMatch,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Mode::Create => "create",
@@ -89,20 +114,29 @@ impl Mode {
 /// `POST /devices`.
 pub(crate) async fn change(
     State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &["devices"])?;
     let entries = read(&body.map_err(|_| ApiError::too_large())?)?;
-    let (shared, who) = (&*shared, caller.0.as_str());
-    let changes = entries.into_iter().map(|(identity, entry)| async move {
-        let mode = entry.import_mode;
-        let done = carry_out(shared, who, &identity, entry).await;
-        done.err().map(|error| problem(&identity, mode, &error))
+    let by = By {
+        who: caller.0,
+        peer: peer.0,
+    };
+    let groups = by_device(entries).into_iter().map(|group| {
+        let (shared, by) = (Arc::clone(&shared), by.clone());
+        let tasks = shared.tasks.clone();
+        async move {
+            // The caller may go: what was begun is carried out and written down.
+            let task = tasks.spawn(async move { carry_out_all(&shared, &by, group).await });
+            task.await.unwrap_or_else(|_| vec![(0, interrupted())])
+        }
     });
-    // The calls are long enough for each to have its own turn, and few enough for the answers to wait in order.
-    let answers: Vec<_> = stream::iter(changes).buffered(AT_A_TIME).collect().await;
-    let errors: Vec<Value> = answers.into_iter().flatten().collect();
+    let answers: Vec<_> = stream::iter(groups).buffer_unordered(AT_A_TIME).collect().await;
+    let mut errors: Vec<(usize, Value)> = answers.into_iter().flatten().collect();
+    errors.sort_by_key(|(place, _)| *place);
+    let errors: Vec<Value> = errors.into_iter().map(|(_, error)| error).collect();
     let status = if errors.is_empty() {
         StatusCode::OK
     } else {
@@ -137,7 +171,39 @@ fn read(body: &[u8]) -> Result<Vec<(DeviceId, Entry)>, ApiError> {
         .collect()
 }
 
-async fn carry_out(shared: &Shared, who: &str, identity: &DeviceId, entry: Entry) -> Result<(), ApiError> {
+/// Who asks, and from where.
+#[derive(Clone)]
+struct By {
+    who: String,
+    peer: SocketAddr,
+}
+
+/// An entry with its place in the list.
+type Placed = (usize, DeviceId, Entry);
+
+/// The entries of each device and its modules, in the order of the list.
+fn by_device(entries: Vec<(DeviceId, Entry)>) -> Vec<Vec<Placed>> {
+    let mut groups: BTreeMap<String, Vec<Placed>> = BTreeMap::new();
+    for (place, (identity, entry)) in entries.into_iter().enumerate() {
+        let device = identity.device_part().to_owned();
+        groups.entry(device).or_default().push((place, identity, entry));
+    }
+    groups.into_values().collect()
+}
+
+/// What went wrong, by place.
+async fn carry_out_all(shared: &Shared, by: &By, group: Vec<Placed>) -> Vec<(usize, Value)> {
+    let mut problems = Vec::new();
+    for (place, identity, entry) in group {
+        let mode = entry.import_mode;
+        if let Err(error) = carry_out(shared, by, &identity, entry).await {
+            problems.push((place, problem(&identity, mode, &error)));
+        }
+    }
+    problems
+}
+
+async fn carry_out(shared: &Shared, by: &By, identity: &DeviceId, entry: Entry) -> Result<(), ApiError> {
     let mode = entry.import_mode;
     let etag = entry.etag.as_deref().unwrap_or_default().trim_matches('"');
     let condition = match mode {
@@ -146,38 +212,53 @@ async fn carry_out(shared: &Shared, who: &str, identity: &DeviceId, entry: Entry
         Mode::CreateOrUpdate => Condition::Any,
         _ => Condition::Present,
     };
-    let mut record = AuditRecord::done("device.create", who, identity.as_str());
-    let done = match mode {
+    let twin_etag = entry.twin_etag.as_deref().map(|etag| etag.trim_matches('"'));
+    let twin_etag = match (mode, twin_etag) {
+        (Mode::UpdateTwinIfMatch, Some("*")) => None,
+        // A condition that is not told is one that does not hold.
+        (Mode::UpdateTwinIfMatch, etag) => Some(etag.map_or(0, twins::number)),
+        _ => None,
+    };
+    let is_deletion = matches!(mode, Mode::Delete | Mode::DeleteIfMatch);
+    // What cannot be read keeps all of the entry from taking place.
+    let wanted = match names_twin(&entry.rest) && !is_deletion {
+        true => Some(Wanted::read(&entry.rest)?),
+        false => None,
+    };
+    let mut record = AuditRecord::done("device.create", &by.who, identity.as_str());
+    match mode {
         Mode::Delete | Mode::DeleteIfMatch => {
             record.action = deletion(identity);
-            remove(shared, identity, condition).await
+            let done = remove(shared, identity, condition).await;
+            kept(shared, by, record, done).await?;
         }
-        Mode::UpdateTwin | Mode::UpdateTwinIfMatch => {
-            record.action = "twin.update";
-            let twin_etag = entry.twin_etag.filter(|_| mode == Mode::UpdateTwinIfMatch);
-            update_twin(shared, identity, &entry.rest, twin_etag.as_deref()).await
-        }
+        Mode::UpdateTwin | Mode::UpdateTwinIfMatch => {}
         Mode::Create | Mode::Update | Mode::UpdateIfMatch | Mode::CreateOrUpdate => {
-            let input = serde_json::from_value::<IdentityInput>(entry.rest.clone())
-                .map_err(|error| ApiError::invalid(error.to_string()));
-            match input {
-                Ok(input) => {
-                    let written = write(shared, identity, &input, condition, &mut record).await;
-                    match written {
-                        Ok(_) if names_twin(&entry.rest) => {
-                            update_twin(shared, identity, &entry.rest, None).await
-                        }
-                        written => written.map(|_| ()),
-                    }
-                }
-                Err(error) => Err(error),
-            }
+            let input: IdentityInput =
+                serde_json::from_value(entry.rest).map_err(|error| ApiError::invalid(error.to_string()))?;
+            let done = write(shared, identity, &input, condition, &mut record).await;
+            kept(shared, by, record, done.map(|_| ())).await?;
         }
+    }
+    let Some(wanted) = wanted else {
+        return Ok(());
     };
+    let record = AuditRecord::done("twin.update", &by.who, identity.as_str());
+    let done = twins::change(shared, identity, wanted, false, twin_etag).await;
+    kept(shared, by, record, done).await
+}
+
+/// Keeps in the audit what came of a change, and passes that on.
+async fn kept(
+    shared: &Shared,
+    by: &By,
+    mut record: AuditRecord,
+    done: Result<(), ApiError>,
+) -> Result<(), ApiError> {
     if let Err(error) = &done {
         record.outcome = error.audit_outcome();
     }
-    shared.hooks.audit.record(record).await;
+    audited::write(shared, Some(by.peer), record).await;
     done
 }
 
@@ -187,14 +268,9 @@ fn names_twin(entry: &Value) -> bool {
         .any(|name| entry.get(name).is_some_and(|value| !value.is_null()))
 }
 
-async fn update_twin(
-    shared: &Shared,
-    identity: &DeviceId,
-    entry: &Value,
-    etag: Option<&str>,
-) -> Result<(), ApiError> {
-    let wanted = Wanted::read(entry)?;
-    twins::change(shared, identity, wanted, false, etag.map(twins::number)).await
+/// That a change has ended in a way that was not foreseen.
+fn interrupted() -> Value {
+    json!({ "errorCode": "ServerError", "errorStatus": "a change was interrupted" })
 }
 
 fn problem(identity: &DeviceId, mode: Mode, error: &ApiError) -> Value {
@@ -233,6 +309,12 @@ mod tests {
                 ("c", Mode::CreateOrUpdate)
             ]
         );
+        for mode in Mode::ALL {
+            let mut name = mode.name().to_owned();
+            assert_eq!(Mode::try_from(name.clone()), Ok(mode));
+            name[..1].make_ascii_uppercase();
+            assert_eq!(Mode::try_from(name), Ok(mode), "as the Node SDK writes it");
+        }
         assert!(names_twin(&entries[2].1.rest) && !names_twin(&entries[0].1.rest));
         let many: Vec<Value> = (0..=BULK_MAX).map(|n| json!({"id": format!("d{n}")})).collect();
         for wrong in [

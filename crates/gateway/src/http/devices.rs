@@ -189,8 +189,11 @@ pub(crate) async fn write(
         };
         let known = before.as_ref().map(|view| &view.record.spec);
         let Completed { spec, keeps } = input.complete(known, identity.module_part().is_some())?;
-        let condition = match &before {
-            Some(view) if keeps && is_lenient => Condition::Version(view.record.version),
+        let condition = match (&before, asked) {
+            (Some(view), _) if keeps && is_lenient => Condition::Version(view.record.version),
+            // Keys that are drawn now must not stand in place of others that were stored meanwhile.
+            (None, Condition::Any) => Condition::Absent,
+            (None, Condition::Present) => return Err(ApiError::missing(identity)),
             _ => asked,
         };
         (record.action, record.detail) = change(identity, known, &spec);
@@ -208,6 +211,7 @@ pub(crate) async fn write(
             }
             // What was to be kept has changed meanwhile; the caller asked for any version.
             Outcome::Refused(Refusal::VersionMismatch) if is_lenient => {}
+            Outcome::Refused(Refusal::AlreadyExists) if asked == Condition::Any => {}
             Outcome::Refused(refusal) => return Err(ApiError::refused(refusal, identity)),
             _ => return Err(ApiError::internal("an outcome of another kind")),
         }

@@ -1,36 +1,41 @@
 //! Direct methods for services: IoT Hub's `POST /twins/{id}/methods` with both of its time-outs.
 //!
 //! Whose gateway is to ask follows from the device's session. Where a device may have been asked, nobody asks again:
-//! the caller learns that the outcome is unknown. What a device's answer means is between it and the caller.
+//! the caller learns that the outcome is unknown. Once it is asked the call goes on, and is kept in the audit, whether its
+//! caller is still there or not. What a device's answer means is between it and the caller.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes as Body;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use dunlin_model::audit::AuditRecord;
+use axum::{Extension, Json};
+use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::{Consistency, DeviceView};
 use dunlin_model::directory::Right;
-use dunlin_model::id::DeviceId;
+use dunlin_model::id::{DeviceId, NodeId};
 use dunlin_model::method::{
     Invocation, METHOD_NAME_BYTES_MAX, METHOD_PAYLOAD_BYTES_MAX, MethodAnswer, MethodError,
 };
 use dunlin_model::shard::registry::METHODS_FILTER;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::audited::audited;
+use super::audited::{self, audited};
 use super::authorize;
 use super::error::ApiError;
 use super::named::Named;
 use crate::limits::{
-    METHOD_CONNECT_S_MAX, METHOD_LOOK_PAUSE, METHOD_MOVING_WAIT, METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT,
+    METHOD_CONNECT_S_MAX, METHOD_LOOK_PAUSE_MAX, METHOD_LOOK_PAUSE_MIN, METHOD_MOVING_WAIT,
+    METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT, METHOD_WEIGHT,
 };
+use crate::listen::Peer;
 use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
@@ -58,6 +63,7 @@ struct Call {
 /// `POST /twins/{id}/methods`, and of a module.
 pub(crate) async fn invoke(
     State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
     named: Named,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
@@ -66,14 +72,58 @@ pub(crate) async fn invoke(
     let caller = authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
     let device = named.identity()?;
     let call = read(&body.map_err(|_| ApiError::too_large())?)?;
-    let turn = shared.methods.try_acquire();
-    let _turn = turn.map_err(|_| ApiError::busy("method calls of this gateway"))?;
+    let turn = Arc::clone(&shared.methods).try_acquire_many_owned(call.weight());
+    let turn = turn.map_err(|_| ApiError::busy("method calls of this gateway"))?;
     let mut record = AuditRecord::done("method.invoke", caller.0, device.as_str());
     record.detail.clone_from(&call.name);
-    let answer = ask(&shared, &device, call)
-        .await
-        .and_then(|answer| respond(&answer));
-    audited(record, answer)
+    let asking = Asking {
+        shared: Arc::clone(&shared),
+        peer: peer.0,
+        record: record.clone(),
+        _turn: Arc::new(turn),
+    };
+    match find_and_ask(&asking, &device, call).await {
+        Ok(Ok(answer)) => respond(&answer),
+        Ok(Err(error)) => Err(ApiError::method(&error, &device)),
+        Err(error) => audited(record, Err(error)),
+    }
+}
+
+/// What a call takes with it once its device is asked.
+#[derive(Clone)]
+struct Asking {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    record: AuditRecord,
+    _turn: Arc<OwnedSemaphorePermit>,
+}
+
+impl Asking {
+    /// Has the device asked. `None` when it was not.
+    async fn ask(
+        &self,
+        gateway: NodeId,
+        invocation: Invocation,
+    ) -> Option<Result<MethodAnswer, MethodError>> {
+        let asking = self.clone();
+        let task = self.shared.tasks.spawn(async move {
+            let answer = asking.shared.client.invoke(gateway, invocation).await;
+            let outcome = match &answer {
+                Err(error) if error.is_untouched() => return None,
+                Err(MethodError::TooMany(_)) => AuditOutcome::Refused("MethodCallsInFlightExceeded".into()),
+                // Whatever it answered, it was asked.
+                Ok(_) | Err(MethodError::Unreadable) => AuditOutcome::Done,
+                Err(_) => AuditOutcome::Unknown,
+            };
+            let record = AuditRecord {
+                outcome,
+                ..asking.record.clone()
+            };
+            audited::write(&asking.shared, Some(asking.peer), record).await;
+            Some(answer)
+        });
+        task.await.unwrap_or(Some(Err(MethodError::Unknown)))
+    }
 }
 
 fn read(body: &[u8]) -> Result<Call, ApiError> {
@@ -107,41 +157,53 @@ fn read(body: &[u8]) -> Result<Call, ApiError> {
     })
 }
 
+impl Call {
+    /// What it takes of [`METHODS_WEIGHT_MAX`](crate::limits::METHODS_WEIGHT_MAX): a place, and room for its payload.
+    fn weight(&self) -> u32 {
+        METHOD_WEIGHT + (self.payload.len() / 1024) as u32
+    }
+}
+
 /// A token of HTTP without what has a meaning in topics.
 fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._*!%&'^`|~".contains(c)
 }
 
-/// Looks for the device as long as it may, and asks it once.
-async fn ask(shared: &Shared, device: &DeviceId, call: Call) -> Result<MethodAnswer, ApiError> {
-    let id: u64 = rand::random();
+/// Looks for the device as long as it may, and asks it once. An error says that it was not asked.
+async fn find_and_ask(
+    asking: &Asking,
+    device: &DeviceId,
+    call: Call,
+) -> Result<Result<MethodAnswer, MethodError>, ApiError> {
     let begun = Instant::now();
     let mut look_until = begun + call.connect_wait;
+    let mut pause = METHOD_LOOK_PAUSE_MIN;
+    let mut is_first = true;
     loop {
-        let view = find(shared, device).await?;
+        let is_last = Instant::now() >= look_until;
+        let view = find(&asking.shared, device, is_first || is_last).await?;
+        is_first = false;
         if let Some(held_by) = view.session.held_by
             && listens(&view)
         {
             let invocation = Invocation {
-                id,
+                id: rand::random(),
                 device: device.clone(),
                 epoch: view.session.epoch,
                 name: call.name.clone(),
                 payload: call.payload.clone(),
                 wait_ms: call.response_wait.as_millis() as u64,
             };
-            match shared.client.invoke(held_by.gateway, invocation).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.is_untouched() => {
-                    look_until = look_until.max(begun + METHOD_MOVING_WAIT);
-                }
-                Err(error) => return Err(ApiError::method(&error, device)),
+            if let Some(answer) = asking.ask(held_by.gateway, invocation).await {
+                return Ok(answer);
             }
+            look_until = look_until.max(begun + METHOD_MOVING_WAIT);
         }
-        if Instant::now() >= look_until {
+        if is_last && Instant::now() >= look_until {
             return Err(ApiError::method(&MethodError::NotHere, device));
         }
-        sleep(METHOD_LOOK_PAUSE).await;
+        sleep(pause).await;
+        pause = (2 * pause).min(METHOD_LOOK_PAUSE_MAX);
     }
 }
 
@@ -149,10 +211,11 @@ fn listens(view: &DeviceView) -> bool {
     view.session.held_by.is_some() && view.session.subscriptions.contains_key(METHODS_FILTER)
 }
 
-/// The device as its leader knows it; as the majority does, if it would otherwise be said not to be there.
-async fn find(shared: &Shared, device: &DeviceId) -> Result<DeviceView, ApiError> {
+/// The device as its leader knows it; as the majority does, if that is to be certain and it would otherwise be said not
+/// to be there.
+async fn find(shared: &Shared, device: &DeviceId, is_certain: bool) -> Result<DeviceView, ApiError> {
     if let Some(view) = query_device(&*shared.client, device, Consistency::Leader).await?
-        && listens(&view)
+        && (listens(&view) || !is_certain)
     {
         return Ok(view);
     }

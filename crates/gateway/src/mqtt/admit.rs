@@ -107,13 +107,20 @@ async fn try_admit(
         means,
         now_s,
     };
-    let (view, method) = timeout(ADMIT_WAIT, verify(shared, proof))
-        .await
-        .map_err(|_| unavailable("no answer from the shard"))??;
+    let verifying = || async {
+        let verified = timeout(ADMIT_WAIT, verify(shared, proof)).await;
+        verified.map_err(|_| unavailable("no answer from the shard"))?
+    };
+    let (mut view, mut method) = verifying().await?;
     let delay = shared.damp(&device);
     if !delay.is_zero() {
         count(&shared.metrics.connects_damped);
         tokio::time::sleep(delay).await;
+        // What was true before may not be now.
+        if !shared.client.is_fresh() {
+            return Err(unavailable("this gateway is cut off from the cluster"));
+        }
+        (view, method) = verifying().await?;
     }
     let (epoch, present) = open(shared, proof, view, !request.clean, mailbox).await?;
     let life_s = token.as_ref().map_or(TOKEN_LIFE_S_MAX, |token| {

@@ -2,9 +2,11 @@
 
 use dunlin_gateway::client::{Client, Event};
 use dunlin_gateway::mqtt::Version;
+use dunlin_model::audit::AuditOutcome;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
-use crate::world::{Answer, World, next, puback};
+use crate::world::{Answer, HOST, World, next, puback};
 
 const FILTER: &str = "$iothub/methods/POST/#";
 const PATH: &str = "/twins/dev-1/methods?api-version=2021-04-12";
@@ -179,4 +181,51 @@ async fn a_session_that_is_elsewhere_is_looked_for_again() {
     world.cluster.misdirect_methods(1_000_000);
     let never = call(&world, json!({"methodName": "m"})).await;
     assert_eq!(error(&never), (404, "DeviceNotOnline"));
+}
+
+#[tokio::test]
+async fn each_call_is_kept_in_the_audit_as_it_ended() {
+    let world = World::new().await;
+    call(&world, json!({"methodName": "early"})).await;
+    let early = world.audit.next("method.invoke").await;
+    assert_eq!(early.outcome, AuditOutcome::Refused("DeviceNotOnline".into()));
+    assert_eq!(
+        (early.who.as_str(), early.what.as_str()),
+        ("iothubowner", "dev-1")
+    );
+    assert!(early.detail == "early" && early.from.starts_with("127.0.0.1:"));
+
+    let mut client = world.connect(Version::V3).await;
+    listen(&mut client).await;
+    for (said, kept) in [("1", AuditOutcome::Done), ("{", AuditOutcome::Done)] {
+        let asking = call(&world, json!({"methodName": "m"}));
+        let device = async {
+            let (_, rid, _) = called(&mut client).await;
+            answer(&mut client, "200", &rid, said).await;
+        };
+        tokio::join!(asking, device);
+        assert_eq!(world.audit.next("method.invoke").await.outcome, kept, "{said}");
+    }
+    world.cluster.hurry_methods(true);
+    tokio::join!(call(&world, json!({"methodName": "m"})), called(&mut client));
+    assert_eq!(
+        world.audit.next("method.invoke").await.outcome,
+        AuditOutcome::Unknown
+    );
+    world.cluster.hurry_methods(false);
+
+    // The caller hangs up once the device is asked.
+    let mut stream = world.https().await;
+    let token = world.service_token("iothubowner");
+    let body = r#"{"methodName": "late"}"#;
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {token}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (_, rid, _) = called(&mut client).await;
+    drop(stream);
+    answer(&mut client, "200", &rid, "1").await;
+    let late = world.audit.next("method.invoke").await;
+    assert_eq!((late.detail.as_str(), late.outcome), ("late", AuditOutcome::Done));
 }

@@ -3,6 +3,7 @@
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport, sdk_username};
 use dunlin_gateway::mqtt::Version;
+use dunlin_model::audit::AuditOutcome;
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::ShardClient as _;
 use serde_json::{Value, json};
@@ -325,6 +326,14 @@ async fn a_list_of_changes_is_carried_out_as_far_as_it_goes() {
         "keys are kept"
     );
 
+    for (action, what) in [("device.create", "a"), ("twin.update", "a")] {
+        let record = world.audit.next(action).await;
+        assert_eq!(
+            (record.what.as_str(), &record.outcome),
+            (what, &AuditOutcome::Done)
+        );
+        assert!(record.from.starts_with("127.0.0.1:"), "{action}");
+    }
     let etag = &seen["etag"];
     let partly = post(json!([
         {"id": "a", "importMode": "create"},
@@ -370,7 +379,23 @@ async fn a_list_of_changes_is_carried_out_as_far_as_it_goes() {
         assert_eq!(error["errorCode"], "PreconditionFailed");
     }
     assert_eq!(stale.json()["errors"].as_array().unwrap().len(), 2);
-    let gone = post(json!([{"id": "a", "importMode": "delete"}, {"id": "b", "importMode": "delete"}])).await;
+    // What cannot be read keeps its identity from coming to be as well.
+    let unreadable = post(json!([{"id": "n", "importMode": "create", "tags": {"a.b": 1}}])).await;
+    assert_eq!(unreadable.json()["errors"][0]["errorCode"], "ArgumentInvalid");
+    assert_eq!(
+        error(&world.http("GET", "/devices/n", &[], "").await),
+        (404, "DeviceNotFound")
+    );
+    // A device and its modules are changed one after the other.
+    let both = post(json!([{"id": "p"}, {"id": "p", "moduleId": "m"}])).await;
+    assert_eq!(both.status, 200, "{}", both.body);
+    let gone = post(json!([
+        {"id": "p", "moduleId": "m", "importMode": "Delete"},
+        {"id": "p", "importMode": "delete"},
+        {"id": "a", "importMode": "delete"},
+        {"id": "b", "importMode": "delete"},
+    ]))
+    .await;
     assert_eq!(gone.status, 200);
     assert_eq!(
         world

@@ -1,16 +1,19 @@
 //! A gateway on port 0 in front of a fake cluster, and clients of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::id::DeviceId;
+use dunlin_model::port::{AuditSink, BoxFuture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -19,12 +22,56 @@ use crate::fake::{FakeCluster, KEY};
 pub(crate) const HOST: &str = "hub.example";
 pub(crate) const NOW_S: u64 = 1_700_000_000;
 
+/// An audit that tells what was kept in it.
+#[derive(Default)]
+pub(crate) struct Kept {
+    records: Mutex<Vec<AuditRecord>>,
+    news: Notify,
+}
+
+impl Kept {
+    /// Waits for the next record of `action` that was not told yet.
+    pub(crate) async fn next(&self, action: &str) -> AuditRecord {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                {
+                    let mut records = self.records.lock().unwrap();
+                    if let Some(place) = records.iter().position(|record| record.action == action) {
+                        return records.remove(place);
+                    }
+                }
+                news.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        waited.unwrap_or_else(|_| panic!("{action} is kept"))
+    }
+
+    fn keep(&self, record: AuditRecord) {
+        self.records.lock().unwrap().push(record);
+        self.news.notify_one();
+    }
+}
+
+impl AuditSink for Kept {
+    fn record(&self, record: AuditRecord) -> BoxFuture<'_, ()> {
+        self.keep(record);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn refused(&self, record: AuditRecord) {
+        self.keep(record);
+    }
+}
+
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) cluster: Arc<FakeCluster>,
     pub(crate) device: DeviceId,
     pub(crate) identity: TlsIdentity,
     pub(crate) roots: Vec<u8>,
+    pub(crate) audit: Arc<Kept>,
 }
 
 pub(crate) fn certificate() -> (Vec<u8>, Vec<u8>) {
@@ -64,7 +111,9 @@ impl World {
             tls: identity.clone(),
             connections_max,
         };
+        let audit = Arc::new(Kept::default());
         let hooks = Hooks {
+            audit: audit.clone(),
             now_ms: Arc::new(|| NOW_S * 1000),
             is_admin_token: Arc::new(|token| token == "the-admin"),
             metrics_text: Arc::new(|| "# EOF\n".into()),
@@ -78,6 +127,7 @@ impl World {
             device,
             identity,
             roots: chain,
+            audit,
         }
     }
 

@@ -35,6 +35,8 @@ struct Device {
     connection: u64,
     /// Counts what it reports.
     reports: u64,
+    /// It has read its twin on this connection, or is about to.
+    has_read: bool,
     /// What it asked and has no answer to yet: when, and the value if it was a report.
     asked: Option<(u64, Option<String>)>,
 }
@@ -52,6 +54,7 @@ pub(super) async fn run(
         random: StdRng::seed_from_u64(seed),
         connection: 0,
         reports: 0,
+        has_read: false,
         asked: None,
     };
     while !device.is_left() {
@@ -75,6 +78,7 @@ impl Device {
         let connecting = async {
             let mut client = Client::connect(&options).await.ok()?;
             self.connection += 1;
+            self.has_read = false;
             for filter in FILTERS {
                 client.subscribe(filter).await.ok()?;
                 // What comes before the answer is of an earlier subscription, and as good as what comes after.
@@ -116,13 +120,15 @@ impl Device {
         self.asked = None;
     }
 
-    /// Reads the twin, or reports, one thing at a time. `None` when the connection is lost.
+    /// Reads the twin at the beginning of a connection, and reports from then on, one thing at a time: a device that
+    /// reads too often does not miss what it is not told. `None` when the connection is lost.
     async fn ask(&mut self, client: &mut Client) -> Option<()> {
         if self.asked.is_some() || self.talk.is_over() {
             return Some(());
         }
         let invoked_us = self.bench.now_us();
-        let (topic, payload, value) = if self.random.random_bool(0.5) {
+        let (topic, payload, value) = if !self.has_read {
+            self.has_read = true;
             ("$iothub/twin/GET/?$rid=1", String::new(), None)
         } else {
             self.reports += 1;

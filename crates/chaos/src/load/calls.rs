@@ -1,0 +1,357 @@
+//! Load on direct methods: services call devices that answer at once, and count how long that takes.
+//!
+//! Devices and callers share this process and its cores; the way between them is the hub's alone. With a rate the load is
+//! open: a call is counted from when it was due. Without one each of the callers goes on as soon as it has its answer. A
+//! call is made once, whatever becomes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dunlin_gateway::client::{Client, ConnectOptions, Event};
+use hdrhistogram::Histogram;
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use crate::fleet::histogram;
+use crate::hub::Hub;
+
+/// What devices subscribe to.
+const FILTER: &str = "$iothub/methods/POST/#";
+/// Time for all devices to listen.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause of a device whose connection was refused or lost.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Time for the last answers.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What is to be done.
+pub struct Plan {
+    /// How each device connects.
+    pub devices: Vec<ConnectOptions>,
+    /// The services' doors.
+    pub hub: Arc<Hub>,
+    /// Calls per second; without it, as many as the callers make.
+    pub rate: Option<u64>,
+    /// Calls at a time.
+    pub in_flight: usize,
+    /// Bytes of a payload, each way.
+    pub payload_bytes: usize,
+    /// Load before the measured time.
+    pub warm_up: Duration,
+    /// The measured time.
+    pub duration: Duration,
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum CallsError {
+    /// Devices do not come in.
+    #[error("only {listening} of {all} devices listen after {} s", LISTEN_TIMEOUT.as_secs())]
+    NotListening {
+        /// Those that do.
+        listening: usize,
+        /// Those that should.
+        all: usize,
+    },
+    /// Somebody asked for an end.
+    #[error("stopped before the end")]
+    Stopped,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// Devices that were called.
+    pub devices: usize,
+    /// Calls of the measured time that were answered by their device.
+    pub answered: u64,
+    /// The others, by what was said instead.
+    pub failed: BTreeMap<String, u64>,
+    /// Seconds that were measured.
+    pub seconds: f64,
+    /// Answers per second.
+    pub per_s: f64,
+    /// Milliseconds from when a call was due to its answer.
+    pub latency_ms: Latency,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of them.
+    pub p50: f64,
+    /// 90 of 100.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1,000.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = self.latency_ms;
+        writeln!(
+            f,
+            "  answered  {} calls of {} devices, {:.0} per second",
+            self.answered, self.devices, self.per_s
+        )?;
+        write!(
+            f,
+            "  took      p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms, max {max:.1} ms"
+        )?;
+        for (what, count) in &self.failed {
+            write!(f, "\n  failed    {count}: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What callers have counted.
+struct Counted {
+    latency_us: Histogram<u64>,
+    failed: BTreeMap<String, u64>,
+}
+
+struct Caller {
+    hub: Arc<Hub>,
+    paths: Vec<String>,
+    body: Vec<u8>,
+    payload: Value,
+    next: AtomicUsize,
+    counted: Mutex<Counted>,
+    /// The measured time.
+    from: Instant,
+    until: Instant,
+}
+
+/// Runs it, unless `stop` resolves first.
+pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Figures, CallsError> {
+    let mut devices = JoinSet::new();
+    let listening = Arc::new((AtomicUsize::new(0), Notify::new()));
+    let all = plan.devices.len();
+    let paths = plan.devices.iter().map(|device| {
+        let id = &device.client_id;
+        format!("/twins/{id}/methods?api-version=2021-04-12")
+    });
+    let paths = paths.collect();
+    for options in plan.devices {
+        devices.spawn(answer(options, Arc::clone(&listening)));
+    }
+    let everybody = async {
+        while listening.0.load(Ordering::Relaxed) < all {
+            listening.1.notified().await;
+        }
+    };
+    let working = async {
+        timeout(LISTEN_TIMEOUT, everybody).await.map_err(|_| {
+            let listening = listening.0.load(Ordering::Relaxed);
+            CallsError::NotListening { listening, all }
+        })?;
+        let payload = json!("x".repeat(plan.payload_bytes));
+        let from = Instant::now() + plan.warm_up;
+        let caller = Arc::new(Caller {
+            hub: plan.hub,
+            paths,
+            body: json!({ "methodName": "load", "payload": payload })
+                .to_string()
+                .into_bytes(),
+            payload,
+            next: AtomicUsize::new(0),
+            counted: Mutex::new(Counted {
+                latency_us: histogram(),
+                failed: BTreeMap::new(),
+            }),
+            from,
+            until: from + plan.duration,
+        });
+        match plan.rate {
+            Some(rate) => call_at(&caller, rate, plan.in_flight).await,
+            None => call_on(&caller, plan.in_flight).await,
+        }
+        Ok(caller.figures(all))
+    };
+    tokio::select! {
+        figures = working => figures,
+        () = stop => Err(CallsError::Stopped),
+    }
+}
+
+/// Each of so many callers goes on as soon as it has its answer.
+async fn call_on(caller: &Arc<Caller>, callers: usize) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let caller = Arc::clone(caller);
+        tasks.spawn(async move {
+            while Instant::now() < caller.until {
+                caller.call(Instant::now()).await;
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// A call whenever one is due, so many at a time at the most.
+async fn call_at(caller: &Arc<Caller>, rate: u64, in_flight: usize) {
+    let places = Arc::new(Semaphore::new(in_flight));
+    let (mut tasks, begun) = (JoinSet::new(), Instant::now());
+    for number in 0_u64.. {
+        let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
+        if due >= caller.until {
+            break;
+        }
+        sleep_until(due).await;
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
+        let caller = Arc::clone(caller);
+        tasks.spawn(async move {
+            caller.call(due).await;
+            drop(place);
+        });
+        while tasks.try_join_next().is_some() {}
+    }
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    let _ = timeout_at(caller.until + DRAIN, drained).await;
+}
+
+impl Caller {
+    async fn call(&self, due: Instant) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = &self.paths[number % self.paths.len()];
+        let node = number / self.paths.len() % self.hub.node_count().max(1);
+        let asked = (Method::POST, path.as_str());
+        let answered = self
+            .hub
+            .attempt(node, asked, None, Some(self.body.clone()), None)
+            .await;
+        if due < self.from || due >= self.until {
+            return;
+        }
+        let took_us = due.elapsed().as_micros() as u64;
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = match answered {
+            Ok((StatusCode::OK, body)) => {
+                let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+                (answer["payload"] != self.payload).then(|| "another answer".to_owned())
+            }
+            Ok((status, body)) => {
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let message = body["Message"].as_str().unwrap_or_default();
+                Some(format!(
+                    "{status} {}",
+                    message.split(';').next().unwrap_or_default()
+                ))
+            }
+            Err(error) => Some(error),
+        };
+        match problem {
+            None => counted.latency_us.saturating_record(took_us),
+            Some(problem) => *counted.failed.entry(problem).or_default() += 1,
+        }
+    }
+
+    fn figures(&self, devices: usize) -> Figures {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = (self.until - self.from).as_secs_f64();
+        let answered = counted.latency_us.len();
+        Figures {
+            devices,
+            answered,
+            failed: counted.failed.clone(),
+            seconds,
+            per_s: answered as f64 / seconds.max(f64::EPSILON),
+            latency_ms: Latency::of(&counted.latency_us),
+        }
+    }
+}
+
+/// A device that answers every call with what came with it, until its task is ended.
+async fn answer(options: ConnectOptions, listening: Arc<(AtomicUsize, Notify)>) {
+    let mut is_counted = false;
+    loop {
+        if let Ok(mut client) = Client::connect(&options).await
+            && client.subscribe(FILTER).await.is_ok()
+        {
+            loop {
+                match client.next_event().await {
+                    Event::Suback { .. } if !is_counted => {
+                        is_counted = true;
+                        listening.0.fetch_add(1, Ordering::Relaxed);
+                        listening.1.notify_one();
+                    }
+                    Event::Message { topic, payload } => {
+                        let Some((_, rid)) = topic.split_once("$rid=") else {
+                            continue;
+                        };
+                        let topic = format!("$iothub/methods/res/200/?$rid={rid}");
+                        let sent = client.publish_unacknowledged(&topic, &payload).await;
+                        if sent.is_err() || client.flush().await.is_err() {
+                            break;
+                        }
+                    }
+                    Event::Disconnected { .. } => break,
+                    _ => {}
+                }
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_put_into_words() {
+        let mut latency_us = histogram();
+        for us in 1..=1_000 {
+            latency_us.record(us * 10).expect("within bounds");
+        }
+        let figures = Figures {
+            devices: 3,
+            answered: 1_000,
+            failed: BTreeMap::from([("504 Gateway Timeout".to_owned(), 2)]),
+            seconds: 10.0,
+            per_s: 100.0,
+            latency_ms: Latency::of(&latency_us),
+        };
+        let text = figures.to_string();
+        assert!(text.contains("1000 calls of 3 devices, 100 per second"), "{text}");
+        assert!(
+            text.contains("p50 5.0 ms") && text.contains("max 10.0 ms"),
+            "{text}"
+        );
+        assert!(text.ends_with("failed    2: 504 Gateway Timeout"), "{text}");
+    }
+}
