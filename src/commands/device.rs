@@ -43,6 +43,12 @@ enum Action {
         /// Create it without the right to connect
         #[arg(long)]
         disabled: bool,
+        /// It proves itself with a certificate of this thumbprint (SHA-1 or SHA-256) instead of a key
+        #[arg(long, value_name = "HEX", conflicts_with = "count")]
+        thumbprint: Option<String>,
+        /// It proves itself with a certificate for its name that an authority has signed; see `dunlin cert authority`
+        #[arg(long, conflicts_with_all = ["count", "thumbprint"])]
+        by_authority: bool,
         /// Create ID1 to IDN; those that exist already are left as they are
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
         count: Option<u32>,
@@ -98,12 +104,15 @@ pub(crate) struct Found {
 #[serde(rename_all = "camelCase")]
 struct Authentication {
     symmetric_key: Keys,
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Keys {
-    primary_key: String,
+    /// None for a device that proves itself with a certificate.
+    primary_key: Option<String>,
 }
 
 impl Found {
@@ -111,9 +120,18 @@ impl Found {
         Found::deserialize(json).map_err(|error| HubError::Answer(error.to_string()))
     }
 
-    /// The key that devices sign with.
+    /// The key that devices sign with; empty for one that proves itself otherwise.
     pub(crate) fn key(&self) -> &str {
-        &self.authentication.symmetric_key.primary_key
+        let key = self.authentication.symmetric_key.primary_key.as_deref();
+        key.unwrap_or_default()
+    }
+
+    /// What the device's SDK is given to connect.
+    fn connection_string(&self, hub: &Hub, id: &DeviceId) -> String {
+        match &self.authentication.symmetric_key.primary_key {
+            Some(key) => hub.device_string(id, key),
+            None => hub.device_string_x509(id),
+        }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -158,9 +176,26 @@ pub(crate) async fn find(hub: &Hub, id: &DeviceId) -> Result<Found, CommandError
     Ok(Found::read(&get(hub, id).await?)?)
 }
 
-async fn put(hub: &Hub, id: &DeviceId, disabled: bool) -> Result<Value, HubError> {
+/// How a new device proves itself.
+enum Proof {
+    /// With a key that the hub draws.
+    Key,
+    /// With a certificate of this thumbprint.
+    Thumbprint(String),
+    /// With a certificate that an authority has signed.
+    Authority,
+}
+
+async fn put(hub: &Hub, id: &DeviceId, disabled: bool, proof: &Proof) -> Result<Value, HubError> {
     let status = if disabled { "disabled" } else { "enabled" };
-    let body = json!({ "deviceId": id.as_str(), "status": status });
+    let authentication = match proof {
+        Proof::Key => json!({ "type": "sas" }),
+        Proof::Thumbprint(print) => {
+            json!({ "type": "selfSigned", "x509Thumbprint": { "primaryThumbprint": print } })
+        }
+        Proof::Authority => json!({ "type": "certificateAuthority" }),
+    };
+    let body = json!({ "deviceId": id.as_str(), "status": status, "authentication": authentication });
     hub.call_json(&Call::new(Method::PUT, &["devices", id.as_str()]).json(body))
         .await
 }
@@ -174,7 +209,7 @@ async fn ensure_one(hub: &Hub, id: &DeviceId) -> Result<(Found, bool), CommandEr
             Err(CommandError::Hub(error)) if error.code() == "DeviceNotFound" => {}
             found => return Ok((found?, false)),
         }
-        match put(hub, id, false).await {
+        match put(hub, id, false, &Proof::Key).await {
             Ok(created) => return Ok((Found::read(&created)?, true)),
             Err(error) if error.code() == "DeviceAlreadyExists" => {}
             Err(HubError::Unknown { .. }) if attempt < ENSURE_ATTEMPTS_MAX => {}
@@ -225,12 +260,22 @@ impl Device {
             Action::Create {
                 id,
                 disabled,
+                thumbprint,
+                by_authority,
                 count: None,
-            } => create(&hub, &id, disabled, output).await,
+            } => {
+                let proof = match (thumbprint, by_authority) {
+                    (Some(thumbprint), _) => Proof::Thumbprint(thumbprint),
+                    (None, true) => Proof::Authority,
+                    (None, false) => Proof::Key,
+                };
+                create(&hub, &id, disabled, &proof, output).await
+            }
             Action::Create {
                 id,
                 disabled,
                 count: Some(count),
+                ..
             } => create_many(&hub, numbered(&id, count)?, disabled, output).await,
             Action::List { top } => {
                 list(
@@ -249,8 +294,8 @@ impl Device {
     }
 }
 
-async fn create(hub: &Hub, id: &DeviceId, disabled: bool, output: Format) -> CommandResult {
-    let created = progress::waiting("creating the device", put(hub, id, disabled)).await;
+async fn create(hub: &Hub, id: &DeviceId, disabled: bool, proof: &Proof, output: Format) -> CommandResult {
+    let created = progress::waiting("creating the device", put(hub, id, disabled, proof)).await;
     let created = created.map_err(|error| explained(error, id))?;
     match output {
         Format::Json => say(&created)?,
@@ -259,7 +304,7 @@ async fn create(hub: &Hub, id: &DeviceId, disabled: bool, output: Format) -> Com
             let state = if disabled { ", disabled" } else { "" };
             say(format!(
                 "Created {id}{state}.\n\n  connection string  {}",
-                hub.device_string(id, found.key())
+                found.connection_string(hub, id)
             ))?;
             note_port(hub);
         }
@@ -271,7 +316,7 @@ async fn create_many(hub: &Hub, ids: Vec<DeviceId>, disabled: bool, output: Form
     let bar = progress::bar("creating devices", ids.len() as u64);
     let (mut created, mut existed) = (0_u32, 0_u32);
     let mut asked = stream::iter(ids)
-        .map(|id| async move { put(hub, &id, disabled).await })
+        .map(|id| async move { put(hub, &id, disabled, &Proof::Key).await })
         .buffer_unordered(AT_ONCE_MAX);
     let problem = progress::during(&bar, async {
         while let Some(answer) = asked.next().await {
@@ -372,9 +417,10 @@ async fn show(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
                 .as_deref()
                 .map_or(String::new(), |why| format!(" ({})", shown(why)));
             say(format!(
-                "device      {}\nstatus      {}{reason}\nconnection  {}\nsince       {}\ngeneration  {}",
+                "device      {}\nstatus      {}{reason}\nproof       {}\nconnection  {}\nsince       {}\ngeneration  {}",
                 found.device_id,
                 found.status,
+                found.authentication.kind,
                 found.connection_state.to_lowercase(),
                 since(&found),
                 found.generation_id,
@@ -429,7 +475,7 @@ fn confirmed(ids: &[DeviceId]) -> Result<bool, CommandError> {
 
 async fn connection_string(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
     let found = progress::waiting("asking the hub", find(hub, id)).await?;
-    let text = hub.device_string(id, found.key());
+    let text = found.connection_string(hub, id);
     match output {
         Format::Text => {
             say(text)?;
@@ -481,6 +527,13 @@ mod tests {
             (found.key(), found.is_enabled(), since(&found).as_str()),
             ("k", true, "never connected")
         );
+        let mut signed = json.clone();
+        signed["authentication"] = json!({
+            "symmetricKey": { "primaryKey": null, "secondaryKey": null },
+            "x509Thumbprint": { "primaryThumbprint": "AB", "secondaryThumbprint": null },
+            "type": "selfSigned",
+        });
+        assert_eq!(Found::read(&signed).unwrap().key(), "");
         assert!(Found::read(&json!({})).is_err());
     }
 }

@@ -428,6 +428,11 @@ impl Hub {
         .format()
     }
 
+    /// The connection string of a device that proves itself with a certificate, as the SDKs write it.
+    pub(crate) fn device_string_x509(&self, device: &DeviceId) -> String {
+        format!("HostName={};DeviceId={device};x509=true", self.host_name)
+    }
+
     /// What to tell about the port, which a device's connection string cannot carry.
     pub(crate) fn port_note(&self) -> Option<String> {
         let mqtts = &self.gateways().first()?.mqtts;

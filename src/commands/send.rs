@@ -162,6 +162,12 @@ impl Send {
         if !found.is_enabled() {
             return Err(CommandError::Failed(format!("device {} is disabled", self.id)));
         }
+        if found.key().is_empty() {
+            return Err(CommandError::Failed(format!(
+                "device {} proves itself with a certificate, and this command has none",
+                self.id
+            )));
+        }
         let mut problem = String::new();
         for attempt in 0..hub.doors().len() {
             let how = Connect {

@@ -86,6 +86,10 @@ mutants! {
     SkipReadBarrier = "skip-read-barrier",
     /// A registration's versions begin anew when it is made again.
     VersionsBeginAnew = "versions-begin-anew",
+    /// A twin is changed whatever its ETag is.
+    IgnoreTwinEtag = "ignore-twin-etag",
+    /// A change of a twin is acknowledged and not kept.
+    LoseTwinChange = "lose-twin-change",
     /// A parked block of events is not taken up again at a start.
     ForgetParked = "forget-parked",
 }

@@ -6,6 +6,7 @@ use super::state::Entry;
 use super::{Notice, keys, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
+use crate::mutant::{self, Mutant};
 use crate::port::StoreError;
 use crate::twin::{Object, Twin};
 
@@ -63,7 +64,7 @@ pub(super) fn change(
         return Ok(Outcome::Refused(registry::absent(entry, device)?));
     }
     let mut twin = load(entry, device)?;
-    if etag.is_some_and(|etag| etag != twin.etag) {
+    if etag.is_some_and(|etag| etag != twin.etag) && !mutant::is_on(Mutant::IgnoreTwinEtag) {
         return Ok(Outcome::Refused(Refusal::VersionMismatch));
     }
     let (tags, desired) = match (tags.map(parse).transpose(), desired.map(parse).transpose()) {
@@ -79,7 +80,9 @@ pub(super) fn change(
     ) {
         return Ok(Outcome::Refused(Refusal::TwinTooLarge));
     }
-    save(entry, device, &twin);
+    if !mutant::is_on(Mutant::LoseTwinChange) {
+        save(entry, device, &twin);
+    }
     if desired.is_some()
         && let Some(session) = registry::session(entry, device)?
         && let Some(held_by) = session.held_by
