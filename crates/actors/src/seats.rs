@@ -25,12 +25,16 @@ pub(crate) enum SeatError {
     /// The leadership is over or about to end, or the stream was never opened under it. Whoever
     /// sends has to find the leader again and open the stream there.
     NotOpen,
+    /// A later attempt of the same stream has its seat already; nobody waits for this one.
+    Overtaken,
     /// A bound is reached.
     Full(&'static str),
 }
 
 /// A gateway that has opened its stream.
 struct Seat {
+    /// The attempt that brought the sink.
+    attempt: u64,
     sink: Arc<dyn FrameSink>,
     /// Sequence numbers of frames that were taken and not answered.
     owed: VecDeque<(u64, Owed)>,
@@ -77,9 +81,11 @@ impl Seats {
     }
 
     /// Gives `stream` a seat, or its present seat a new sink: what is owed goes to the new one.
+    /// A sink of an earlier attempt than the present one belongs to nobody any more: given the seat, it
+    /// would swallow every answer, and the gateway would have no reason to look elsewhere.
     pub(crate) fn register(
         &self,
-        stream: StreamId,
+        (stream, attempt): (StreamId, u64),
         sink: Arc<dyn FrameSink>,
         now_ms: u64,
     ) -> Result<(), SeatError> {
@@ -90,13 +96,22 @@ impl Seats {
         if !inner.leases.contains(stream) && inner.leases.len() >= WATCHED_MAX {
             return Err(SeatError::Full("too many gateways are connected to this shard"));
         }
+        if let Some(seat) = inner.seats.get(&stream)
+            && attempt < seat.attempt
+        {
+            return Err(SeatError::Overtaken);
+        }
         inner.leases.handle_opened(stream, now_ms);
         match inner.seats.get_mut(&stream) {
-            Some(seat) => seat.sink = sink,
+            Some(seat) => {
+                seat.attempt = attempt;
+                seat.sink = sink;
+            }
             None => {
                 inner.seats.insert(
                     stream,
                     Seat {
+                        attempt,
                         sink,
                         owed: VecDeque::new(),
                     },

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
-use dunlin_model::id::{DeviceId, ShardId, StreamId};
+use dunlin_model::id::{ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::port::{
-    BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer, TraceSpan,
+    BoxFuture, EventPage, Frame, FrameSink, ProposeError, ReadError, ServeError, ShardServer, StreamOpening,
+    TraceSpan,
 };
 use dunlin_model::trace::TraceContext;
 use tokio::runtime::RuntimeFlavor;
@@ -32,16 +33,14 @@ impl ShardServer for ActorHost {
     fn open_stream(
         &self,
         shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(DeviceId, u64)>,
+        opening: StreamOpening,
         sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>> {
         Box::pin(async move {
             let room = self.room(shard).ok_or(ServeError::NotLeader { hint: None })?;
-            let opening = open(&room, stream, resume, sessions, sink);
+            let opened = open(&room, opening, sink);
             let late = |_| ServeError::Refused("the stream was not opened in time".into());
-            timeout(Duration::from_millis(OPEN_WAIT_MS), opening)
+            timeout(Duration::from_millis(OPEN_WAIT_MS), opened)
                 .await
                 .map_err(late)?
         })
@@ -140,7 +139,7 @@ fn follow(room: &ShardRoom, frame: &mut Frame, parent: TraceContext) -> Option<B
 
 fn refusal(error: SeatError) -> ServeError {
     match error {
-        SeatError::NotOpen => ServeError::NotLeader { hint: None },
+        SeatError::NotOpen | SeatError::Overtaken => ServeError::NotLeader { hint: None },
         SeatError::Full(reason) => ServeError::Refused(reason.into()),
     }
 }
@@ -148,11 +147,15 @@ fn refusal(error: SeatError) -> ServeError {
 /// Seats the gateway, makes its stream known if that is asked for, and starts to compare its sessions.
 async fn open(
     room: &Arc<ShardRoom>,
-    stream: StreamId,
-    resume: u64,
-    sessions: Vec<(DeviceId, u64)>,
+    opening: StreamOpening,
     sink: Arc<dyn FrameSink>,
 ) -> Result<(), ServeError> {
+    let StreamOpening {
+        stream,
+        attempt,
+        resume,
+        sessions,
+    } = opening;
     let leader = room.leader_soon().await;
     let Leader { tenure, actor } = leader.map_err(|hint| ServeError::NotLeader { hint })?;
     // The semaphore is never closed, so a turn always comes.
@@ -160,7 +163,7 @@ async fn open(
     let turn = tenure.opens.clone().acquire_owned().await.map_err(|_| lost())?;
     tenure
         .seats
-        .register(stream, sink, room.clock.monotonic_ms())
+        .register((stream, attempt), sink, room.clock.monotonic_ms())
         .map_err(refusal)?;
     let (known, told) = oneshot::channel();
     let waiter = OpenWaiter { known, _turn: turn };

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
 use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Role};
-use dunlin_model::id::{DeviceId, GroupId, LogPosition, NodeId, ReplicaId, ShardId, StreamId};
+use dunlin_model::id::{GroupId, LogPosition, NodeId, ReplicaId, ShardId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
-use dunlin_model::port::{Downlink, ReadError, SealedSegment, ServeError};
+use dunlin_model::port::{Downlink, ReadError, SealedSegment, ServeError, StreamOpening};
 use serde::{Deserialize, Serialize};
 
 /// Raft's vote: who leads, or wants to, in which term.
@@ -216,12 +216,7 @@ pub(crate) enum StreamHead {
     /// Append entries of a leader to one follower, answered in order.
     Append { group: GroupId, to: ReplicaId },
     /// Frames of a gateway to a shard; outcomes and downlinks come back.
-    Submit {
-        shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(DeviceId, u64)>,
-    },
+    Submit { shard: ShardId, opening: StreamOpening },
     /// A full snapshot to one follower.
     Snapshot {
         group: GroupId,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
-use dunlin_model::id::{DeviceId, ShardId, StreamId};
-use dunlin_model::port::{BoxFuture, EventPage, Frame, FrameSink, ReadError, ServeError, ShardServer};
+use dunlin_model::id::{ShardId, StreamId};
+use dunlin_model::port::{
+    BoxFuture, EventPage, Frame, FrameSink, ReadError, ServeError, ShardServer, StreamOpening,
+};
 use futures_util::FutureExt;
 
 /// Leads nothing.
@@ -14,9 +16,7 @@ impl ShardServer for NoShards {
     fn open_stream(
         &self,
         _shard: ShardId,
-        _stream: StreamId,
-        _resume: u64,
-        _sessions: Vec<(DeviceId, u64)>,
+        _opening: StreamOpening,
         _sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>> {
         async { Err(ServeError::NotLeader { hint: None }) }.boxed()

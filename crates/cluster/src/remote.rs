@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
-use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::id::{NodeId, ShardId, StreamId};
 use dunlin_model::limits::STREAM_FRAMES_IN_FLIGHT_MAX;
 use dunlin_model::port::{
     BoxFuture, EventPage, EventRun, Frame, FrameOutcome, FrameSink, ReadError, ServeError, ShardServer,
+    StreamOpening,
 };
 use dunlin_model::shard::stored;
 use dunlin_model::trace::TraceContext;
@@ -70,10 +71,10 @@ impl RemoteShards {
         sink: Arc<dyn FrameSink>,
     ) -> Result<(), ServeError> {
         let unreachable = || ServeError::NotLeader { hint: None };
-        let StreamHead::Submit { stream, .. } = &head else {
+        let StreamHead::Submit { opening, .. } = &head else {
             unreachable!("only submit streams are opened here")
         };
-        let stream = *stream;
+        let stream = opening.stream;
         let opened = async {
             let (writer, mut reader) = self.peers.open(self.node, &head).await.ok()?;
             match read_notice(reader.next().await.ok()??)? {
@@ -216,22 +217,11 @@ impl ShardServer for RemoteShards {
     fn open_stream(
         &self,
         shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(DeviceId, u64)>,
+        opening: StreamOpening,
         sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>> {
-        self.open(
-            StreamHead::Submit {
-                shard,
-                stream,
-                resume,
-                sessions,
-            },
-            shard,
-            sink,
-        )
-        .boxed()
+        self.open(StreamHead::Submit { shard, opening }, shard, sink)
+            .boxed()
     }
 
     fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {

@@ -9,6 +9,7 @@ use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
 use dunlin_model::port::{
     BoxFuture, Clock as _, Downlink, EventLog, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
+    StreamOpening,
 };
 use dunlin_model::shard::stored;
 use dunlin_model::wire::Reader;
@@ -84,14 +85,8 @@ impl Handler for Server {
                 } => {
                     self.serve_snapshot(group, to, (vote, head), writer, reader).await;
                 }
-                StreamHead::Submit {
-                    shard,
-                    stream,
-                    resume,
-                    sessions,
-                } => {
-                    self.serve_submit(shard, (stream, resume, sessions), writer, reader)
-                        .await;
+                StreamHead::Submit { shard, opening } => {
+                    self.serve_submit(shard, opening, writer, reader).await;
                 }
                 StreamHead::Calls => tracing::warn!(%from, "a call stream inside a call stream"),
             }
@@ -388,7 +383,7 @@ impl Server {
     async fn serve_submit(
         &self,
         shard: ShardId,
-        (stream, resume, sessions): (StreamId, u64, Vec<(dunlin_model::id::DeviceId, u64)>),
+        opening: StreamOpening,
         mut writer: FrameWriter,
         mut reader: FrameReader,
     ) {
@@ -396,11 +391,8 @@ impl Server {
         let sink = Arc::new(WireSink {
             sender: Mutex::new(Some(sender)),
         });
-        let opened = self
-            .0
-            .shards()
-            .open_stream(shard, stream, resume, sessions, sink.clone())
-            .await;
+        let stream = opening.stream;
+        let opened = self.0.shards().open_stream(shard, opening, sink.clone()).await;
         let refused = opened.is_err();
         if writer.send(notice(&ShardNotice::Opened(opened))).await.is_err() || refused {
             writer.finish();

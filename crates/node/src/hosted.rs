@@ -6,10 +6,10 @@ use std::sync::Arc;
 use dunlin_actors::ActorHost;
 use dunlin_cluster::ShardHost;
 use dunlin_model::command::{Consistency, Query, ReadFrom, View};
-use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::id::{NodeId, ShardId, StreamId};
 use dunlin_model::port::{
     AppliedEntry, AppliedSink, BoxFuture, EventPage, Frame, FrameSink, Leadership, ReadError, Replication,
-    ServeError, ShardServer,
+    ServeError, ShardServer, StreamOpening,
 };
 
 /// [`ActorHost`] behind the traits that the cluster feeds and its peers reach.
@@ -49,12 +49,10 @@ impl ShardServer for HostedShards {
     fn open_stream(
         &self,
         shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(DeviceId, u64)>,
+        opening: StreamOpening,
         sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>> {
-        self.0.open_stream(shard, stream, resume, sessions, sink)
+        self.0.open_stream(shard, opening, sink)
     }
 
     fn submit(&self, shard: ShardId, frame: Frame) -> Result<(), ServeError> {

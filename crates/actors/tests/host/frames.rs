@@ -8,7 +8,7 @@ use dunlin_model::id::{NodeId, ShardId};
 use dunlin_model::limits::{ENTRIES_IN_FLIGHT_MAX, ENTRY_BYTES_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
 use dunlin_model::port::{
     AppliedSink, Downlink, Frame, FrameApplied, FrameOutcome, FrameResult, FrameSink, ProposeError,
-    ServeError, ShardServer,
+    ServeError, ShardServer, StreamOpening,
 };
 use dunlin_model::shard::Part;
 
@@ -188,12 +188,29 @@ async fn a_gateway_may_send_the_next_frame_from_within_an_answer() {
     });
     field
         .host
-        .open_stream(SHARD, gateway.stream, 0, vec![], eager.clone())
+        .open_stream(SHARD, gateway.opening(1, 0, &[]), eager.clone())
         .await
         .unwrap();
     gateway.submit(first).unwrap();
     until("all frames", || field.stats().frames == 101).await;
     until("all answers", || field.stats().credits_used_bytes == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_was_overtaken_takes_nobodys_answers() {
+    let field = Field::leading();
+    let mut gateway = Gateway::new(&field, 1);
+    gateway.open(gateway.opening(2, 0, &[])).await.unwrap();
+    // The try before it, given up by the gateway, waited longer for the leader.
+    let nobody = Arc::new(Eager {
+        host: field.host.clone(),
+        frames: Mutex::default(),
+    });
+    let overtaken = gateway.opening(1, 0, &[]);
+    let refused = field.host.open_stream(SHARD, overtaken, nobody).await;
+    assert_eq!(refused, Err(ServeError::NotLeader { hint: None }));
+    let result = gateway.send(&[record("a", 1, b"x")], vec![]).await;
+    assert!(matches!(result, FrameResult::Applied(_)), "{result:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,7 +469,13 @@ async fn leaderships_may_change_under_load_from_many_threads() {
                         frames: Mutex::new(VecDeque::new()),
                     });
                     // Refusals and losses are what this test is made of.
-                    let _ = host.open_stream(SHARD, stream, round.min(1), vec![], eager).await;
+                    let opening = StreamOpening {
+                        stream,
+                        attempt: round,
+                        resume: round.min(1),
+                        sessions: vec![],
+                    };
+                    let _ = host.open_stream(SHARD, opening, eager).await;
                     for frame in frames {
                         let _ = host.submit(SHARD, frame);
                         tokio::task::yield_now().await;

@@ -5,7 +5,7 @@ use dunlin_model::command::{Command, Consistency, Query, ReadFrom};
 use dunlin_model::directory::{Directory, NodeEntry, NodeState, Role};
 use dunlin_model::id::{DeviceId, GroupId, LogPosition, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::WIRE_FRAME_BYTES_MAX;
-use dunlin_model::port::{Frame, FrameResult};
+use dunlin_model::port::{Frame, FrameResult, StreamOpening};
 use dunlin_model::shard::{Batch, Part, stored};
 use dunlin_model::trace::TraceContext;
 use dunlin_model::wire::{Reader, put_bytes};
@@ -248,9 +248,12 @@ pub fn node_frames_seeds() -> Vec<Vec<u8>> {
     });
     let submit = StreamHead::Submit {
         shard: ShardId(1),
-        stream: frame(None).stream,
-        resume: 0,
-        sessions: vec![(DeviceId::parse("dev-1").expect("a device id"), 3)],
+        opening: StreamOpening {
+            stream: frame(None).stream,
+            attempt: 1,
+            resume: 0,
+            sessions: vec![(DeviceId::parse("dev-1").expect("a device id"), 3)],
+        },
     };
     let append_stream = StreamHead::Append {
         group: GroupId(1),

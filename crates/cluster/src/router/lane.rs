@@ -12,8 +12,8 @@ use dunlin_model::command::{Command, Outcome};
 use dunlin_model::id::{NodeId, ShardId, StreamId};
 use dunlin_model::limits::STREAM_FRAMES_IN_FLIGHT_MAX;
 use dunlin_model::port::{
-    AckSink, Downlink, Frame, FrameOutcome, FrameResult, FrameSink, ServeError, ShardServer, SubmitError,
-    TraceSpan,
+    AckSink, Downlink, Frame, FrameOutcome, FrameResult, FrameSink, ServeError, ShardServer, StreamOpening,
+    SubmitError, TraceSpan,
 };
 use dunlin_model::stream::{Answer, StreamSender};
 use dunlin_model::trace::TraceContext;
@@ -45,7 +45,7 @@ type CommandTicket = oneshot::Sender<Option<Outcome>>;
 struct Link {
     node: NodeId,
     server: Arc<dyn ShardServer>,
-    /// Tells answers of this link from those of an earlier one.
+    /// The attempt that made it; tells answers of this link from those of an earlier one.
     number: u64,
 }
 
@@ -340,7 +340,13 @@ impl Lane {
             lane: self.clone(),
             number,
         });
-        let opening = server.open_stream(self.shard, stream, resume, sessions, sink);
+        let opening = StreamOpening {
+            stream,
+            attempt: number,
+            resume,
+            sessions,
+        };
+        let opening = server.open_stream(self.shard, opening, sink);
         let given_up = async {
             tokio::select! {
                 () = tokio::time::sleep(OPEN_TIMEOUT) => {}

@@ -122,21 +122,32 @@ pub struct EventPage {
     pub next_offset: u64,
 }
 
+/// What a gateway says of its stream when it asks a leader to take it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StreamOpening {
+    /// Which gateway run it is.
+    pub stream: StreamId,
+    /// Rises with every try of this stream, at whichever node. A gateway gives a try up and makes the
+    /// next one while the first may still wait for a leader to be elected, so that both come to the same
+    /// one, in any order: the higher one counts.
+    pub attempt: u64,
+    /// The lowest sequence number that the gateway may still send, or 0 for a stream that no leader has
+    /// confirmed yet. Only such a stream is made known: one that was confirmed and is no longer known
+    /// answers [`FrameResult::StreamUnknown`] and is never taken for new.
+    pub resume: u64,
+    /// Sessions that the gateway holds in this shard, with their epochs.
+    pub sessions: Vec<(DeviceId, u64)>,
+}
+
 /// The shards of one node.
 pub trait ShardServer: Send + Sync + 'static {
     /// Opens (or opens again, after a change of leader) the stream of a gateway to a shard. Resolves
-    /// once the shard knows the stream through its log; answers and downlinks go to `sink` from then on.
-    ///
-    /// `resume` is the lowest sequence number that the gateway may still send, or 0 for a stream that
-    /// no leader has confirmed yet. Only such a stream is made known: one that was confirmed and is
-    /// no longer known answers [`FrameResult::StreamUnknown`] and is never taken for new.
-    /// `sessions` are those that the gateway holds in this shard.
+    /// once the shard knows the stream through its log; answers and downlinks go to `sink` from then on,
+    /// until a later attempt of the same stream brings another.
     fn open_stream(
         &self,
         shard: ShardId,
-        stream: StreamId,
-        resume: u64,
-        sessions: Vec<(DeviceId, u64)>,
+        opening: StreamOpening,
         sink: Arc<dyn FrameSink>,
     ) -> BoxFuture<'_, Result<(), ServeError>>;
 

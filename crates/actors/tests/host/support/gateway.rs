@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use bytes::BytesMut;
 use dunlin_model::command::Command;
 use dunlin_model::id::{NodeId, ShardId, StreamId};
-use dunlin_model::port::{Downlink, Frame, FrameOutcome, FrameResult, FrameSink, ServeError, ShardServer};
+use dunlin_model::port::{
+    Downlink, Frame, FrameOutcome, FrameResult, FrameSink, ServeError, ShardServer, StreamOpening,
+};
 use dunlin_model::telemetry::{AuthMethod, Source, encode};
 
 use super::field::{Field, SHARD, until};
@@ -97,14 +99,25 @@ impl<'a> Gateway<'a> {
     }
 
     pub(crate) async fn connect(&self, resume: u64, sessions: &[(&str, u64)]) -> Result<(), ServeError> {
-        let sessions = sessions
-            .iter()
-            .map(|(name, epoch)| (device(name), *epoch))
-            .collect();
-        self.field
-            .host
-            .open_stream(SHARD, self.stream, resume, sessions, self.ear.clone())
-            .await
+        let opening = self.opening(1, resume, sessions);
+        self.open(opening).await
+    }
+
+    /// What this gateway says when it opens its stream.
+    pub(crate) fn opening(&self, attempt: u64, resume: u64, sessions: &[(&str, u64)]) -> StreamOpening {
+        let sessions = sessions.iter().map(|(name, epoch)| (device(name), *epoch));
+        StreamOpening {
+            stream: self.stream,
+            attempt,
+            resume,
+            sessions: sessions.collect(),
+        }
+    }
+
+    /// Opens the stream as `opening` says.
+    pub(crate) async fn open(&self, opening: StreamOpening) -> Result<(), ServeError> {
+        let ear = self.ear.clone();
+        self.field.host.open_stream(SHARD, opening, ear).await
     }
 
     /// Panics at the next outcome, once.
