@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use dunlin_tests::field::Field;
 use dunlin_tests::hub::{HOST, Hub};
 use dunlin_tests::program::{Serve, run, workspace};
 use dunlin_tests::{PATIENCE, eventually};
@@ -66,6 +67,18 @@ pub(crate) async fn sdk_port() -> File {
     })
     .await;
     turn
+}
+
+/// A cluster of three nodes where both Azure SDKs find it, and the right to its port; `None` if they are to be left
+/// untested.
+pub(crate) async fn azure_field() -> Option<(File, Field)> {
+    let imports = "import azure.iot.device, azure.iot.hub";
+    let install = "pip install azure-iot-device azure-iot-hub six";
+    if !is_there(&python(), &["-c", imports], install).await {
+        return None;
+    }
+    let turn = sdk_port().await;
+    Some((turn, Field::at_port(3, SDK_PORT).await))
 }
 
 /// A device with the device SDK, in a process of its own that says what has happened to it.

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::clients::{SDK_PORT, SdkDevice, is_there, must_succeed, python, script, sdk_port};
+use crate::clients::{SdkDevice, azure_field, must_succeed, python, script};
 
 async fn call(field: &Field, body: Value) -> (StatusCode, Value) {
     let path = "/twins/sdk/methods";
@@ -14,19 +14,9 @@ async fn call(field: &Field, body: Value) -> (StatusCode, Value) {
 
 #[tokio::test]
 async fn the_azure_sdks_call_a_device_while_nodes_die() {
-    let python = python();
-    let imports = "import azure.iot.device, azure.iot.hub";
-    if !is_there(
-        &python,
-        &["-c", imports],
-        "pip install azure-iot-device azure-iot-hub six",
-    )
-    .await
-    {
+    let Some((_turn, mut field)) = azure_field().await else {
         return;
-    }
-    let _turn = sdk_port().await;
-    let mut field = Field::at_port(3, SDK_PORT).await;
+    };
     let device = field.hub.create("sdk").await;
     field.hub.create("offline").await;
     let ready = field.cluster.ready().clone();
@@ -37,7 +27,7 @@ async fn the_azure_sdks_call_a_device_while_nodes_die() {
     );
     sdk.hear("listening").await;
 
-    let mut service = Command::new(&python);
+    let mut service = Command::new(python());
     service
         .arg(script("azure_service_method.py"))
         .arg(&ready.connection_string)

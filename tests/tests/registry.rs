@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::clients::{SDK_PORT, SdkDevice, is_there, python, script, sdk_port};
+use crate::clients::{SdkDevice, azure_field, python, script};
 
 /// A certificate that its own key has signed, as files: its certificate, its key, and its thumbprint.
 struct OwnCertificate {
@@ -69,22 +69,12 @@ async fn call(field: &Field, path: &str, payload: u64) {
 
 #[tokio::test]
 async fn the_azure_sdks_share_a_registry_while_nodes_die() {
-    let python = python();
-    let imports = "import azure.iot.device, azure.iot.hub";
-    if !is_there(
-        &python,
-        &["-c", imports],
-        "pip install azure-iot-device azure-iot-hub six",
-    )
-    .await
-    {
+    let Some((_turn, mut field)) = azure_field().await else {
         return;
-    }
-    let _turn = sdk_port().await;
-    let mut field = Field::at_port(3, SDK_PORT).await;
+    };
     let ready = field.cluster.ready().clone();
     let own = OwnCertificate::make();
-    let mut service = Command::new(&python);
+    let mut service = Command::new(python());
     service
         .arg(script("azure_service_registry.py"))
         .arg(&ready.connection_string)

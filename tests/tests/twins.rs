@@ -1,11 +1,10 @@
 //! Twins with the SDKs that others wrote: a device and a service at a cluster whose nodes die.
 
-use dunlin_tests::field::Field;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::clients::{SDK_PORT, SdkDevice, is_there, must_succeed, python, script, sdk_port};
+use crate::clients::{SdkDevice, azure_field, must_succeed, python, script};
 
 /// The device with its twin.
 struct TwinDevice {
@@ -39,19 +38,9 @@ impl TwinDevice {
 
 #[tokio::test]
 async fn the_azure_sdks_share_a_twin_while_nodes_die() {
-    let python = python();
-    let imports = "import azure.iot.device, azure.iot.hub";
-    if !is_there(
-        &python,
-        &["-c", imports],
-        "pip install azure-iot-device azure-iot-hub six",
-    )
-    .await
-    {
+    let Some((_turn, mut field)) = azure_field().await else {
         return;
-    }
-    let _turn = sdk_port().await;
-    let mut field = Field::at_port(3, SDK_PORT).await;
+    };
     let device = field.hub.create("sdk").await;
     let ready = field.cluster.ready().clone();
     let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
@@ -69,7 +58,7 @@ async fn the_azure_sdks_share_a_twin_while_nodes_die() {
         .await;
     sdk.hear("reported").await;
 
-    let mut service = Command::new(&python);
+    let mut service = Command::new(python());
     service
         .arg(script("azure_service_twin.py"))
         .arg(&ready.connection_string)

@@ -319,3 +319,13 @@ impl Hub {
             .await
     }
 }
+/// The name of the error in the body of an answer, as in `{"Message": "ErrorCode:Name;text"}`; empty if there is none.
+pub fn error_code(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = body["Message"].as_str().unwrap_or_default();
+    let code = message
+        .split(';')
+        .next()
+        .and_then(|head| head.strip_prefix("ErrorCode:"));
+    code.unwrap_or_default().to_owned()
+}

@@ -2,9 +2,8 @@
 //!
 //! Whether a device's certificate comes from one is decided at the doors.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use dunlin_model::directory::{AUTHORITY_BYTES_MAX, Directory};
+use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -60,16 +59,8 @@ pub(crate) fn check(name: &str, certificate: &str, now_s: i64) -> Result<String,
     if not_after_s <= now_s {
         return Err("the certificate of the authority has expired".to_owned());
     }
-    let text = STANDARD.encode(&der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    Ok(format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    ))
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    Ok(pem::encode_config(&Pem::new("CERTIFICATE", der), config))
 }
 
 /// The one certificate in `pem`, which must be an authority's, with its subject and its end.

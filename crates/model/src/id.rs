@@ -45,9 +45,16 @@ impl DeviceId {
 
     /// The name of a device or of a module, checked.
     pub fn parse_identity(text: &str) -> Result<Self, DeviceIdError> {
-        match text.split_once('/') {
-            None => Self::parse(text),
-            Some((device, module)) => Self::parse(device)?.of_module(module),
+        let (device, module) = identity_parts(text);
+        Self::of_parts(device, module)
+    }
+
+    /// The name of a device, or of a module of it, from what each is called; checked.
+    pub fn of_parts(device: &str, module: Option<&str>) -> Result<Self, DeviceIdError> {
+        let device = Self::parse(device)?;
+        match module {
+            None => Ok(device),
+            Some(module) => device.of_module(module),
         }
     }
 
@@ -70,12 +77,12 @@ impl DeviceId {
 
     /// The name of the device alone.
     pub fn device_part(&self) -> &str {
-        self.0.split_once('/').map_or(&*self.0, |(device, _)| device)
+        identity_parts(&self.0).0
     }
 
     /// The name of the module within its device, if it is one.
     pub fn module_part(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(_, module)| module)
+        identity_parts(&self.0).1
     }
 
     /// The device that this module belongs to, if it is one.
@@ -91,6 +98,14 @@ impl DeviceId {
     /// The slot this device lives in, for ever.
     pub fn slot(&self) -> Slot {
         slot_of(self.0.as_bytes())
+    }
+}
+
+/// What `device/module` names, or `device`, unchecked.
+pub fn identity_parts(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        None => (text, None),
+        Some((device, module)) => (device, Some(module)),
     }
 }
 

@@ -20,8 +20,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::figures::Latency;
+use super::report::percentiles;
 use crate::fleet::histogram;
-use crate::hub::Hub;
+use crate::hub::{Hub, error_code};
 
 /// What devices subscribe to.
 const FILTER: &str = "$iothub/methods/POST/#";
@@ -79,56 +81,21 @@ pub struct Figures {
     pub seconds: f64,
     /// Answers per second.
     pub per_s: f64,
-    /// Milliseconds from when a call was due to its answer.
-    pub latency_ms: Latency,
-}
-
-/// Percentiles in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Latency {
-    /// Half of them.
-    pub p50: f64,
-    /// 90 of 100.
-    pub p90: f64,
-    /// 99 of 100.
-    pub p99: f64,
-    /// 999 of 1,000.
-    pub p999: f64,
-    /// The longest.
-    pub max: f64,
-}
-
-impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-        Self {
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max() as f64 / 1000.0,
-        }
-    }
+    /// From when a call was due to its answer; nothing if none was answered.
+    pub latency_us: Option<Latency>,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Latency {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-        } = self.latency_ms;
         writeln!(
             f,
             "  answered  {} calls of {} devices, {:.0} per second",
             self.answered, self.devices, self.per_s
         )?;
-        write!(
-            f,
-            "  took      p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms, max {max:.1} ms"
-        )?;
+        match &self.latency_us {
+            Some(latency) => write!(f, "  took      {}", percentiles(latency))?,
+            None => write!(f, "  took      nothing was answered")?,
+        }
         for (what, count) in &self.failed {
             write!(f, "\n  failed    {count}: {what}")?;
         }
@@ -264,14 +231,7 @@ impl Caller {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
                 (answer["payload"] != self.payload).then(|| "another answer".to_owned())
             }
-            Ok((status, body)) => {
-                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let message = body["Message"].as_str().unwrap_or_default();
-                Some(format!(
-                    "{status} {}",
-                    message.split(';').next().unwrap_or_default()
-                ))
-            }
+            Ok((status, body)) => Some(format!("{status} {}", error_code(&body))),
             Err(error) => Some(error),
         };
         match problem {
@@ -290,7 +250,7 @@ impl Caller {
             failed: counted.failed.clone(),
             seconds,
             per_s: answered as f64 / seconds.max(f64::EPSILON),
-            latency_ms: Latency::of(&counted.latency_us),
+            latency_us: Latency::of(&counted.latency_us),
         }
     }
 }
@@ -344,12 +304,12 @@ mod tests {
             failed: BTreeMap::from([("504 Gateway Timeout".to_owned(), 2)]),
             seconds: 10.0,
             per_s: 100.0,
-            latency_ms: Latency::of(&latency_us),
+            latency_us: Latency::of(&latency_us),
         };
         let text = figures.to_string();
         assert!(text.contains("1000 calls of 3 devices, 100 per second"), "{text}");
         assert!(
-            text.contains("p50 5.0 ms") && text.contains("max 10.0 ms"),
+            text.contains("p50 5.00 ms") && text.contains("max 10.0 ms"),
             "{text}"
         );
         assert!(text.ends_with("failed    2: 504 Gateway Timeout"), "{text}");

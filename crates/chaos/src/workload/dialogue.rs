@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::Bench;
 use super::exchange::{Access, Answer, Call, Exchange, MethodCall, Section};
 use super::operation::Outcome;
+use crate::hub::error_code;
 use crate::stage;
 
 /// Services that talk about one device.
@@ -243,17 +244,16 @@ fn judge(answered: Result<(StatusCode, Bytes), String>) -> (Outcome, String) {
         Ok(answered) => answered,
         Err(error) => return (Outcome::Unknown, error),
     };
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status == StatusCode::OK {
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         return (
             Outcome::Ok,
             body["payload"].as_str().unwrap_or_default().to_owned(),
         );
     }
-    let message = body["Message"].as_str().unwrap_or_default();
-    let code = message.split(';').next().unwrap_or_default();
+    let code = error_code(&body);
     let is_certain = match status {
-        StatusCode::NOT_FOUND => code == "ErrorCode:DeviceNotOnline",
+        StatusCode::NOT_FOUND => code == "DeviceNotOnline",
         StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
         _ => false,
     };

@@ -33,6 +33,9 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Why a credential does not count. Devices are never told which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
+    /// Nothing was shown.
+    #[error("neither token nor certificate")]
+    Missing,
     /// Not a token.
     #[error("the token cannot be read")]
     Malformed,
@@ -108,6 +111,17 @@ impl Scope<'_> {
     }
 }
 
+/// Path segments of a device below `collection`, or of a module of it.
+pub(crate) fn identity_path<'a>(
+    collection: &'a str,
+    device: &'a str,
+    module: Option<&'a str>,
+) -> Vec<&'a str> {
+    let mut path = vec![collection, device];
+    path.extend(module.into_iter().flat_map(|module| ["modules", module]));
+    path
+}
+
 /// Whether `text` is one of `hosts`, in any case, with or without a port.
 pub fn is_host(hosts: &[String], text: &str) -> bool {
     let bare = match text.rsplit_once(':') {
@@ -128,6 +142,56 @@ pub fn check_claims(token: &SasToken<'_>, scope: Scope<'_>, now_s: u64) -> Resul
         Ok(())
     } else {
         Err(AuthError::WrongScope)
+    }
+}
+
+/// What somebody shows who says that it is a device or a module.
+#[derive(Debug)]
+pub(crate) enum Credential<'a> {
+    /// A token; it counts where there is one, even if a certificate was shown as well.
+    Token(SasToken<'a>, Scope<'a>),
+    /// The certificates of its connection.
+    Certificate(&'a Shown),
+}
+
+impl<'a> Credential<'a> {
+    /// Reads it, and checks what needs no key, before anybody is asked for one.
+    pub(crate) fn read(
+        token: Option<&'a str>,
+        shown: Option<&'a Shown>,
+        scope: Scope<'a>,
+        now_s: u64,
+    ) -> Result<Self, AuthError> {
+        match (token, shown) {
+            (Some(text), _) => {
+                let token = SasToken::parse(text)?;
+                check_claims(&token, scope, now_s)?;
+                Ok(Self::Token(token, scope))
+            }
+            (None, Some(shown)) => Ok(Self::Certificate(shown)),
+            (None, None) => Err(AuthError::Missing),
+        }
+    }
+
+    /// Checks that it is that of `record`.
+    pub(crate) fn verify(
+        &self,
+        record: &DeviceRecord,
+        directory: &Directory,
+        now_s: u64,
+    ) -> Result<AuthMethod, AuthError> {
+        match self {
+            Self::Token(token, scope) => verify_device(token, record, directory, *scope, now_s),
+            Self::Certificate(shown) => shown.verify(record, &directory.authorities, now_s),
+        }
+    }
+
+    /// When it ends by itself, seconds since 1970: a token does.
+    pub(crate) fn expiry_s(&self) -> Option<u64> {
+        match self {
+            Self::Token(token, _) => Some(token.expiry_s),
+            Self::Certificate(_) => None,
+        }
     }
 }
 

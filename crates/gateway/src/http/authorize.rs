@@ -8,7 +8,7 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::telemetry::AuthMethod;
 
 use super::error::ApiError;
-use crate::auth::{self, AuthError, SasToken, Scope, Shown};
+use crate::auth::{self, AuthError, Credential, SasToken, Scope, Shown, identity_path};
 use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
@@ -78,38 +78,23 @@ pub(crate) async fn device(
         headers,
         shown,
     } = claim;
-    let path = ["devices", device.as_str()];
+    let path = identity_path("devices", device.device_part(), device.module_part());
     let scope = Scope {
         hosts: &shared.host_names,
         path: &path,
     };
     let now_s = shared.now_ms() / 1000;
     let claimed = device.as_str();
-    let token = match (credential(headers), shown) {
-        (Some(text), _) => {
-            let token = SasToken::parse(text).map_err(|error| refuse(claimed, &path, error))?;
-            auth::check_claims(&token, scope, now_s).map_err(|error| refuse(claimed, &path, error))?;
-            Some(token)
-        }
-        (None, Some(_)) => None,
-        (None, None) => return Err(refuse(claimed, &path, "no credential")),
-    };
+    let credential = Credential::read(credential(headers), shown, scope, now_s)
+        .map_err(|error| refuse(claimed, &path, error))?;
     if !shared.client.is_fresh() {
         return Err(ApiError::unavailable("cut off from the cluster"));
     }
     let view = query_device(&*shared.client, device, consistency).await?;
     let view = view.ok_or_else(|| refuse(claimed, &path, "no such device"))?;
-    let verified = match (&token, shown) {
-        (None, Some(shown)) => {
-            let directory = shared.client.directory();
-            shown.verify(&view.record, &directory.authorities, now_s)
-        }
-        (None, None) => Err(AuthError::Malformed),
-        (Some(token), _) => {
-            auth::verify_device(token, &view.record, &shared.client.directory(), scope, now_s)
-        }
-    };
-    let method = verified.map_err(|error| refuse(claimed, &path, error))?;
+    let method = credential
+        .verify(&view.record, &shared.client.directory(), now_s)
+        .map_err(|error| refuse(claimed, &path, error))?;
     Ok((view, method))
 }
 

@@ -156,12 +156,9 @@ fn read(body: &[u8]) -> Result<Vec<(DeviceId, Entry)>, ApiError> {
     entries
         .into_iter()
         .map(|entry| {
-            let device = DeviceId::parse(&entry.id);
-            let identity = match &entry.module_id {
-                Some(module) if !module.is_empty() => device.and_then(|device| device.of_module(module)),
-                _ => device,
-            };
-            let identity = identity.map_err(|error| ApiError::invalid(error.to_string()))?;
+            let module = entry.module_id.as_deref().filter(|module| !module.is_empty());
+            let identity = DeviceId::of_parts(&entry.id, module)
+                .map_err(|error| ApiError::invalid(error.to_string()))?;
             if seen.insert(identity.clone()) {
                 Ok((identity, entry))
             } else {

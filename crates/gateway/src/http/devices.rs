@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::audited::audited;
-use super::authorize;
+use super::authorize::{self, Caller};
 use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
 use super::identity::{Completed, IdentityInput, etag, kind, to_json};
@@ -141,6 +141,13 @@ pub(crate) async fn modules(
     Ok(Json(devices.iter().map(to_json).collect::<Vec<_>>()).into_response())
 }
 
+/// Lets a service through that may change the registry, and says which identity it means.
+fn writer(shared: &Shared, headers: &HeaderMap, named: &Named) -> Result<(Caller, DeviceId), ApiError> {
+    let path = named.path("devices");
+    let caller = authorize::service(shared, headers, Right::RegistryReadWrite, &path)?;
+    Ok((caller, named.identity()?))
+}
+
 /// `PUT /devices/{id}`, and of a module: creates without `If-Match`, changes with it.
 pub(crate) async fn put(
     State(shared): State<Arc<Shared>>,
@@ -148,13 +155,7 @@ pub(crate) async fn put(
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let caller = authorize::service(
-        &shared,
-        &headers,
-        Right::RegistryReadWrite,
-        &named.path("devices"),
-    )?;
-    let identity = named.identity()?;
+    let (caller, identity) = writer(&shared, &headers, &named)?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let input = IdentityInput::read(&body)?;
     let is_other = |in_body: &Option<String>, in_path: Option<&str>| {
@@ -264,13 +265,7 @@ pub(crate) async fn delete(
     named: Named,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = authorize::service(
-        &shared,
-        &headers,
-        Right::RegistryReadWrite,
-        &named.path("devices"),
-    )?;
-    let identity = named.identity()?;
+    let (caller, identity) = writer(&shared, &headers, &named)?;
     let condition = condition(&headers, Condition::Present)?;
     let record = AuditRecord::done(deletion(&identity), caller.0, identity.as_str());
     let answer = remove(&shared, &identity, condition).await;

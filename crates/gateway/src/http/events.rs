@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::command::ReadFrom;
 use dunlin_model::directory::{Directory, Right};
-use dunlin_model::id::ShardId;
+use dunlin_model::id::{ShardId, identity_parts};
 use dunlin_model::port::EventPage;
 use dunlin_model::telemetry::{self, AuthMethod, Record, Source};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -367,10 +367,7 @@ fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Re
     if record.source == Source::MqttRetain {
         properties.insert("mqtt-retain".to_owned(), json!("true"));
     }
-    let (device, module) = match record.device_str().split_once('/') {
-        None => (record.device_str(), None),
-        Some((device, module)) => (device, Some(module)),
-    };
+    let (device, module) = identity_parts(record.device_str());
     let enqueued = iso_utc(time_ms);
     let (scope, kind) = match record.auth {
         AuthMethod::DeviceKey => ("device", "sas"),

@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use dunlin_model::id::DeviceId;
 
 use super::error::ApiError;
+use crate::auth::identity_path;
 
 /// What stands in the path, not yet checked: whoever may not ask does not learn what is wrong with a name.
 #[derive(Debug)]
@@ -35,9 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 impl Named {
     /// The path below `collection`, as credentials name it.
     pub(crate) fn path<'a>(&'a self, collection: &'a str) -> Vec<&'a str> {
-        let mut path = vec![collection, &self.device];
-        path.extend(self.module.iter().flat_map(|module| ["modules", module]));
-        path
+        identity_path(collection, &self.device, self.module())
     }
 
     /// The device's part of the path.
@@ -52,11 +51,6 @@ impl Named {
 
     /// The name, checked.
     pub(crate) fn identity(&self) -> Result<DeviceId, ApiError> {
-        let device = DeviceId::parse(&self.device);
-        let identity = match &self.module {
-            None => device,
-            Some(module) => device.and_then(|device| device.of_module(module)),
-        };
-        identity.map_err(|error| ApiError::invalid(error.to_string()))
+        DeviceId::of_parts(&self.device, self.module()).map_err(|error| ApiError::invalid(error.to_string()))
     }
 }

@@ -17,7 +17,7 @@ use super::mailbox::Mailbox;
 use super::session::{Terms, is_own_will};
 use super::username::Username;
 use super::wire::{ConnectRequest, Refused};
-use crate::auth::{self, AuthError, SasToken, Scope, Shown};
+use crate::auth::{self, AuthError, Credential, Scope, Shown};
 use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, TOKEN_LIFE_S_MAX};
 use crate::metrics::count;
 use crate::shared::Shared;
@@ -77,34 +77,22 @@ async fn try_admit(
 ) -> Result<Admitted, Why> {
     let device = check_names(shared, &request)?;
     let now_s = shared.now_ms() / 1000;
-    let mut path = vec!["devices", device.device_part()];
-    path.extend(device.module_part().iter().flat_map(|module| ["modules", module]));
+    let path = auth::identity_path("devices", device.device_part(), device.module_part());
     let scope = Scope {
         hosts: &shared.host_names,
         path: &path,
     };
     let token = match &request.password {
-        Some(bytes) => {
-            let text = std::str::from_utf8(bytes).map_err(|_| not_authorized("the token is no text"))?;
-            Some(SasToken::parse(text).map_err(not_authorized)?)
-        }
+        Some(bytes) => Some(std::str::from_utf8(bytes).map_err(|_| not_authorized("the token is no text"))?),
         None => None,
     };
-    let means = match (&token, shown) {
-        // What needs no key is checked before anybody is asked.
-        (Some(token), _) => {
-            auth::check_claims(token, scope, now_s).map_err(not_authorized)?;
-            Means::Token(token, scope)
-        }
-        (None, Some(shown)) => Means::Certificate(shown),
-        (None, None) => return Err(not_authorized("neither token nor certificate")),
-    };
+    let credential = Credential::read(token, shown, scope, now_s).map_err(not_authorized)?;
     if !shared.client.is_fresh() {
         return Err(unavailable("this gateway is cut off from the cluster"));
     }
     let proof = Proof {
         device: &device,
-        means,
+        credential: &credential,
         now_s,
     };
     let verifying = || async {
@@ -123,8 +111,8 @@ async fn try_admit(
         (view, method) = verifying().await?;
     }
     let (epoch, present) = open(shared, proof, view, !request.clean, mailbox).await?;
-    let life_s = token.as_ref().map_or(TOKEN_LIFE_S_MAX, |token| {
-        token.expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
+    let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
+        expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
     });
     let terms = Terms {
         device,
@@ -143,15 +131,8 @@ async fn try_admit(
 #[derive(Clone, Copy)]
 struct Proof<'a> {
     device: &'a DeviceId,
-    means: Means<'a>,
+    credential: &'a Credential<'a>,
     now_s: u64,
-}
-
-/// A token where there is one, even if a certificate was shown as well.
-#[derive(Clone, Copy)]
-enum Means<'a> {
-    Token(&'a SasToken<'a>, Scope<'a>),
-    Certificate(&'a Shown),
 }
 
 fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Why> {
@@ -166,11 +147,7 @@ fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Wh
     if !auth::is_host(&shared.host_names, username.host) {
         return Err(not_authorized("the user name names another hub"));
     }
-    let device = DeviceId::parse(username.device).map_err(not_authorized)?;
-    let device = match username.module {
-        None => device,
-        Some(module) => device.of_module(module).map_err(not_authorized)?,
-    };
+    let device = DeviceId::of_parts(username.device, username.module).map_err(not_authorized)?;
     if request.client_id != device.as_str() {
         return Err((
             Refused::ClientId,
@@ -204,13 +181,7 @@ async fn verify_as(
         .map_err(unavailable)?;
     let view = view.ok_or_else(|| not_authorized("no such device"))?;
     let directory = shared.client.directory();
-    let verified = match proof.means {
-        Means::Token(token, scope) => {
-            auth::verify_device(token, &view.record, &directory, scope, proof.now_s)
-        }
-        Means::Certificate(shown) => shown.verify(&view.record, &directory.authorities, proof.now_s),
-    };
-    match verified {
+    match proof.credential.verify(&view.record, &directory, proof.now_s) {
         Ok(method) => Ok((view, method)),
         // The directory is only a copy, so a policy or an authority that it lacks may exist.
         Err(error @ (AuthError::UnknownPolicy | AuthError::MissingRight | AuthError::UnknownAuthority))

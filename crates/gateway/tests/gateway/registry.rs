@@ -15,6 +15,12 @@ async fn put(world: &World, path: &str, body: Value) -> Answer {
     world.http("PUT", path, &[], &body.to_string()).await
 }
 
+/// Devices in the listing.
+async fn device_count(world: &World) -> usize {
+    let answer = world.http("GET", "/devices", &[], "").await.json();
+    answer.as_array().unwrap().len()
+}
+
 fn error(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.error_code())
 }
@@ -116,16 +122,7 @@ async fn a_module_lives_with_its_device() {
         .map(|module| &module["moduleId"])
         .collect();
     assert_eq!(names, ["cam", "mic"]);
-    assert_eq!(
-        world
-            .http("GET", "/devices", &[], "")
-            .await
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(device_count(&world).await, 1);
     let counts = world.http("GET", "/statistics/devices", &[], "").await.json();
     assert_eq!(
         counts,
@@ -397,16 +394,7 @@ async fn a_list_of_changes_is_carried_out_as_far_as_it_goes() {
     ]))
     .await;
     assert_eq!(gone.status, 200);
-    assert_eq!(
-        world
-            .http("GET", "/devices", &[], "")
-            .await
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(device_count(&world).await, 1);
 
     for (body, expected) in [
         (json!({}), (400, "ArgumentInvalid")),
