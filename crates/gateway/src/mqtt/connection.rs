@@ -10,10 +10,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
@@ -21,31 +20,26 @@ use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpa
 use dunlin_model::twin::Twin;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::DisconnectReasonCode;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout};
-use tokio_util::io::poll_read_buf;
 
 use super::Version;
 use super::admit::{self, Admitted};
 use super::calls::Calls;
 use super::mailbox::{Eviction, Mail, Mailbox, Note};
 use super::session::{Effect, End, FilterCode, Session};
+use super::socket::{Moved, Socket};
 use super::told::Told;
 use super::twin;
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
 use crate::auth::Shown;
 use crate::http::claimed;
-use crate::limits::{
-    CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, READ_BUFFER_BYTES, READ_BUFFER_BYTES_QUIET,
-    WRITE_STALL_WAIT,
-};
+use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, WRITE_STALL_WAIT};
 use crate::metrics::{Gauge, count, count_by};
 use crate::shared::Shared;
 
 /// Bytes that wait to be written before we stop reading.
 const OUT_BYTES_MAX: usize = 64 * 1024;
-/// Time for the last words of a connection.
-const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves one connection from its first byte to the closing of its session. `shown` are the certificates of a client
 /// that has some.
@@ -738,91 +732,5 @@ async fn finish(waiting: &mut Option<Waiting>) -> Finished {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,
-    }
-}
-
-/// What a poll of the socket did.
-enum Moved {
-    /// Bytes came in.
-    Read,
-    /// Everything was written.
-    Written,
-    /// The peer has closed.
-    Ended,
-}
-
-/// A stream with its two buffers. Polls can be dropped at any time without losing a byte.
-struct Socket<S> {
-    stream: S,
-    read: BytesMut,
-    /// Bytes that `read` grows by.
-    read_growth: usize,
-    out: BytesMut,
-    needs_flush: bool,
-}
-
-impl<S> Socket<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    fn new(stream: S) -> Self {
-        Self {
-            stream,
-            read: BytesMut::new(),
-            read_growth: READ_BUFFER_BYTES_QUIET,
-            out: BytesMut::new(),
-            needs_flush: false,
-        }
-    }
-
-    /// Writes what there is, then reads if it may. When it may not, it resolves once all is written,
-    /// since that may be what the reading waited for.
-    fn poll(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Moved>> {
-        let had_out = !self.out.is_empty();
-        match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) if had_out && !may_read => return Poll::Ready(Ok(Moved::Written)),
-            _ if !may_read => return Poll::Pending,
-            _ => {}
-        }
-        if self.read.capacity() - self.read.len() < self.read_growth / 4 {
-            self.read.reserve(self.read_growth);
-        }
-        let room = self.read.capacity() - self.read.len();
-        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read))?;
-        if read == room {
-            self.read_growth = READ_BUFFER_BYTES;
-        }
-        Poll::Ready(Ok(if read == 0 { Moved::Ended } else { Moved::Read }))
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.out.has_remaining() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => {
-                    self.out.advance(written);
-                    self.needs_flush = true;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if self.needs_flush {
-            match Pin::new(&mut self.stream).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.needs_flush = false,
-                other => return other,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes the rest and closes our side, within [`FAREWELL_WAIT`].
-    async fn farewell(&mut self) {
-        let parting = async {
-            poll_fn(|cx| self.poll_write(cx)).await?;
-            self.stream.shutdown().await
-        };
-        let _ = timeout(FAREWELL_WAIT, parting).await;
     }
 }

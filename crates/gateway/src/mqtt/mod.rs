@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod damping;
 pub(crate) mod mailbox;
 pub mod session;
+mod socket;
 pub(crate) mod told;
 pub mod topic;
 pub(crate) mod twin;
