@@ -39,6 +39,8 @@ pub(crate) const EVENTS_WAIT_MS_MAX: u64 = 60_000;
 pub(crate) const EVENT_READERS_WAITING_MAX: usize = 4096;
 /// Milliseconds between attempts to hand a batch to a journal that has no room.
 pub(crate) const JOURNAL_RETRY_MS: u64 = 200;
+/// Milliseconds between two looks for queues of messages whose time has come.
+pub(crate) const DUE_CHECK_MS: u64 = 1000;
 /// Milliseconds that a clean stop gives a shard to finish what it took in.
 pub(crate) const DRAIN_WAIT_MS: u64 = 5_000;
 /// Milliseconds that the actors of a shard get to end after that.

@@ -2,15 +2,16 @@
 //!
 //! Ends of sessions are sent down once and not kept; what was lost on the way, or decided while the
 //! gateway was cut off, is made up for here. So are the last changes of what services want of a device: the
-//! leader that should have told of them may be gone. A device that hears of one twice knows by its version.
+//! leader that should have told of them may be gone. A device that hears of one twice knows by its version. That messages
+//! wait is told again as well; whoever asks for them in vain has lost nothing.
 
 use std::sync::Arc;
 
 use dunlin_model::command::{Query, TwinView, View};
-use dunlin_model::device::desired_downlink;
+use dunlin_model::device::{desired_downlink, waiting_downlink};
 use dunlin_model::id::{DeviceId, StreamId};
 use dunlin_model::port::{Downlink, DownlinkKind, SessionEnd};
-use dunlin_model::shard::registry::DESIRED_FILTER;
+use dunlin_model::shard::registry::{DESIRED_FILTER, messages_filter};
 
 use crate::config::RETELL_MS;
 use crate::room::ShardRoom;
@@ -50,6 +51,10 @@ pub(crate) async fn compare(
                 if session.epoch == epoch && session.held_by == Some(stream) {
                     if session.subscriptions.contains_key(DESIRED_FILTER) {
                         tell_again(&room, &tenure, stream, &view);
+                    }
+                    let listens = session.subscriptions.contains_key(&messages_filter(&device));
+                    if listens && view.device.message_count > 0 {
+                        tenure.send_down(stream, waiting_downlink(&device, epoch));
                     }
                     continue;
                 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
+use dunlin_model::command::{Command, Consistency, Outcome, Place, Query, ReadFrom, View};
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
@@ -158,6 +158,13 @@ impl Router {
         directory.is_formed().then(|| directory.shard_of(device.slot()))
     }
 
+    fn shard_at(&self, place: Place<'_>) -> Option<ShardId> {
+        match place {
+            Place::Device(device) => self.place_of(device),
+            Place::Shard(shard) => Some(shard),
+        }
+    }
+
     fn submit_record(
         &self,
         device: &DeviceId,
@@ -269,7 +276,7 @@ impl ShardClient for Router {
 
     fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
         async move {
-            let shard = self.place_of(command.device());
+            let shard = self.shard_at(command.place());
             let lane = shard
                 .and_then(|shard| self.lane(shard))
                 .ok_or(SubmitError::CutOff)?;
@@ -284,12 +291,7 @@ impl ShardClient for Router {
 
     fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         async move {
-            let shard = match &query {
-                Query::Device(device) | Query::Modules(device) | Query::Twin(device) => {
-                    self.place_of(device).ok_or(QueryError::CutOff)?
-                }
-                Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
-            };
+            let shard = self.shard_at(query.place()).ok_or(QueryError::CutOff)?;
             self.ask(shard, move |server| {
                 let query = query.clone();
                 async move { server.query(shard, query, consistency).await }.boxed()

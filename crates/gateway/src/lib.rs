@@ -10,6 +10,8 @@
 pub mod auth;
 pub mod bag;
 pub mod client;
+mod downward;
+mod feedback;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshakes;

@@ -1,6 +1,7 @@
 //! Every bound of the doors, with what happens when it is reached. Bounds that other crates must
 //! agree on stand in [`dunlin_model::limits`]; nothing here is a setting.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use dunlin_model::limits::{MESSAGE_BYTES_MAX, PROPERTY_BAG_BYTES_MAX, RECORD_BYTES_MAX};
@@ -66,6 +67,11 @@ pub const CLOSE_ATTEMPTS_MAX: u32 = 3;
 /// Time for all of those attempts together.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
+/// Seconds for which a device may have a message that it fetched over HTTPS.
+pub const MESSAGE_LOCK_S: RangeInclusive<u64> = 5..=300;
+/// Pause before a shard is asked again about messages to a device.
+pub const ERRAND_PAUSE: Duration = Duration::from_millis(500);
+
 /// Connections of all listeners together, unless configured.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 100_000;
 /// TLS handshakes under way on a listener; one more makes the oldest give way.
@@ -83,7 +89,7 @@ pub const REQUEST_WAIT: Duration = Duration::from_secs(40);
 /// Seconds that a device has to answer a direct method, and what callers may ask for instead (as IoT Hub).
 pub const METHOD_RESPONSE_S_DEFAULT: u64 = 30;
 /// See [`METHOD_RESPONSE_S_DEFAULT`].
-pub const METHOD_RESPONSE_S: std::ops::RangeInclusive<u64> = 5..=300;
+pub const METHOD_RESPONSE_S: RangeInclusive<u64> = 5..=300;
 /// Seconds that a caller may have a direct method wait for a device that is not connected; 0 unless asked.
 pub const METHOD_CONNECT_S_MAX: u64 = 300;
 /// First pause between two looks for a device that is not connected; it doubles with each look.

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub busy_pauses: AtomicU64,
     /// Direct methods that devices were sent.
     pub methods_sent: AtomicU64,
+    /// Cloud-to-device messages written to devices.
+    pub messages_sent: AtomicU64,
     /// HTTP requests.
     pub http_requests: AtomicU64,
     /// HTTP requests answered with 401 or 403.
@@ -101,6 +103,7 @@ impl Metrics {
             ("unknown", &self.unknown),
             ("busy_pauses", &self.busy_pauses),
             ("methods_sent", &self.methods_sent),
+            ("messages_sent", &self.messages_sent),
             ("http_requests", &self.http_requests),
             ("http_refused", &self.http_refused),
             ("events_read", &self.events_read),

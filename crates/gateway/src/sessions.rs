@@ -30,6 +30,8 @@ struct Entry {
     opening: u32,
     /// Highest epoch that was ended while some were opening, and why.
     ended: Option<(u64, SessionEnd)>,
+    /// Highest epoch that was told while some were opening that messages wait.
+    told_waiting: u64,
 }
 
 impl Entry {
@@ -119,6 +121,9 @@ impl Opening {
         match &entry.live {
             Some((live, _)) if *live > epoch => mailbox.evict(Eviction::Session(SessionEnd::TakenOver)),
             _ => {
+                if entry.told_waiting == epoch {
+                    mailbox.put_messages_waiting();
+                }
                 if let Some((_, earlier)) = entry.live.replace((epoch, Arc::clone(mailbox))) {
                     earlier.evict(Eviction::Session(SessionEnd::TakenOver));
                 }
@@ -134,6 +139,7 @@ impl Drop for Opening {
             entry.opening -= 1;
             if entry.opening == 0 {
                 entry.ended = None;
+                entry.told_waiting = 0;
             }
             if entry.is_idle() {
                 devices.remove(&self.device);
@@ -161,6 +167,10 @@ impl DownlinkSink for Sessions {
             }
             // A session that is just being opened asks for its twin itself.
             (DownlinkKind::DesiredChanged { .. }, None) => {}
+            (DownlinkKind::MessagesWaiting, Some((_, mailbox))) => mailbox.put_messages_waiting(),
+            (DownlinkKind::MessagesWaiting, None) => {
+                entry.told_waiting = entry.told_waiting.max(downlink.epoch);
+            }
         }
     }
 
@@ -233,6 +243,32 @@ mod tests {
         assert_eq!(later.eviction(), None);
         sessions.on_downlink(end(&device, 6, SessionEnd::Deleted));
         assert_eq!(later.eviction(), Some(Eviction::Session(SessionEnd::Deleted)));
+    }
+
+    #[test]
+    fn word_of_messages_that_comes_before_its_session_is_kept() {
+        let sessions = Arc::new(Sessions::default());
+        let device = DeviceId::parse("d").unwrap();
+        let told = |epoch| Downlink {
+            device: device.clone(),
+            epoch,
+            kind: DownlinkKind::MessagesWaiting,
+        };
+        let waits = |mailbox: &Mailbox| {
+            let mut mail = crate::mqtt::mailbox::Mail::default();
+            mailbox.drain(&mut Vec::new(), Some(&mut mail));
+            mail.messages
+        };
+        let (first, second) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+        let opening = sessions.begin(&device);
+        sessions.on_downlink(told(5));
+        opening.activate(5, &first);
+        assert!(waits(&first) && !waits(&first));
+        sessions.on_downlink(told(5));
+        assert!(waits(&first));
+        sessions.begin(&device).activate(6, &second);
+        sessions.on_downlink(told(5));
+        assert!(!waits(&second), "that was for the session before");
     }
 
     #[test]

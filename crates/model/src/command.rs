@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DeviceId, ShardId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, SessionRecord};
 use crate::limits::COMMAND_WEIGHT_BYTES;
+use crate::messages::feedback::{FeedbackBatch, FeedbackRecord};
+use crate::messages::{
+    DeadLetter, DeadLetterDeed, Holder, MessageContent, NewMessage, Settlement, TakenMessage,
+};
 use crate::port::StoreError;
 use crate::twin::Twin;
 
-/// A change that a door asks for. Each concerns one device, whose slot finds the shard.
+/// A change that a door asks for. Nearly each concerns one device, whose slot finds the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Creates or changes a device. New keys or a status of disabled raise its generation.
@@ -91,6 +95,105 @@ pub enum Command {
         /// The etag that the twin must have, if that is asked.
         etag: Option<u64>,
     },
+    /// A service sends a message to a device.
+    MessageSend {
+        /// To whom.
+        device: DeviceId,
+        /// What.
+        message: NewMessage,
+    },
+    /// A session wants messages: those that wait, and those that it was given and does not know of.
+    MessageTake {
+        /// Whose.
+        device: DeviceId,
+        /// Of which session.
+        epoch: u64,
+        /// Numbers of those that it has and has not settled.
+        holds: Vec<u64>,
+        /// How many more it takes.
+        count_max: u32,
+    },
+    /// A device fetches one message, outside any session.
+    MessageLock {
+        /// Whose.
+        device: DeviceId,
+        /// The generation of the credential that was checked.
+        generation: u64,
+        /// How long it is to be its own; [`LOCK_MS`](crate::messages::LOCK_MS) if not said.
+        lock_ms: Option<u64>,
+    },
+    /// A device settles messages that it was given. Those that the holder has not (any more) are left as they are.
+    MessageSettle {
+        /// Whose.
+        device: DeviceId,
+        /// Their numbers; no more than a queue has.
+        numbers: Vec<u64>,
+        /// Who says so.
+        holder: Holder,
+        /// What.
+        settlement: Settlement,
+    },
+    /// The queue of a device is to be looked at: the time of some messages is over. Only the shard's leader says so.
+    MessagesExpire {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// A service empties the queue of a device.
+    MessagesPurge {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// A service does something with a dead letter.
+    DeadLetter {
+        /// Whose.
+        device: DeviceId,
+        /// Its number.
+        number: u64,
+        /// What.
+        deed: DeadLetterDeed,
+    },
+    /// A service wants to hear how messages of the devices of one shard ended.
+    FeedbackTake {
+        /// Which shard.
+        shard: ShardId,
+        /// How long the batch is to be its own, in milliseconds.
+        lock_ms: u64,
+    },
+    /// A service settles a batch that it was given.
+    FeedbackSettle {
+        /// Which shard.
+        shard: ShardId,
+        /// Of the batch.
+        token: u64,
+        /// Whether it is done with; otherwise it is given again.
+        completes: bool,
+    },
+}
+
+/// What a command is about, and so which shard it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// The shard of a device.
+    Device(&'a DeviceId),
+    /// A shard by its number.
+    Shard(ShardId),
+}
+
+impl Query {
+    /// What the query is about.
+    pub fn place(&self) -> Place<'_> {
+        match self {
+            Query::Device(device)
+            | Query::Modules(device)
+            | Query::Twin(device)
+            | Query::Messages { device, .. }
+            | Query::DeadLetters(device) => Place::Device(device),
+            Query::Devices { shard, .. }
+            | Query::Shard(shard)
+            | Query::DueDevices { shard, .. }
+            | Query::Feedback { shard, .. } => Place::Shard(*shard),
+        }
+    }
 }
 
 impl Command {
@@ -101,12 +204,13 @@ impl Command {
             + match self {
                 Command::TwinReport { patch, .. } => patch.len(),
                 Command::TwinChange { tags, desired, .. } => text(tags) + text(desired),
+                Command::MessageSend { message, .. } => message.content.bytes(),
                 _ => 0,
             }
     }
 
-    /// The device that the command concerns.
-    pub fn device(&self) -> &DeviceId {
+    /// What the command is about.
+    pub fn place(&self) -> Place<'_> {
         match self {
             Command::DevicePut { device, .. }
             | Command::DeviceDelete { device, .. }
@@ -115,7 +219,17 @@ impl Command {
             | Command::Subscribe { device, .. }
             | Command::Unsubscribe { device, .. }
             | Command::TwinReport { device, .. }
-            | Command::TwinChange { device, .. } => device,
+            | Command::TwinChange { device, .. }
+            | Command::MessageSend { device, .. }
+            | Command::MessageTake { device, .. }
+            | Command::MessageLock { device, .. }
+            | Command::MessageSettle { device, .. }
+            | Command::MessagesExpire { device }
+            | Command::MessagesPurge { device }
+            | Command::DeadLetter { device, .. } => Place::Device(device),
+            Command::FeedbackTake { shard, .. } | Command::FeedbackSettle { shard, .. } => {
+                Place::Shard(*shard)
+            }
         }
     }
 }
@@ -135,6 +249,8 @@ pub enum Outcome {
         present: bool,
         /// Stamp of the entry.
         time_ms: u64,
+        /// Whether it listens for messages, and some wait.
+        waiting: bool,
     },
     /// Nothing changed, for this reason.
     Refused(Refusal),
@@ -143,6 +259,32 @@ pub enum Outcome {
         /// Version of the section that the device wrote, or of the twin that a service did.
         version: u64,
     },
+    /// The filters are kept.
+    Subscribed {
+        /// Whether the session listens for messages, and some wait.
+        waiting: bool,
+    },
+    /// The message waits for its device.
+    MessageQueued {
+        /// Its number in the device's queue.
+        number: u64,
+    },
+    /// These messages are the session's, or the device's who asked, who may have asked in vain.
+    MessagesTaken {
+        /// With which quality the session listens: 0 or 1.
+        qos: u8,
+        /// The messages, in order. What they carry is read with [`Query::Messages`].
+        messages: Vec<TakenMessage>,
+        /// Whether others wait.
+        more: bool,
+    },
+    /// The queue is empty.
+    MessagesPurged {
+        /// Messages that were in it.
+        count: u32,
+    },
+    /// This batch is the asker's, if there was any. Its records are read with [`Query::Feedback`].
+    FeedbackTaken(Option<FeedbackBatch>),
 }
 
 /// Why a command changed nothing.
@@ -178,6 +320,18 @@ pub enum Refusal {
     /// What is to be changed in the twin cannot be read.
     #[error("the change of the twin cannot be read")]
     TwinUnreadable,
+    /// As many messages wait for the device as may.
+    #[error("too many messages wait for the device")]
+    QueueFull,
+    /// Whoever settles a message, or a batch of feedback, does not hold it any more.
+    #[error("the message is no longer held")]
+    LockLost,
+    /// There is no dead letter of that number.
+    #[error("there is no such dead letter")]
+    NoSuchLetter,
+    /// The session does not listen for messages.
+    #[error("the session does not listen for messages")]
+    NotListening,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.
@@ -237,6 +391,32 @@ pub enum Query {
     Shard(ShardId),
     /// One device with its twin.
     Twin(DeviceId),
+    /// What messages of a device carry, by their numbers.
+    Messages {
+        /// Whose.
+        device: DeviceId,
+        /// Which; as many as one step takes.
+        numbers: Vec<u64>,
+    },
+    /// The dead letters of a device.
+    DeadLetters(DeviceId),
+    /// Devices of one shard whose queues are to be looked at.
+    DueDevices {
+        /// Which shard.
+        shard: ShardId,
+        /// The time, milliseconds since 1970.
+        ms: u64,
+    },
+    /// Records of feedback of one shard, `from <= number < to`.
+    Feedback {
+        /// Which shard.
+        shard: ShardId,
+        /// The first.
+        from: u64,
+        /// The number after the last; [`BATCH_RECORDS_MAX`](crate::messages::feedback::BATCH_RECORDS_MAX) from the
+        /// first at the most.
+        to: u64,
+    },
 }
 
 /// What a query answers.
@@ -255,6 +435,14 @@ pub enum View {
     Shard(ShardView),
     /// Answer to [`Query::Twin`].
     Twin(Option<TwinView>),
+    /// Answer to [`Query::Messages`]: those that are still there.
+    Messages(Vec<(u64, MessageContent)>),
+    /// Answer to [`Query::DeadLetters`].
+    DeadLetters(Vec<DeadLetter>),
+    /// Answer to [`Query::DueDevices`]: some of them.
+    DueDevices(Vec<DeviceId>),
+    /// Answer to [`Query::Feedback`].
+    Feedback(Vec<FeedbackRecord>),
 }
 
 /// A device and its session.
@@ -264,6 +452,8 @@ pub struct DeviceView {
     pub record: DeviceRecord,
     /// The session; the default one if there never was any.
     pub session: SessionRecord,
+    /// Messages that wait for it.
+    pub message_count: u32,
 }
 
 /// A device and its twin.
@@ -298,6 +488,8 @@ pub struct ShardView {
     pub connected_count: u64,
     /// Registered devices that may not connect.
     pub disabled_count: u64,
+    /// Records of feedback that somebody could take, as of the shard's last entry.
+    pub feedback_count: u64,
     /// First offset that can be read.
     pub first_offset: u64,
     /// Offset that the next event gets.

@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod messages;
 pub mod method;
 pub mod mutant;
 pub mod point;

@@ -90,6 +90,10 @@ mutants! {
     IgnoreTwinEtag = "ignore-twin-etag",
     /// A change of a twin is acknowledged and not kept.
     LoseTwinChange = "lose-twin-change",
+    /// A message that a device has completed is given to it again.
+    ForgetComplete = "forget-complete",
+    /// A message is acknowledged to its sender and not queued.
+    LoseMessage = "lose-message",
     /// A parked block of events is not taken up again at a start.
     ForgetParked = "forget-parked",
 }

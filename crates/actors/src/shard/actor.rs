@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dunlin_model::command::{Command, Query, View};
 use dunlin_model::device::concerned_device;
-use dunlin_model::id::{NodeId, StreamId};
+use dunlin_model::id::{DeviceId, NodeId, StreamId};
 use dunlin_model::port::{AppliedEntry, Frame, ProposeError, TraceSpan};
 use dunlin_model::shard::{Batch, Notice, Part};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -19,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 
 use super::pump::Pump;
-use crate::config::JOURNAL_RETRY_MS;
+use crate::config::{DUE_CHECK_MS, JOURNAL_RETRY_MS};
 use crate::device::buckets::Buckets;
 use crate::room::ShardRoom;
 use crate::tenure::Tenure;
@@ -45,6 +46,10 @@ pub(crate) enum ShardMessage {
     LeaseCheck,
     /// Offer refused batches to the journal again.
     Retry,
+    /// Queues of messages to devices may be due.
+    DueCheck,
+    /// The queues of these devices are due.
+    Due(Vec<DeviceId>),
     /// This node has no room for more, or has it again.
     Storage { is_full: bool },
     /// Finish what was taken in, then end, then say so by dropping `done`.
@@ -110,6 +115,7 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         tracing::info!(shard = %work.room.shard, term = work.tenure.term(), "lead");
         work.arm_lease_check(&myself);
+        arm_due_check(&myself);
         Ok(())
     }
 
@@ -133,6 +139,8 @@ impl Actor for ShardActor {
             } => work.handle_open(stream, introduce, waiter),
             ShardMessage::LeaseCheck => work.handle_lease_check(),
             ShardMessage::Retry => work.handle_retry(),
+            ShardMessage::DueCheck => work.look_for_due(&myself),
+            ShardMessage::Due(devices) => work.handle_due(&myself, devices),
             ShardMessage::Storage { is_full } => work.handle_storage(is_full),
             ShardMessage::Drain { done } => work.draining = Some(done),
             ShardMessage::End { hint } => work.end(&myself, hint),
@@ -153,6 +161,10 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         Ok(()) // It has no children; the buckets are its siblings.
     }
+}
+
+fn arm_due_check(myself: &ActorRef<ShardMessage>) {
+    myself.send_after(Duration::from_millis(DUE_CHECK_MS), || ShardMessage::DueCheck);
 }
 
 impl ShardWork {
@@ -245,6 +257,37 @@ impl ShardWork {
     fn handle_retry(&mut self) {
         self.retry_armed = false;
         self.pump.handle_retry(self.room.clock.wall_ms());
+    }
+
+    fn look_for_due(&mut self, myself: &ActorRef<ShardMessage>) {
+        let (room, actor) = (self.room.clone(), myself.clone());
+        self.proposals.spawn(async move {
+            let ms = room.clock.wall_ms();
+            let query = Query::DueDevices {
+                shard: room.shard,
+                ms,
+            };
+            let devices = match room.replication.read(&query) {
+                Ok(View::DueDevices(devices)) => devices,
+                Ok(_) => Vec::new(),
+                Err(error) => {
+                    tracing::warn!(shard = %room.shard, %error, "read which queues of messages are due");
+                    Vec::new()
+                }
+            };
+            // Nobody is left to hear it when the leadership has ended meanwhile.
+            let _ = actor.send_message(ShardMessage::Due(devices));
+        });
+    }
+
+    /// Time passes for queues by an entry of the log, as everything does.
+    fn handle_due(&mut self, myself: &ActorRef<ShardMessage>, devices: Vec<DeviceId>) {
+        while self.proposals.try_join_next().is_some() {}
+        for device in devices {
+            let command = Command::MessagesExpire { device };
+            self.pump.handle_part(Part::Internal(command));
+        }
+        arm_due_check(myself);
     }
 
     fn handle_open(&mut self, stream: StreamId, introduce: bool, waiter: OpenWaiter) {

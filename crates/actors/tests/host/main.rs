@@ -8,6 +8,7 @@
 mod devices;
 mod frames;
 mod leases;
+mod messages;
 mod reads;
 mod state;
 mod support;

@@ -8,13 +8,17 @@ use bytes::BytesMut;
 use dunlin_model::command::{Command, Outcome, Refusal};
 use dunlin_model::id::{LogPosition, StreamId};
 use dunlin_model::identity::{Condition, DeviceStatus};
+use dunlin_model::messages::{AckWanted, DeadLetterDeed, Holder, MessageContent, NewMessage, Settlement};
 use dunlin_model::port::{EventRun, Frame, FrameResult};
+use dunlin_model::shard::registry::messages_filter;
 use dunlin_model::shard::state::{Applied, ShardState};
 use dunlin_model::shard::{Batch, Part, verdict};
 use dunlin_model::telemetry::{AuthMethod, Source, encode};
 use proptest::prelude::*;
 
-use crate::support::{MemoryStore, applied, device, epoch, generation, open, put, record, spec, stream};
+use crate::support::{
+    MemoryStore, SHARD, applied, device, epoch, generation, open, put, record, spec, stream,
+};
 
 /// One replica with its log.
 struct Replica {
@@ -198,7 +202,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let records = prop::collection::vec((0..4u8, 0..12u64, any::<bool>()), 0..6);
-    let commands = prop::collection::vec((0..4u8, 0..12u64, 0..6u8), 0..3);
+    let commands = prop::collection::vec((0..4u8, 0..12u64, 0..16u8), 0..4);
     let step = prop_oneof![
         8 => (1..3u64, -1..2i64, records, commands)
             .prop_map(|(gateway, ahead, records, commands)| Step::Frame { gateway, ahead, records, commands }),
@@ -218,6 +222,54 @@ fn command((name, fence, kind): &(u8, u64, u8), held_by: StreamId) -> Command {
         4 => Command::SessionClose {
             device,
             epoch: *fence,
+        },
+        5 => Command::Subscribe {
+            filters: vec![(messages_filter(&device), 1)],
+            device,
+            epoch: *fence,
+        },
+        6 | 7 => Command::MessageSend {
+            device,
+            message: NewMessage {
+                id: fence.to_string(),
+                ack: AckWanted::Full,
+                // Some are over at once.
+                expires_ms: fence.is_multiple_of(3).then_some(1),
+                content: MessageContent {
+                    bag: String::new(),
+                    payload: vec![7; *fence as usize].into(),
+                },
+            },
+        },
+        8 => Command::MessageTake {
+            device,
+            epoch: *fence,
+            holds: Vec::new(),
+            count_max: 2,
+        },
+        9 => Command::MessageLock {
+            device,
+            generation: *fence,
+            lock_ms: Some(3),
+        },
+        10 => Command::MessageSettle {
+            device,
+            numbers: vec![1, 2, 3],
+            holder: match fence.is_multiple_of(2) {
+                true => Holder::Session { epoch: *fence },
+                false => Holder::Token { token: *fence },
+            },
+            settlement: [Settlement::Complete, Settlement::Reject, Settlement::Abandon][*fence as usize % 3],
+        },
+        11 => Command::DeadLetter {
+            device,
+            number: *fence,
+            deed: DeadLetterDeed::Resubmit,
+        },
+        12 => Command::MessagesExpire { device },
+        13 => Command::FeedbackTake {
+            shard: SHARD,
+            lock_ms: 2,
         },
         _ => Command::DeviceDelete {
             device,
@@ -312,7 +364,7 @@ proptest! {
         let mut replica = Replica::new();
         batches(&history).iter().for_each(|batch| drop(replica.apply(batch)));
         let query = dunlin_model::command::Query::Devices {
-            shard: crate::support::SHARD,
+            shard: SHARD,
             after: bytes::Bytes::new(),
             count_max: 100,
         };

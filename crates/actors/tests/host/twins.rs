@@ -23,7 +23,8 @@ async fn listen(gateway: &mut Gateway<'_>, name: &str, epoch: u64) {
         epoch,
         filters: vec![(DESIRED_FILTER.into(), 1)],
     };
-    assert_eq!(outcome(gateway, command).await, Outcome::Done);
+    let kept = Outcome::Subscribed { waiting: false };
+    assert_eq!(outcome(gateway, command).await, kept);
 }
 
 fn want(name: &str, desired: &str, etag: Option<u64>) -> Command {
@@ -59,7 +60,7 @@ fn told(gateway: &Gateway<'_>) -> Vec<(u64, u64, String)> {
         .into_iter()
         .filter_map(|(_, downlink)| match downlink.kind {
             DownlinkKind::DesiredChanged { version, patch } => Some((downlink.epoch, version, patch)),
-            DownlinkKind::SessionEnded(_) => None,
+            DownlinkKind::SessionEnded(_) | DownlinkKind::MessagesWaiting => None,
         });
     told.collect()
 }

@@ -269,7 +269,7 @@ async fn answer(options: ConnectOptions, listening: Arc<(AtomicUsize, Notify)>) 
                         listening.0.fetch_add(1, Ordering::Relaxed);
                         listening.1.notify_one();
                     }
-                    Event::Message { topic, payload } => {
+                    Event::Message { topic, payload, .. } => {
                         let Some((_, rid)) = topic.split_once("$rid=") else {
                             continue;
                         };

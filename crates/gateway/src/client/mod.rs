@@ -80,6 +80,12 @@ pub enum Event {
         topic: String,
         /// Its payload.
         payload: Bytes,
+        /// Its packet id, if it is to be acknowledged.
+        id: Option<u16>,
+        /// Whether the hub says that it was sent before.
+        dup: bool,
+        /// MQTT 5: content type (under `$.ct`) and user properties.
+        properties: Vec<(String, String)>,
     },
     /// The hub has handled a SUBSCRIBE.
     Suback {
@@ -121,6 +127,8 @@ pub struct Client {
     last_id: u16,
     session_present: bool,
     is_over: bool,
+    /// Whether messages are acknowledged as they come.
+    acknowledges: bool,
     keep_alive: Option<Duration>,
     written: Instant,
 }
@@ -151,6 +159,7 @@ impl Client {
             last_id: 0,
             session_present: false,
             is_over: false,
+            acknowledges: options.acknowledges,
             keep_alive: (options.keep_alive_s > 0)
                 .then(|| Duration::from_secs(u64::from(options.keep_alive_s))),
             written: Instant::now(),
@@ -328,6 +337,23 @@ impl Client {
         }
     }
 
+    /// Acknowledges a message that came, if the client was told to leave that to its caller.
+    pub fn acknowledge(&mut self, id: u16) {
+        self.put_puback(id);
+    }
+
+    /// Refuses a message that came, with a reason code of 0x80 or above (MQTT 5).
+    pub fn refuse(&mut self, id: u16, reason: u8) {
+        self.out.put_slice(&[0x40, 3]);
+        self.out.put_u16(id);
+        self.out.put_u8(reason);
+    }
+
+    fn put_puback(&mut self, id: u16) {
+        self.out.put_slice(&[0x40, 2]);
+        self.out.put_u16(id);
+    }
+
     fn next_id(&mut self) -> u16 {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         self.last_id
@@ -426,9 +452,8 @@ impl Client {
                     if matches!(event, Event::Puback { .. } | Event::Refused { .. }) {
                         self.in_flight = self.in_flight.saturating_sub(1);
                     }
-                    if let Some(id) = acknowledge {
-                        self.out.put_slice(&[0x40, 2]);
-                        self.out.put_u16(id);
+                    if let Some(id) = acknowledge.filter(|_| self.acknowledges) {
+                        self.put_puback(id);
                     }
                     self.events.push_back(event);
                 }
@@ -550,9 +575,20 @@ fn message(publish: &rmqtt_codec::types::Publish) -> (Event, Option<u16>) {
         Event::Message {
             topic: publish.topic.to_string(),
             payload: publish.payload.clone(),
+            id: acknowledge,
+            dup: publish.dup,
+            properties: publish.properties.as_ref().map_or_else(Vec::new, pairs),
         },
         acknowledge,
     )
+}
+
+fn pairs(properties: &v5::PublishProperties) -> Vec<(String, String)> {
+    let content_type = properties.content_type.iter();
+    let content_type = content_type.map(|text| ("$.ct".to_owned(), text.to_string()));
+    let user = properties.user_properties.iter();
+    let user = user.map(|(key, value)| (key.to_string(), value.to_string()));
+    content_type.chain(user).collect()
 }
 
 /// Whatever a client can speak over.

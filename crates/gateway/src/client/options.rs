@@ -1,5 +1,6 @@
 //! How a client connects: where, as whom, and with what token.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use rmqtt_codec::types::{Protocol, QoS};
@@ -61,6 +62,12 @@ pub struct ConnectOptions {
     pub window: usize,
     /// MQTT 5: whether to ask for receipts.
     pub receipts: bool,
+    /// Whether messages of QoS 1 are acknowledged as they come; otherwise the caller does it.
+    pub acknowledges: bool,
+    /// MQTT 5: messages that the client takes unacknowledged.
+    pub receive_max: Option<u16>,
+    /// MQTT 5: bytes of a packet that the client takes.
+    pub packet_bytes_max: Option<u32>,
 }
 
 impl ConnectOptions {
@@ -77,6 +84,9 @@ impl ConnectOptions {
             will: None,
             window: 64,
             receipts: false,
+            acknowledges: true,
+            receive_max: None,
+            packet_bytes_max: None,
         }
     }
 
@@ -108,10 +118,10 @@ impl ConnectOptions {
             auth_data: None,
             request_problem_info: true,
             request_response_info: false,
-            receive_max: None,
+            receive_max: self.receive_max.and_then(NonZeroU16::new),
             topic_alias_max: 0,
             user_properties: if self.receipts { vec![receipt] } else { Vec::new() },
-            max_packet_size: None,
+            max_packet_size: self.packet_bytes_max.and_then(NonZeroU32::new),
             last_will: self.will.as_ref().map(|(topic, payload)| v5::LastWill {
                 qos: QoS::AtLeastOnce,
                 retain: false,

@@ -17,6 +17,8 @@ pub enum ErrorCode {
     IotHubUnauthorizedAccess,
     /// A limit of the hub is reached.
     IotHubQuotaExceeded,
+    /// As many messages wait for the device as may.
+    DeviceMaximumQueueDepthExceeded,
     /// Too many methods of a device are in flight.
     MethodCallsInFlightExceeded,
     /// No such path, or nothing there.
@@ -39,6 +41,8 @@ pub enum ErrorCode {
     Gone,
     /// A condition does not hold.
     PreconditionFailed,
+    /// Whoever settles a message does not hold it any more.
+    DeviceMessageLockLost,
     /// A body is too large.
     MessageTooLarge,
     /// A list is too long.
@@ -74,6 +78,11 @@ impl ErrorCode {
         ),
         (Self::IotHubQuotaExceeded, 403_002, "IotHubQuotaExceeded"),
         (
+            Self::DeviceMaximumQueueDepthExceeded,
+            403_004,
+            "DeviceMaximumQueueDepthExceeded",
+        ),
+        (
             Self::MethodCallsInFlightExceeded,
             403_800,
             "MethodCallsInFlightExceeded",
@@ -96,6 +105,7 @@ impl ErrorCode {
         ),
         (Self::Gone, 410_000, "Gone"),
         (Self::PreconditionFailed, 412_001, "PreconditionFailed"),
+        (Self::DeviceMessageLockLost, 412_002, "DeviceMessageLockLost"),
         (Self::MessageTooLarge, 413_001, "MessageTooLarge"),
         (Self::TooManyDevices, 413_002, "TooManyDevices"),
         (Self::TooManyModulesOnDevice, 413_003, "TooManyModulesOnDevice"),

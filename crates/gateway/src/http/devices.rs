@@ -207,6 +207,7 @@ pub(crate) async fn write(
             Outcome::Stored(record) => {
                 return Ok(DeviceView {
                     record,
+                    message_count: before.as_ref().map_or(0, |view| view.message_count),
                     session: before.map(|view| view.session).unwrap_or_default(),
                 });
             }

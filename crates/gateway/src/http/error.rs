@@ -7,6 +7,7 @@ use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::Refusal;
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::MODULES_PER_DEVICE_MAX;
+use dunlin_model::messages::QUEUE_MESSAGES_MAX;
 use dunlin_model::method::MethodError;
 use dunlin_model::port::{QueryError, SubmitError};
 
@@ -62,6 +63,14 @@ impl ApiError {
     /// 401: no credential, or one that does not count. Which, is not told.
     pub fn unauthorized() -> Self {
         Self::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
+    }
+
+    /// 412: whoever settles something does not hold it any more.
+    pub(crate) fn lock_lost() -> Self {
+        Self::new(
+            ErrorCode::DeviceMessageLockLost,
+            "The lock of the message is over, or was another's",
+        )
     }
 
     /// 404 for paths.
@@ -210,6 +219,13 @@ impl ApiError {
                 "A section of the twin would become too large",
             ),
             Refusal::TwinUnreadable => Self::invalid("the change of the twin cannot be read"),
+            Refusal::QueueFull => Self::new(
+                ErrorCode::DeviceMaximumQueueDepthExceeded,
+                format!("{QUEUE_MESSAGES_MAX} messages wait for the device already"),
+            ),
+            Refusal::LockLost => Self::lock_lost(),
+            Refusal::NoSuchLetter => Self::not_found("There is no such dead letter"),
+            Refusal::NotListening => Self::internal("a session that does not listen asked for messages"),
             Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),
             Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),
         }

@@ -235,7 +235,7 @@ pub(crate) fn to_json(view: &DeviceView) -> Value {
         "connectionState": connection_state(session),
         "connectionStateUpdatedTime": iso_utc_or_unset(session.changed_ms),
         "lastActivityTime": UNSET,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": view.message_count,
         "authentication": AuthenticationJson::of(&spec.authentication),
     });
     match device.module_part() {

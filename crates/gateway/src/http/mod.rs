@@ -14,7 +14,9 @@ pub(crate) mod devices;
 pub mod error;
 mod etag;
 pub(crate) mod events;
+mod feedback;
 pub(crate) mod identity;
+mod messages;
 mod methods;
 mod named;
 pub(crate) mod telemetry;
@@ -30,7 +32,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::Audience;
 use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT};
@@ -103,6 +105,7 @@ fn for_hub() -> Router<Arc<Shared>> {
             get(devices::get).put(devices::put).delete(devices::delete),
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
+        .merge(for_messages())
         .route(
             "/twins/{id}",
             get(twins::get).patch(twins::update).put(twins::replace),
@@ -117,6 +120,38 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route("/events/{shard}", get(events::read))
         .route("/shards", get(cluster::shards))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
+}
+
+/// Cloud-to-device messages. Clients spell the first of these paths in two ways.
+fn for_messages() -> Router<Arc<Shared>> {
+    let mut router = Router::new()
+        .route("/devices/{id}/commands", delete(messages::purge))
+        .route("/devices/{id}/messages/deadletters", get(messages::dead_letters))
+        .route(
+            "/devices/{id}/messages/deadletters/{number}",
+            get(messages::dead_letter).delete(messages::drop_dead_letter),
+        )
+        .route(
+            "/devices/{id}/messages/deadletters/{number}/resubmit",
+            post(messages::resubmit),
+        )
+        .route("/messages/serviceBound/feedback", get(feedback::take))
+        .route(
+            "/messages/serviceBound/feedback/{lock}",
+            delete(feedback::complete),
+        )
+        .route(
+            "/messages/serviceBound/feedback/{lock}/abandon",
+            post(feedback::abandon),
+        );
+    for bound in ["devicebound", "deviceBound"] {
+        let queue = format!("/devices/{{id}}/messages/{bound}");
+        router = router
+            .route(&format!("{queue}/{{lock}}/abandon"), post(messages::abandon))
+            .route(&format!("{queue}/{{lock}}"), delete(messages::complete))
+            .route(&queue, get(messages::fetch).post(messages::send));
+    }
+    router
 }
 
 /// Counts, keeps the audit, and bounds the time of a request, its body included; streams begin within it.

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::authorize::{self, Claim};
 use super::error::ApiError;
 use crate::bag;
+use crate::downward::ACK_PROPERTY;
 use crate::limits::HTTP_RECEIPT_WAIT;
 use crate::listen::Peer;
 use crate::metrics::{count, count_by};
@@ -28,10 +29,10 @@ use crate::shared::Shared;
 const RECEIPT_HEADER: &str = "dunlin-receipt";
 
 /// Prefix of headers that become application properties.
-const APP_PREFIX: &str = "iothub-app-";
+pub(crate) const APP_PREFIX: &str = "iothub-app-";
 
 /// Headers that become system properties.
-const SYSTEM_HEADERS: &[(&str, &str)] = &[
+pub(crate) const SYSTEM_HEADERS: &[(&str, &str)] = &[
     ("iothub-messageid", "$.mid"),
     ("iothub-correlationid", "$.cid"),
     ("iothub-userid", "$.uid"),
@@ -108,6 +109,7 @@ pub(crate) fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
         let name = name.as_str();
         let key = match name.strip_prefix(APP_PREFIX) {
             Some(key) => key,
+            None if name == ACK_PROPERTY => name,
             None => match SYSTEM_HEADERS.iter().find(|(header, _)| *header == name) {
                 Some((_, key)) => key,
                 None => continue,

@@ -1,4 +1,7 @@
-//! Milliseconds since 1970 as ISO 8601 text in UTC. No calendar but this, no time zone, no parsing.
+//! Milliseconds since 1970 as ISO 8601 text in UTC, and back.
+
+use time::format_description::well_known::Iso8601;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 /// `2026-11-23T00:37:38.123Z`.
 pub fn iso_utc(time_ms: u64) -> String {
@@ -13,6 +16,13 @@ pub fn iso_utc(time_ms: u64) -> String {
         "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
         in_day_ms % 1000
     )
+}
+
+/// The time that ISO 8601 text names, in UTC if it names no zone. `None` for anything else, and for times before 1970.
+pub(crate) fn parse_iso(text: &str) -> Option<u64> {
+    let time = OffsetDateTime::parse(text, &Iso8601::PARSING)
+        .or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::PARSING).map(PrimitiveDateTime::assume_utc));
+    u64::try_from(time.ok()?.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
 /// What .NET clients expect where there is no time yet.
@@ -54,5 +64,22 @@ mod tests {
         assert_eq!(iso_utc(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(iso_utc(1_893_456_000_000), "2030-01-01T00:00:00.000Z");
         assert_eq!(iso_utc_or_unset(0), UNSET);
+    }
+
+    #[test]
+    fn what_clients_write_is_read() {
+        for (text, time_ms) in [
+            ("2030-01-01T00:00:00Z", Some(1_893_456_000_000)),
+            ("2030-01-01T00:00:00.250Z", Some(1_893_456_000_250)),
+            ("2030-01-01T00:00:00.2500000Z", Some(1_893_456_000_250)),
+            ("2030-01-01T01:00:00+01:00", Some(1_893_456_000_000)),
+            ("2030-01-01T00:00:00", Some(1_893_456_000_000)),
+            ("1969-12-31T23:59:59Z", None),
+            ("1893456000", None),
+            ("tomorrow", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_iso(text), time_ms, "{text}");
+        }
     }
 }

@@ -202,7 +202,7 @@ fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
         "statusUpdateTime": iso_utc_or_unset(record.status_changed_ms),
         "connectionState": connection_state(session),
         "lastActivityTime": UNSET,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": view.device.message_count,
         "authenticationType": kind(&record.spec.authentication),
         "x509Thumbprint": { "primaryThumbprint": prints.primary, "secondaryThumbprint": prints.secondary },
         "modelId": "",

@@ -13,6 +13,7 @@ use dunlin_model::port::{QueryError, ShardClient, SubmitError};
 use dunlin_model::telemetry::AuthMethod;
 use tokio::time::timeout;
 
+use super::deliveries::Deliveries;
 use super::mailbox::Mailbox;
 use super::session::{Terms, is_own_will};
 use super::username::Username;
@@ -28,6 +29,8 @@ pub(crate) struct Admitted {
     pub(crate) terms: Terms,
     /// Whether earlier subscriptions go on.
     pub(crate) present: bool,
+    /// What the connection has to do with messages to the device.
+    pub(crate) deliveries: Deliveries,
 }
 
 /// A refusal, with what the operator may know.
@@ -110,7 +113,7 @@ async fn try_admit(
         }
         (view, method) = verifying().await?;
     }
-    let (epoch, present) = open(shared, proof, view, !request.clean, mailbox).await?;
+    let (epoch, present, waiting) = open(shared, proof, view, !request.clean, mailbox).await?;
     let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
         expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
     });
@@ -124,7 +127,11 @@ async fn try_admit(
         receipts: request.receipts,
         will: request.will,
     };
-    Ok(Admitted { terms, present })
+    Ok(Admitted {
+        terms,
+        present,
+        deliveries: Deliveries::new(request.receive_max, waiting),
+    })
 }
 
 /// What a client shows, and for what.
@@ -213,7 +220,7 @@ async fn open(
     mut view: DeviceView,
     persistent: bool,
     mailbox: &Arc<Mailbox>,
-) -> Result<(u64, bool), Why> {
+) -> Result<(u64, bool, bool), Why> {
     let device = proof.device;
     for attempt in 0..2 {
         let command = Command::SessionOpen {
@@ -223,10 +230,15 @@ async fn open(
             persistent,
         };
         let opening = shared.sessions.begin(device);
-        match submit_open(shared, command).await.map_err(unavailable)? {
-            Outcome::SessionOpened { epoch, present, .. } => {
+        match submit_open(shared, device, command).await.map_err(unavailable)? {
+            Outcome::SessionOpened {
+                epoch,
+                present,
+                waiting,
+                ..
+            } => {
                 opening.activate(epoch, mailbox);
-                return Ok((epoch, present));
+                return Ok((epoch, present, waiting));
             }
             Outcome::Refused(Refusal::StaleGeneration) if attempt == 0 => {
                 let again = timeout(ADMIT_WAIT, verify_as(shared, proof, Consistency::Linearizable));
@@ -252,9 +264,9 @@ async fn open(
 }
 
 /// Submits the opening with a time-out of ours. If we give up, whatever was opened is closed again.
-async fn submit_open(shared: &Shared, command: Command) -> Result<Outcome, SubmitError> {
+async fn submit_open(shared: &Shared, device: &DeviceId, command: Command) -> Result<Outcome, SubmitError> {
     let client = Arc::clone(&shared.client);
-    let device = command.device().clone();
+    let device = device.clone();
     let mut submitting = tokio::spawn(async move { client.submit(command).await });
     match timeout(ADMIT_WAIT, &mut submitting).await {
         Ok(Ok(outcome)) => outcome,

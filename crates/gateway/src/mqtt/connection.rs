@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
+use dunlin_model::messages::{MessageContent, TakenMessage};
 use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpan};
 use dunlin_model::twin::Twin;
 use rmqtt_codec::error::DecodeError;
@@ -26,6 +27,8 @@ use tokio::time::{sleep_until, timeout};
 use super::Version;
 use super::admit::{self, Admitted};
 use super::calls::Calls;
+use super::courier::{self, Downward, Returned};
+use super::deliveries::Deliveries;
 use super::mailbox::{Eviction, Mail, Mailbox, Note};
 use super::session::{Effect, End, FilterCode, Session};
 use super::socket::{Moved, Socket};
@@ -73,22 +76,25 @@ where
     let keep_alive_s = Session::server_keep_alive_s(request.keep_alive_s);
     let persistent = !request.clean;
     let mailbox = Arc::new(Mailbox::default());
-    let Admitted { mut terms, present } =
-        match admit::admit(&shared, *request, shown.as_ref(), &mailbox).await {
-            Ok(admitted) => admitted,
-            Err(no) => {
-                return refuse(
-                    &shared,
-                    &mut socket,
-                    &mut codec,
-                    no.answer,
-                    peer,
-                    &no.device,
-                    &no.why,
-                )
-                .await;
-            }
-        };
+    let Admitted {
+        mut terms,
+        present,
+        deliveries,
+    } = match admit::admit(&shared, *request, shown.as_ref(), &mailbox).await {
+        Ok(admitted) => admitted,
+        Err(no) => {
+            return refuse(
+                &shared,
+                &mut socket,
+                &mut codec,
+                no.answer,
+                peer,
+                &no.device,
+                &no.why,
+            )
+            .await;
+        }
+    };
     count(&shared.metrics.connects_ok);
     if shared.draining.is_cancelled() {
         mailbox.evict(Eviction::Shutdown);
@@ -110,6 +116,8 @@ where
         told: Told::default(),
         reads_twin: false,
         calls,
+        deliveries,
+        errand: None,
         mail: Mail::default(),
         sink,
         socket,
@@ -227,6 +235,9 @@ struct Connection<'a, S> {
     /// An answer with the twin is on its way. What is newer than it must come after it.
     reads_twin: bool,
     calls: Calls,
+    deliveries: Deliveries,
+    /// Runs beside everything else.
+    errand: Option<Pin<Box<dyn Future<Output = Returned> + Send>>>,
     /// Taken from the mailbox in this round.
     mail: Mail,
     sink: Arc<dyn AckSink>,
@@ -248,6 +259,7 @@ struct Connection<'a, S> {
 enum Woken {
     Mailbox,
     Finished(Finished),
+    Returned(Returned),
     Socket(io::Result<Moved>),
     Time,
 }
@@ -265,6 +277,7 @@ where
             self.take_mail();
             self.send_mail();
             self.take_packets();
+            self.begin_errand();
             self.count_publishes();
             if !self.may_read() {
                 // It is we who do not listen: silence is not the client's fault.
@@ -293,10 +306,12 @@ where
             let out_before = self.socket.out.len();
             let woken = {
                 let (mailbox, waiting, socket) = (&self.mailbox, &mut self.waiting, &mut self.socket);
+                let errand = &mut self.errand;
                 tokio::select! {
                     biased;
                     () = mailbox.woken() => Woken::Mailbox,
                     finished = finish(waiting) => Woken::Finished(finished),
+                    returned = finish(errand) => Woken::Returned(returned),
                     result = poll_fn(|cx| socket.poll(cx, may_read)) => Woken::Socket(result),
                     () = timer.as_mut() => Woken::Time,
                 }
@@ -307,6 +322,7 @@ where
             match woken {
                 Woken::Mailbox | Woken::Time | Woken::Socket(Ok(Moved::Written)) => {}
                 Woken::Finished(finished) => self.handle_finished(finished),
+                Woken::Returned(returned) => self.handle_returned(returned),
                 Woken::Socket(Ok(Moved::Ended) | Err(_)) => self.session.handle_end(End::Lost),
                 Woken::Socket(Ok(Moved::Read)) => self.session.handle_heard(Instant::now()),
             }
@@ -351,6 +367,9 @@ where
                 self.codec.put_publish(&topic, payload.into(), out);
             }
         }
+        if std::mem::take(&mut self.mail.messages) {
+            self.deliveries.handle_waiting();
+        }
         if self.told.is_behind() && self.waiting.is_none() {
             let (device, client) = (
                 self.session.terms().device.clone(),
@@ -359,6 +378,48 @@ where
             self.waiting = Some(Box::pin(async move {
                 Finished::TwinRead(twin::read(&*client, device).await)
             }));
+        }
+    }
+
+    /// Asks the shard for messages to the device, or settles some, one thing at a time.
+    fn begin_errand(&mut self) {
+        if self.errand.is_some() {
+            return;
+        }
+        let can_write = self.socket.out.len() < OUT_BYTES_MAX;
+        if let Some(errand) = self.deliveries.poll_errand(can_write) {
+            let (device, epoch) = self.identity();
+            let client = Arc::clone(&self.shared.client);
+            self.errand = Some(Box::pin(courier::run(client, device, epoch, errand)));
+        }
+    }
+
+    fn handle_returned(&mut self, returned: Returned) {
+        self.errand = None;
+        match returned {
+            Returned::Settled | Returned::Nothing => {}
+            Returned::Fenced => self.session.handle_end(End::Fenced),
+            Returned::Taken { qos, messages, more } => {
+                for (message, content) in messages {
+                    self.put_message(qos, &message, content);
+                }
+                if more {
+                    self.deliveries.handle_waiting();
+                }
+            }
+        }
+    }
+
+    fn put_message(&mut self, qos: u8, message: &TakenMessage, content: MessageContent) {
+        let downward = Downward::new(&self.session.terms().device, qos, message, content);
+        let written = self.codec.put_message(downward, &mut self.socket.out);
+        match (written, qos) {
+            (false, _) => self.deliveries.handle_too_large(message),
+            (true, 0) => self.deliveries.handle_sent_unacknowledged(message),
+            (true, _) => self.deliveries.handle_sent(message),
+        }
+        if written {
+            count(&self.shared.metrics.messages_sent);
         }
     }
 
@@ -450,6 +511,7 @@ where
                 self.submit(token);
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
+            Effect::Delivered { packet_id, accepted } => self.deliveries.handle_ack(packet_id, accepted),
             Effect::TwinGet { token, rid } => {
                 self.reads_twin = true;
                 let (device, client) = (
@@ -625,9 +687,12 @@ where
             Finished::Subscribed {
                 packet_id,
                 codes,
-                outcome: Ok(Outcome::Done),
+                outcome: Ok(Outcome::Subscribed { waiting }),
             } => {
                 self.codec.put_suback(packet_id, &codes, out);
+                if waiting {
+                    self.deliveries.handle_waiting();
+                }
             }
             Finished::Subscribed {
                 packet_id,
@@ -728,7 +793,7 @@ fn submit_command(
     }
 }
 
-async fn finish(waiting: &mut Option<Waiting>) -> Finished {
+async fn finish<T>(waiting: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,

@@ -57,6 +57,8 @@ pub(crate) const CALLS_MAX: usize = 16;
 pub(crate) struct Mail {
     pub(crate) notes: Vec<Note>,
     pub(crate) calls: Vec<Call>,
+    /// Whether messages wait in the shard.
+    pub(crate) messages: bool,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,7 @@ impl Mailbox {
         if let Some(mail) = mail {
             mail.notes.append(&mut waiting.mail.notes);
             mail.calls.append(&mut waiting.mail.calls);
+            mail.messages |= std::mem::take(&mut waiting.mail.messages);
         }
     }
 
@@ -102,6 +105,12 @@ impl Mailbox {
         }
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Tells the connection that messages wait in the shard.
+    pub(crate) fn put_messages_waiting(&self) {
+        self.lock().mail.messages = true;
+        self.wake.notify_one();
     }
 
     /// Hands a note to the connection, which is told to close when too many wait.

@@ -7,7 +7,9 @@
 pub(crate) mod admit;
 pub(crate) mod calls;
 pub(crate) mod connection;
+pub(crate) mod courier;
 pub(crate) mod damping;
+pub(crate) mod deliveries;
 pub(crate) mod mailbox;
 pub mod session;
 mod socket;

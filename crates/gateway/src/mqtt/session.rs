@@ -113,6 +113,13 @@ pub enum Effect {
         /// What stands in the message.
         payload: Bytes,
     },
+    /// The device has acknowledged a message that it was sent, or refused it.
+    Delivered {
+        /// Of the message.
+        packet_id: u16,
+        /// Whether it was taken.
+        accepted: bool,
+    },
     /// Answer a ping.
     Pong,
 }
@@ -270,7 +277,7 @@ impl Session {
         match packet {
             Incoming::Publish(publish) => self.handle_publish(&publish, scratch),
             Incoming::Ping => Effect::Pong,
-            Incoming::Ack => Effect::None,
+            Incoming::Ack { packet_id, accepted } => Effect::Delivered { packet_id, accepted },
             Incoming::Subscribe { packet_id, filters } => self.handle_subscribe(packet_id, filters),
             Incoming::Unsubscribe { packet_id, filters } => self.handle_unsubscribe(packet_id, filters),
             Incoming::Disconnect { with_will } => {

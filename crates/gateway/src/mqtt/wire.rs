@@ -3,15 +3,18 @@
 //! Every decoder has a size limit, small before a device is known. Packets that only a server sends
 //! come out as [`Incoming::Unexpected`]; what that means is decided in [`super::session`].
 
+use std::num::NonZeroU16;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_model::command::Receipt;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{DisconnectReasonCode, ToReasonCode};
+use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties, ToReasonCode};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::Version;
+use super::courier::Downward;
 use crate::limits::{CONNECT_BYTES_MAX, PACKET_BYTES_MAX, PROPERTIES_MAX, RECEIVE_MAX, TOPIC_ALIAS_MAX};
 
 /// User property of CONNECT that asks for receipts, and of PUBACK that carries one.
@@ -31,6 +34,8 @@ pub(crate) struct ConnectRequest {
     pub(crate) will: Option<Will>,
     /// Whether PUBACKs carry receipts.
     pub(crate) receipts: bool,
+    /// Messages that the client takes unacknowledged, if it says so (MQTT 5).
+    pub(crate) receive_max: Option<u16>,
     /// Whether an extended authentication was asked for, which is not offered.
     pub(crate) extended_auth: bool,
 }
@@ -68,7 +73,11 @@ pub(crate) enum Incoming {
         with_will: bool,
     },
     /// An acknowledgement of something that we sent.
-    Ack,
+    Ack {
+        packet_id: u16,
+        /// Whether the client takes it; MQTT 3.1.1 has no way to say no.
+        accepted: bool,
+    },
     /// Nothing that a client may send here.
     Unexpected,
 }
@@ -186,7 +195,7 @@ impl Codec {
                 let ack = v5::ConnectAck {
                     session_present: present,
                     session_expiry_interval_secs: Some(if persistent { u32::MAX } else { 0 }),
-                    receive_max: std::num::NonZeroU16::new(RECEIVE_MAX).unwrap_or(std::num::NonZeroU16::MIN),
+                    receive_max: NonZeroU16::new(RECEIVE_MAX).unwrap_or(NonZeroU16::MIN),
                     max_qos: QoS::AtLeastOnce,
                     max_packet_size: Some(PACKET_BYTES_MAX + 5),
                     topic_alias_max: TOPIC_ALIAS_MAX,
@@ -309,6 +318,50 @@ impl Codec {
         }
     }
 
+    /// PUBLISH of a cloud-to-device message. Returns `false` if the client takes nothing so large.
+    pub(crate) fn put_message(&mut self, message: Downward, out: &mut BytesMut) -> bool {
+        let qos = if message.qos == 0 {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        };
+        let packet_id = NonZeroU16::new(message.packet_id).filter(|_| message.qos > 0);
+        let publish = |topic: String, properties| {
+            Box::new(Publish {
+                dup: message.dup,
+                retain: false,
+                qos,
+                topic: topic.into(),
+                packet_id,
+                payload: message.payload.clone(),
+                properties,
+            })
+        };
+        let before = out.len();
+        let written = match self {
+            Codec::V3(codec) => {
+                let topic = format!("{}{}", message.topic, message.bag);
+                let packet = v3::Packet::Publish(publish(topic, None));
+                codec.encode(packet, out).is_ok()
+            }
+            Codec::V5(codec) => {
+                let (content_type, pairs) = message.properties();
+                let pairs = pairs.into_iter().map(|(key, value)| (key.into(), value.into()));
+                let properties = PublishProperties {
+                    content_type: content_type.map(Into::into),
+                    user_properties: pairs.collect(),
+                    ..PublishProperties::default()
+                };
+                let packet = v5::Packet::Publish(publish(message.topic.clone(), Some(properties)));
+                codec.encode(packet, out).is_ok()
+            }
+        };
+        if !written {
+            out.truncate(before);
+        }
+        written
+    }
+
     /// PINGRESP.
     pub(crate) fn put_pong(&self, out: &mut BytesMut) {
         out.put_slice(&[0xD0, 0]);
@@ -409,7 +462,10 @@ fn from_v3(packet: v3::Packet) -> Incoming {
             filters: topic_filters.iter().map(|filter| filter.to_string()).collect(),
         },
         v3::Packet::Disconnect => Incoming::Disconnect { with_will: false },
-        v3::Packet::PublishAck { .. } => Incoming::Ack,
+        v3::Packet::PublishAck { packet_id } => Incoming::Ack {
+            packet_id: packet_id.get(),
+            accepted: true,
+        },
         v3::Packet::Connect(connect) => Incoming::Connect(Box::new(ConnectRequest {
             version: Version::V3,
             client_id: connect.client_id.to_string(),
@@ -425,6 +481,7 @@ fn from_v3(packet: v3::Packet) -> Incoming {
                 user_properties: Vec::new(),
             }),
             receipts: false,
+            receive_max: None,
             extended_auth: false,
         })),
         _ => Incoming::Unexpected,
@@ -454,7 +511,10 @@ fn from_v5(packet: v5::Packet) -> Incoming {
         v5::Packet::Disconnect(disconnect) => Incoming::Disconnect {
             with_will: disconnect.reason_code != DisconnectReasonCode::NormalDisconnection,
         },
-        v5::Packet::PublishAck(_) => Incoming::Ack,
+        v5::Packet::PublishAck(ack) => Incoming::Ack {
+            packet_id: ack.packet_id.get(),
+            accepted: u8::from(ack.reason_code) < 0x80,
+        },
         v5::Packet::Connect(connect) => {
             if connect.user_properties.len() > PROPERTIES_MAX {
                 return Incoming::Unexpected;
@@ -481,6 +541,7 @@ fn from_v5(packet: v5::Packet) -> Incoming {
                     .user_properties
                     .iter()
                     .any(|(k, v)| &**k == RECEIPT_PROPERTY && &**v == "1"),
+                receive_max: connect.receive_max.map(|max| max.get()),
                 extended_auth: connect.auth_method.is_some(),
             }))
         }

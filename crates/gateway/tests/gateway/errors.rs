@@ -109,8 +109,22 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
     ] {
         meet(&world.http(method, path, headers, body).await, expected);
     }
+    let queue = "/devices/dev-1/messages/devicebound";
     let nobody = world.http_as("GET", "/devices", &[], b"").await;
     meet(&nobody, "IotHubUnauthorizedAccess");
+    for _ in 0..50 {
+        assert_eq!(world.http("POST", queue, &[], "x").await.status, 201);
+    }
+    meet(
+        &world.http("POST", queue, &[], "x").await,
+        "DeviceMaximumQueueDepthExceeded",
+    );
+    meet(
+        &world
+            .http("DELETE", "/messages/serviceBound/feedback/0-1", &[], "")
+            .await,
+        "DeviceMessageLockLost",
+    );
     for number in 1..50 {
         let path = format!("/devices/dev-1/modules/m{number}");
         assert_eq!(world.http("PUT", &path, &[], "{}").await.status, 200);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_model::command::{
-    Command, Consistency, DeviceView, Outcome, Query, ReadFrom, Receipt, TelemetryAck, View,
+    Command, Consistency, DeviceView, Outcome, Place, Query, ReadFrom, Receipt, TelemetryAck, View,
 };
 use dunlin_model::device::owed_downlink;
 use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
@@ -283,6 +283,14 @@ impl FakeCluster {
         self.lock().misdirected = count;
     }
 
+    /// Waits until so many messages are left in the queue of `device`.
+    pub(crate) async fn until_queued(&self, device: &DeviceId, count: u32) {
+        let shard = self.shard_of(device).0 as usize;
+        let queued = |state: &State| state.shards[shard].device(device).map(|view| view.message_count);
+        self.until("messages left", |state| queued(state) == Some(count))
+            .await;
+    }
+
     /// Waits until so many devices were read.
     pub(crate) async fn until_looked_for(&self, count: u32) {
         self.until("devices read", |state| state.devices_looked_for >= count)
@@ -410,8 +418,15 @@ impl FakeCluster {
         })
     }
 
+    fn shard_at(&self, place: Place<'_>) -> ShardId {
+        match place {
+            Place::Device(device) => self.shard_of(device),
+            Place::Shard(shard) => shard,
+        }
+    }
+
     fn apply(&self, command: Command) -> Outcome {
-        let shard = self.shard_of(command.device());
+        let shard = self.shard_at(command.place());
         let (mut applied, notices, loses) = {
             let mut state = self.lock();
             state.commands.push(command.clone());
@@ -508,10 +523,7 @@ impl ShardClient for FakeCluster {
             if let Some(error) = self.lock().failing_query.take() {
                 return Err(error);
             }
-            let shard = match &query {
-                Query::Device(device) | Query::Modules(device) | Query::Twin(device) => self.shard_of(device),
-                Query::Devices { shard, .. } | Query::Shard(shard) => *shard,
-            };
+            let shard = self.shard_at(query.place());
             if matches!(query, Query::Device(_)) {
                 self.lock().devices_looked_for += 1;
                 self.changed();

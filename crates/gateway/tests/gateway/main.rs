@@ -6,6 +6,7 @@
 mod errors;
 mod fake;
 mod http;
+mod messages;
 mod methods;
 mod mqtt;
 mod registry;

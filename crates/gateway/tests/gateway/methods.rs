@@ -18,7 +18,7 @@ async fn listen(client: &mut Client) {
 
 /// The call that comes next: its method, its number and its payload.
 async fn called(client: &mut Client) -> (String, String, Value) {
-    let Event::Message { topic, payload } = next(client).await else {
+    let Event::Message { topic, payload, .. } = next(client).await else {
         panic!("a call comes")
     };
     let rest = topic.strip_prefix("$iothub/methods/POST/").unwrap();

@@ -14,7 +14,9 @@ const API: &str = "?api-version=2021-04-12";
 /// The next message to the device: its topic, and its body if it has one.
 async fn message(client: &mut Client) -> (String, Value) {
     match next(client).await {
-        Event::Message { topic, payload } => (topic, serde_json::from_slice(&payload).unwrap_or(Value::Null)),
+        Event::Message { topic, payload, .. } => {
+            (topic, serde_json::from_slice(&payload).unwrap_or(Value::Null))
+        }
         other => panic!("{other:?}"),
     }
 }

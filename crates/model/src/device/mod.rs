@@ -176,6 +176,7 @@ pub fn concerned_device(notice: &Notice) -> Option<&DeviceId> {
         Notice::SessionOpened { device, .. }
         | Notice::SessionEnded { device, .. }
         | Notice::DesiredChanged { device, .. }
+        | Notice::MessagesWaiting { device, .. }
         | Notice::DeviceChanged(device)
         | Notice::DeviceDeleted(device) => Some(device),
         Notice::StreamOpened(_) | Notice::StreamClosed { .. } => None,
@@ -191,6 +192,15 @@ pub fn desired_downlink(device: &DeviceId, epoch: u64, change: &DesiredChange) -
             version: change.version,
             patch: change.patch.clone(),
         },
+    }
+}
+
+/// How a session is told that messages wait.
+pub fn waiting_downlink(device: &DeviceId, epoch: u64) -> Downlink {
+    Downlink {
+        device: device.clone(),
+        epoch,
+        kind: DownlinkKind::MessagesWaiting,
     }
 }
 
@@ -215,6 +225,11 @@ pub fn owed_downlink(notice: &Notice) -> Option<(StreamId, Downlink)> {
             held_by,
             change,
         } => Some((*held_by, desired_downlink(device, *epoch, change))),
+        Notice::MessagesWaiting {
+            device,
+            epoch,
+            held_by,
+        } => Some((*held_by, waiting_downlink(device, *epoch))),
         _ => None,
     }
 }
@@ -252,6 +267,7 @@ mod tests {
                 held_by,
                 ..SessionRecord::default()
             },
+            message_count: 0,
         }
     }
 

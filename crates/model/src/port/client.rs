@@ -79,6 +79,8 @@ pub enum DownlinkKind {
         /// A merge document as JSON text, without `$version`.
         patch: String,
     },
+    /// Messages wait for the device: the session may take them. May come more than once, and in vain.
+    MessagesWaiting,
 }
 
 /// Why a session was ended from above.

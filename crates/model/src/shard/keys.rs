@@ -11,11 +11,19 @@ const KIND_RECORD: u8 = b'd';
 const KIND_SESSION: u8 = b's';
 /// Twin of a device.
 const KIND_TWIN: u8 = b't';
+/// Queue of messages to a device.
+const KIND_QUEUE: u8 = b'q';
+/// What one message to a device carries.
+const KIND_MESSAGE: u8 = b'm';
 
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
 const STREAM_OUTCOME: [u8; 2] = [0xFF, 0x02];
 const HELD_SESSION: [u8; 2] = [0xFF, 0x03];
+const DUE: [u8; 2] = [0xFF, 0x04];
+const FEEDBACK: [u8; 2] = [0xFF, 0x05];
+/// The list of feedback that senders of messages are owed.
+pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
 fn device_key(device: &[u8], kind: u8) -> Vec<u8> {
     let mut key = Vec::with_capacity(SLOT_BYTES + 1 + device.len());
@@ -40,6 +48,44 @@ pub fn twin(device: &[u8]) -> Vec<u8> {
     device_key(device, KIND_TWIN)
 }
 
+/// Key of the queue of messages to a device.
+pub fn queue(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_QUEUE)
+}
+
+/// Key of what message `number` to a device carries. No name holds the byte between them.
+pub fn message(device: &[u8], number: u64) -> Vec<u8> {
+    let mut key = device_key(device, KIND_MESSAGE);
+    key.push(0);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Index entry: the queue of `device` is to be looked at when `ms` is over.
+pub fn due(ms: u64, device: &[u8]) -> Vec<u8> {
+    let mut key = DUE.to_vec();
+    key.extend_from_slice(&ms.to_be_bytes());
+    key.extend_from_slice(device);
+    key
+}
+
+/// The range of the index entries up to `ms`.
+pub fn due_range(ms: u64) -> (Vec<u8>, Vec<u8>) {
+    (DUE.to_vec(), due(ms.saturating_add(1), &[]))
+}
+
+/// The device of a key made by [`due`].
+pub fn parse_due(key: &[u8]) -> Option<DeviceId> {
+    DeviceId::parse_identity(std::str::from_utf8(key.get(2 + 8..)?).ok()?).ok()
+}
+
+/// Key of record `number` of the feedback.
+pub fn feedback(number: u64) -> Vec<u8> {
+    let mut key = FEEDBACK.to_vec();
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
 /// Whether `key` is that of a device's registry record; modules' are not.
 pub fn is_device_record(key: &[u8]) -> bool {
     key.len() > SLOT_BYTES + 1
@@ -60,6 +106,27 @@ pub fn modules_range(device: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// The module of a key in [`modules_range`].
 pub fn parse_module(key: &[u8]) -> Option<DeviceId> {
     DeviceId::parse_identity(std::str::from_utf8(key.get(SLOT_BYTES + 1..)?).ok()?).ok()
+}
+
+/// The range of the registry records of the slot that `key` is in, from `key` on, modules' included.
+pub fn records_from(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let slot = key.get(..SLOT_BYTES).unwrap_or(&[0; SLOT_BYTES]);
+    let first = [slot, &[KIND_RECORD]].concat();
+    (first.max(key.to_vec()), [slot, &[KIND_RECORD + 1]].concat())
+}
+
+/// The first key of the slot that `key` is in.
+pub fn slot_start(key: &[u8]) -> Vec<u8> {
+    key.get(..SLOT_BYTES).unwrap_or_default().to_vec()
+}
+
+/// The first key of the slot after the one that `key` is in.
+pub fn next_slot(key: &[u8]) -> Vec<u8> {
+    let slot = match key {
+        [high, low, ..] => u16::from_be_bytes([*high, *low]),
+        _ => 0,
+    };
+    slot.saturating_add(1).to_be_bytes().to_vec()
 }
 
 /// The first key that belongs to no device.

@@ -6,6 +6,7 @@
 pub mod batch;
 mod fence;
 pub mod keys;
+mod messages;
 pub mod meta;
 mod overlay;
 pub mod read;
@@ -88,6 +89,15 @@ pub enum Notice {
         held_by: StreamId,
         /// What is to be told.
         change: DesiredChange,
+    },
+    /// Messages wait for a device that is connected and listens.
+    MessagesWaiting {
+        /// Whose.
+        device: DeviceId,
+        /// Epoch of the session.
+        epoch: u64,
+        /// Who holds it.
+        held_by: StreamId,
     },
     /// A device was created or changed.
     DeviceChanged(DeviceId),

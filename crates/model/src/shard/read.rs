@@ -3,13 +3,20 @@
 use bytes::Bytes;
 
 use super::keys;
+use super::messages;
 use super::meta::Meta;
 use super::overlay::parse_json;
 use crate::command::{DeviceView, Query, ShardView, TwinView, View};
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
 use crate::limits::{DEVICE_PAGE_MAX, MODULES_PER_DEVICE_MAX};
+use crate::messages::QUEUE_MESSAGES_MAX;
+use crate::messages::feedback::{BATCH_RECORDS_MAX, Feedback};
+use crate::messages::queue::Queue;
 use crate::port::{ShardStore, StoreError};
+
+/// Devices that one answer to [`Query::DueDevices`] names.
+const DUE_PAGE_MAX: usize = 256;
 
 /// Answers `query` from what `store` holds now. Offsets and the term of a [`ShardView`] are left to
 /// the caller, who knows the event log.
@@ -29,6 +36,15 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             Ok(View::Twin(Some(TwinView { device: view, twin })))
         }
         Query::Modules(device) => modules(store, device),
+        Query::Messages { device, numbers } => contents(store, device, numbers),
+        Query::DeadLetters(device) => dead_letters(store, device),
+        Query::DueDevices { ms, .. } => {
+            let (from, to) = keys::due_range(*ms);
+            let rows = store.scan(&from, &to, DUE_PAGE_MAX)?;
+            let devices = rows.iter().filter_map(|(key, _)| keys::parse_due(key));
+            Ok(View::DueDevices(devices.collect()))
+        }
+        Query::Feedback { from, to, .. } => feedback(store, *from, *to),
         Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),
         Query::Shard(_) => {
             let meta = store
@@ -36,10 +52,15 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
                 .map(Meta::decode)
                 .transpose()?
                 .unwrap_or_default();
+            let list: Option<Feedback> = match store.get(keys::FEEDBACK_LIST)? {
+                Some(bytes) => Some(parse_json(&bytes)?),
+                None => None,
+            };
             Ok(View::Shard(ShardView {
                 device_count: meta.device_count,
                 connected_count: meta.connected_count,
                 disabled_count: meta.disabled_count,
+                feedback_count: list.map_or(0, |list| list.free_count(meta.time_ms)),
                 next_offset: meta.next_offset,
                 applied_index: meta.applied.map_or(0, |at| at.index),
                 ..ShardView::default()
@@ -61,7 +82,12 @@ fn with_session(store: &dyn ShardStore, record: DeviceRecord) -> Result<DeviceVi
         Some(bytes) => parse_json(&bytes)?,
         None => SessionRecord::default(),
     };
-    Ok(DeviceView { record, session })
+    let message_count = queue_of(store, &record.device)?.len() as u32;
+    Ok(DeviceView {
+        record,
+        session,
+        message_count,
+    })
 }
 
 fn modules(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError> {
@@ -76,12 +102,14 @@ fn modules(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError
     })
 }
 
+/// Only registry records are read: what else lies in a slot may be large.
 fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<View, StoreError> {
     let mut devices = Vec::new();
     let mut cursor = after.to_vec();
     loop {
-        let rows = store.scan(&cursor, keys::DEVICES_END, DEVICE_PAGE_MAX)?;
-        let last_page = rows.len() < DEVICE_PAGE_MAX;
+        let (from, to) = keys::records_from(&cursor);
+        let rows = store.scan(&from, &to, DEVICE_PAGE_MAX)?;
+        let last_of_slot = rows.len() < DEVICE_PAGE_MAX;
         for (key, value) in rows {
             // The smallest key above this one.
             cursor = [&key[..], &[0]].concat();
@@ -96,8 +124,43 @@ fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<Vi
                 });
             }
         }
-        if last_page {
-            return Ok(View::Devices { devices, next: None });
+        if last_of_slot {
+            let next = store.scan(&keys::next_slot(&from), keys::DEVICES_END, 1)?;
+            let Some((key, _)) = next.first() else {
+                return Ok(View::Devices { devices, next: None });
+            };
+            cursor = keys::slot_start(key);
         }
     }
+}
+
+fn dead_letters(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError> {
+    let queue = queue_of(store, device)?;
+    Ok(View::DeadLetters(queue.dead_letters().to_vec()))
+}
+
+fn queue_of(store: &dyn ShardStore, device: &DeviceId) -> Result<Queue, StoreError> {
+    let stored = store.get(&keys::queue(device.as_str().as_bytes()))?;
+    let queue = stored.map(|bytes| parse_json(&bytes)).transpose()?;
+    Ok(queue.unwrap_or_default())
+}
+
+fn contents(store: &dyn ShardStore, device: &DeviceId, numbers: &[u64]) -> Result<View, StoreError> {
+    let mut found = Vec::new();
+    for number in numbers.iter().take(QUEUE_MESSAGES_MAX) {
+        if let Some(bytes) = store.get(&keys::message(device.as_str().as_bytes(), *number))? {
+            found.push((*number, messages::decode(bytes)?));
+        }
+    }
+    Ok(View::Messages(found))
+}
+
+fn feedback(store: &dyn ShardStore, from: u64, to: u64) -> Result<View, StoreError> {
+    let rows = store.scan(
+        &keys::feedback(from),
+        &keys::feedback(to),
+        BATCH_RECORDS_MAX as usize,
+    )?;
+    let records = rows.iter().map(|(_, value)| parse_json(value));
+    Ok(View::Feedback(records.collect::<Result<_, StoreError>>()?))
 }

@@ -3,6 +3,7 @@
 
 use super::Notice;
 use super::keys;
+use super::messages;
 use super::state::Entry;
 use super::twin;
 use crate::command::{Command, Outcome, Refusal};
@@ -20,6 +21,11 @@ pub const DESIRED_FILTER: &str = "$iothub/twin/PATCH/properties/desired/#";
 
 /// The filter of a device that answers direct methods.
 pub const METHODS_FILTER: &str = "$iothub/methods/POST/#";
+
+/// The filter of a device that wants its messages.
+pub fn messages_filter(device: &DeviceId) -> String {
+    format!("devices/{device}/messages/devicebound/#")
+}
 
 pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, StoreError> {
     match command {
@@ -59,9 +65,20 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
             device,
             epoch,
             filters,
-        } => change_subscriptions(entry, device, *epoch, |kept| {
-            kept.extend(filters.iter().cloned());
-        }),
+        } => {
+            let outcome = change_subscriptions(entry, device, *epoch, |kept| {
+                kept.extend(filters.iter().cloned());
+            })?;
+            let listens = filters
+                .iter()
+                .any(|(filter, _)| *filter == messages_filter(device));
+            Ok(match outcome {
+                Outcome::Done => Outcome::Subscribed {
+                    waiting: listens && messages::any_waits(entry, device)?,
+                },
+                refused => refused,
+            })
+        }
         Command::Unsubscribe {
             device,
             epoch,
@@ -71,6 +88,31 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
                 kept.remove(filter);
             });
         }),
+        Command::MessageSend { device, message } => messages::send(entry, device, message),
+        Command::MessageTake {
+            device,
+            epoch,
+            holds,
+            count_max,
+        } => messages::take(entry, device, *epoch, holds, *count_max),
+        Command::MessageLock {
+            device,
+            generation,
+            lock_ms,
+        } => messages::lock(entry, device, *generation, *lock_ms),
+        Command::MessageSettle {
+            device,
+            numbers,
+            holder,
+            settlement,
+        } => messages::settle(entry, device, numbers, *holder, *settlement),
+        Command::MessagesExpire { device } => messages::expire(entry, device),
+        Command::MessagesPurge { device } => messages::purge(entry, device),
+        Command::DeadLetter { device, number, deed } => messages::dead_letter(entry, device, *number, *deed),
+        Command::FeedbackTake { lock_ms, .. } => messages::take_feedback(entry, *lock_ms),
+        Command::FeedbackSettle { token, completes, .. } => {
+            messages::settle_feedback(entry, *token, *completes)
+        }
     }
 }
 
@@ -230,6 +272,7 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     if let Some(session) = session(entry, device)? {
         end(entry, device, session, Some(SessionEnd::Deleted), true);
     }
+    messages::remove(entry, device)?;
     let id = device.as_str().as_bytes();
     for key in [keys::record(id), keys::session(id), keys::twin(id)] {
         entry.overlay.delete(key);
@@ -271,6 +314,7 @@ fn open(
     }
     let epoch = next_fence(entry);
     let (changed_ms, subscriptions) = (entry.meta.time_ms, earlier.subscriptions);
+    let listens = subscriptions.contains_key(&messages_filter(device));
     let new = SessionRecord {
         epoch,
         held_by: Some(held_by),
@@ -294,6 +338,7 @@ fn open(
         epoch,
         present,
         time_ms: entry.meta.time_ms,
+        waiting: listens && messages::any_waits(entry, device)?,
     })
 }
 

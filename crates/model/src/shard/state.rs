@@ -14,7 +14,7 @@ use super::meta::Meta;
 use super::overlay::Overlay;
 use super::verdict::{self, FrameVerdict};
 use super::{Batch, Notice, Part, keys, registry, stored};
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Outcome, Place};
 use crate::id::{DeviceId, LogPosition, StreamId};
 use crate::limits::{STREAM_FRAMES_IN_FLIGHT_MAX, STREAMS_PER_SHARD_MAX};
 use crate::mutant::{self, Mutant};
@@ -380,7 +380,9 @@ impl Entry<'_> {
 
     fn apply_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
         let outcome = registry::apply(self, command)?;
-        self.forget_fence(command.device());
+        if let Place::Device(device) = command.place() {
+            self.forget_fence(device);
+        }
         Ok(outcome)
     }
 

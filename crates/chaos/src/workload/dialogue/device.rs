@@ -143,7 +143,7 @@ impl Device {
 
     /// Takes in what comes. `None` when the connection is lost.
     async fn hear(&mut self, client: &mut Client, event: Event) -> Option<()> {
-        let Event::Message { topic, payload } = event else {
+        let Event::Message { topic, payload, .. } = event else {
             return Some(());
         };
         let body: Value = serde_json::from_slice(&payload).unwrap_or_default();
