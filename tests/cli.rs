@@ -26,6 +26,7 @@ fn help_names_every_command_and_succeeds() {
         "load",
         "chaos",
         "device",
+        "c2d",
         "monitor",
         "cluster",
         "health",

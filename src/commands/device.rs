@@ -431,7 +431,11 @@ async fn show(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
 }
 
 async fn delete(hub: &Hub, ids: &[DeviceId], yes: bool, output: Format) -> CommandResult {
-    if !yes && !confirmed(ids)? {
+    let what = match ids {
+        [id] => format!("device {id}"),
+        _ => format!("{} devices", ids.len()),
+    };
+    if !yes && !confirmed(&format!("Delete {what} for good?"))? {
         return Err(CommandError::Failed("nothing was deleted".into()));
     }
     let bar = progress::bar("deleting devices", ids.len() as u64);
@@ -456,17 +460,13 @@ async fn delete(hub: &Hub, ids: &[DeviceId], yes: bool, output: Format) -> Comma
 }
 
 /// Asks whoever sits at the terminal.
-fn confirmed(ids: &[DeviceId]) -> Result<bool, CommandError> {
+pub(super) fn confirmed(question: &str) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::Usage(
-            "nobody is there to ask: add --yes to delete without asking".into(),
+            "nobody is there to ask: add --yes to go on without asking".into(),
         ));
     }
-    let what = match ids {
-        [id] => format!("device {id}"),
-        _ => format!("{} devices", ids.len()),
-    };
-    eprint!("Delete {what} for good? [y/N] ");
+    eprint!("{question} [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

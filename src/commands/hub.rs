@@ -3,6 +3,7 @@
 //! A hub has several doors; one that does not answer is passed over. A request that may have happened
 //! is never sent again: its outcome is said to be unknown.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,8 +216,8 @@ pub(crate) struct Call<'a> {
     method: Method,
     path: &'a [&'a str],
     query: Vec<(&'static str, String)>,
-    headers: Vec<(&'static str, String)>,
-    body: Option<Value>,
+    headers: Vec<(Cow<'static, str>, String)>,
+    body: Option<String>,
     is_stream: bool,
     wait: Duration,
 }
@@ -243,12 +244,18 @@ impl<'a> Call<'a> {
         self
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(crate) fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub(crate) fn json(mut self, body: Value) -> Self {
+    pub(crate) fn json(self, body: Value) -> Self {
+        self.header("content-type", "application/json")
+            .text(body.to_string())
+    }
+
+    /// Asks with this body, as it is.
+    pub(crate) fn text(mut self, body: String) -> Self {
         self.body = Some(body);
         self
     }
@@ -535,10 +542,10 @@ impl Hub {
             request = request.query(&call.query);
         }
         for (name, value) in &call.headers {
-            request = request.header(*name, value);
+            request = request.header(&**name, value);
         }
         if let Some(body) = &call.body {
-            request = request.json(body);
+            request = request.body(body.clone());
         }
         Ok(if call.is_stream {
             request

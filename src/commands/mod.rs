@@ -1,5 +1,6 @@
 //! The commands, one file each, and how each of them ends.
 
+mod c2d;
 mod cert;
 mod chaos;
 mod cluster;
@@ -56,7 +57,9 @@ enum Command {
     Twin(twin::Twin),
     /// Ask a device that is connected, and print its answer
     Method(method::Method),
-    /// Print events as they commit
+    /// Send messages to devices, and see after those that they did not take
+    C2d(c2d::C2d),
+    /// Print events as they commit, or how messages to devices ended
     Monitor(monitor::Monitor),
     /// See how the cluster is, and change its nodes and replicas
     Cluster(cluster::Cluster),
@@ -98,6 +101,7 @@ impl Cli {
             Command::Device(command) => end(block_on(command.run())),
             Command::Twin(command) => end(block_on(command.run())),
             Command::Method(command) => end(block_on(command.run())),
+            Command::C2d(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
             Command::Health(command) => end(block_on(command.run())),
@@ -203,8 +207,13 @@ mod tests {
             "dunlin twin update dev-1 --desired {\"a\":1} --tags {} --etag AAAAAAAAAAE=",
             "dunlin twin replace dev-1 --desired {}",
             "dunlin method invoke dev-1 reboot --payload {\"in\":5} --timeout 10 --connect-timeout 60",
-            "dunlin monitor --shard 3 --from 17 -o json",
-            "dunlin monitor --from beginning --device dev-1 --count 5",
+            "dunlin c2d send dev-1 --body on --property a=b --ack full --expiry 2030-01-01T00:00:00Z --message-id m",
+            "dunlin c2d purge dev-1 --yes",
+            "dunlin c2d dead-letters dev-1 -o json",
+            "dunlin c2d dead-letters dev-1 --resubmit 7",
+            "dunlin monitor events --shard 3 --from 17 -o json",
+            "dunlin monitor events --from beginning --device dev-1 --count 5",
+            "dunlin monitor feedback --count 2",
             "dunlin cluster status",
             "dunlin cluster drain 0af3 --force",
             "dunlin cluster set-replication 3",
@@ -265,7 +274,11 @@ mod tests {
             "dunlin device simulate a --speed 2",
             "dunlin device simulate a --from-csv x --speed 0",
             "dunlin device simulate a --from-csv x --speed 2 --interval 5",
-            "dunlin monitor --from yesterday",
+            "dunlin monitor events --from yesterday",
+            "dunlin monitor",
+            "dunlin c2d send dev-1",
+            "dunlin c2d send dev-1 --body x --ack sometimes",
+            "dunlin c2d dead-letters dev-1 --drop 1 --show 1",
             "dunlin cluster join",
             "dunlin cluster drain",
             "dunlin chaos hostile --kind nice --local 1",

@@ -1,12 +1,15 @@
-//! `dunlin monitor`: events as they commit, in the order of their shard's log.
+//! `dunlin monitor events`: events as they commit, in the order of their shard's log. `dunlin monitor feedback` is in
+//! [`feedback`].
 //!
 //! After a disconnect it goes on where it was, at another node if need be: nothing is missed and
 //! nothing comes twice.
 
+mod feedback;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use dunlin_model::id::DeviceId;
 use reqwest::Response;
 use serde_json::Value;
@@ -23,6 +26,29 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Monitor {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Print events as they commit
+    Events(Events),
+    /// Print how cloud-to-device messages ended, for senders who asked for it
+    Feedback(feedback::Feedback),
+}
+
+impl Monitor {
+    pub(crate) async fn run(self) -> CommandResult {
+        match self.what {
+            What::Events(events) => events.run().await,
+            What::Feedback(feedback) => feedback.run().await,
+        }
+    }
+}
+
+#[derive(Args)]
+struct Events {
     /// Events of this device alone
     #[arg(long, value_name = "ID", value_parser = DeviceId::parse)]
     device: Option<DeviceId>,
@@ -82,8 +108,8 @@ impl From {
     }
 }
 
-impl Monitor {
-    pub(crate) async fn run(mut self) -> CommandResult {
+impl Events {
+    async fn run(mut self) -> CommandResult {
         match (&self.from, self.shard) {
             (From::Offset(_), None) => {
                 return Err(CommandError::Usage(

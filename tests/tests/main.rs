@@ -11,6 +11,7 @@ mod hostile;
 mod house;
 mod load;
 mod members;
+mod messages;
 mod methods;
 mod network;
 mod observe;

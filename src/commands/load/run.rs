@@ -168,7 +168,7 @@ impl Subscribe {
     pub(super) async fn run(self, args: &HubArgs) -> CommandResult {
         let Some(address) = Address::of(&self.server) else {
             return Err(CommandError::Usage(
-                "say which server with -h; a hub's devices have nothing to subscribe to, its events are read with `dunlin monitor`".into(),
+                "say which server with -h; a hub's devices have nothing to subscribe to, its events are read with `dunlin monitor events`".into(),
             ));
         };
         let topic = self

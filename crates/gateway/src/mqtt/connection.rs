@@ -27,8 +27,7 @@ use tokio::time::{sleep_until, timeout};
 use super::Version;
 use super::admit::{self, Admitted};
 use super::calls::Calls;
-use super::courier::{self, Downward, Returned};
-use super::deliveries::Deliveries;
+use super::courier::{Courier, Downward, Returned};
 use super::mailbox::{Eviction, Mail, Mailbox, Note};
 use super::session::{Effect, End, FilterCode, Session};
 use super::socket::{Moved, Socket};
@@ -106,6 +105,11 @@ where
     codec.open_up();
     codec.put_accepted(present, persistent, keep_alive_s, &mut socket.out);
     let calls = Calls::new(terms.epoch);
+    let courier = Courier::new(
+        Arc::clone(&shared.client),
+        (terms.device.clone(), terms.epoch),
+        deliveries,
+    );
     let session = Session::new(terms, Instant::now());
     let sink: Arc<dyn AckSink> = mailbox.clone();
     let mut connection = Connection {
@@ -116,8 +120,7 @@ where
         told: Told::default(),
         reads_twin: false,
         calls,
-        deliveries,
-        errand: None,
+        courier,
         mail: Mail::default(),
         sink,
         socket,
@@ -235,9 +238,8 @@ struct Connection<'a, S> {
     /// An answer with the twin is on its way. What is newer than it must come after it.
     reads_twin: bool,
     calls: Calls,
-    deliveries: Deliveries,
     /// Runs beside everything else.
-    errand: Option<Pin<Box<dyn Future<Output = Returned> + Send>>>,
+    courier: Courier,
     /// Taken from the mailbox in this round.
     mail: Mail,
     sink: Arc<dyn AckSink>,
@@ -277,7 +279,7 @@ where
             self.take_mail();
             self.send_mail();
             self.take_packets();
-            self.begin_errand();
+            self.courier.begin(self.socket.out.len() < OUT_BYTES_MAX);
             self.count_publishes();
             if !self.may_read() {
                 // It is we who do not listen: silence is not the client's fault.
@@ -306,12 +308,12 @@ where
             let out_before = self.socket.out.len();
             let woken = {
                 let (mailbox, waiting, socket) = (&self.mailbox, &mut self.waiting, &mut self.socket);
-                let errand = &mut self.errand;
+                let courier = &mut self.courier;
                 tokio::select! {
                     biased;
                     () = mailbox.woken() => Woken::Mailbox,
                     finished = finish(waiting) => Woken::Finished(finished),
-                    returned = finish(errand) => Woken::Returned(returned),
+                    returned = courier.returned() => Woken::Returned(returned),
                     result = poll_fn(|cx| socket.poll(cx, may_read)) => Woken::Socket(result),
                     () = timer.as_mut() => Woken::Time,
                 }
@@ -368,7 +370,7 @@ where
             }
         }
         if std::mem::take(&mut self.mail.messages) {
-            self.deliveries.handle_waiting();
+            self.courier.deliveries.handle_waiting();
         }
         if self.told.is_behind() && self.waiting.is_none() {
             let (device, client) = (
@@ -381,21 +383,7 @@ where
         }
     }
 
-    /// Asks the shard for messages to the device, or settles some, one thing at a time.
-    fn begin_errand(&mut self) {
-        if self.errand.is_some() {
-            return;
-        }
-        let can_write = self.socket.out.len() < OUT_BYTES_MAX;
-        if let Some(errand) = self.deliveries.poll_errand(can_write) {
-            let (device, epoch) = self.identity();
-            let client = Arc::clone(&self.shared.client);
-            self.errand = Some(Box::pin(courier::run(client, device, epoch, errand)));
-        }
-    }
-
     fn handle_returned(&mut self, returned: Returned) {
-        self.errand = None;
         match returned {
             Returned::Settled | Returned::Nothing => {}
             Returned::Fenced => self.session.handle_end(End::Fenced),
@@ -404,7 +392,7 @@ where
                     self.put_message(qos, &message, content);
                 }
                 if more {
-                    self.deliveries.handle_waiting();
+                    self.courier.deliveries.handle_waiting();
                 }
             }
         }
@@ -413,10 +401,11 @@ where
     fn put_message(&mut self, qos: u8, message: &TakenMessage, content: MessageContent) {
         let downward = Downward::new(&self.session.terms().device, qos, message, content);
         let written = self.codec.put_message(downward, &mut self.socket.out);
+        let deliveries = &mut self.courier.deliveries;
         match (written, qos) {
-            (false, _) => self.deliveries.handle_too_large(message),
-            (true, 0) => self.deliveries.handle_sent_unacknowledged(message),
-            (true, _) => self.deliveries.handle_sent(message),
+            (false, _) => deliveries.handle_too_large(message),
+            (true, 0) => deliveries.handle_sent_unacknowledged(message),
+            (true, _) => deliveries.handle_sent(message),
         }
         if written {
             count(&self.shared.metrics.messages_sent);
@@ -511,7 +500,9 @@ where
                 self.submit(token);
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
-            Effect::Delivered { packet_id, accepted } => self.deliveries.handle_ack(packet_id, accepted),
+            Effect::Delivered { packet_id, accepted } => {
+                self.courier.deliveries.handle_ack(packet_id, accepted)
+            }
             Effect::TwinGet { token, rid } => {
                 self.reads_twin = true;
                 let (device, client) = (
@@ -691,7 +682,7 @@ where
             } => {
                 self.codec.put_suback(packet_id, &codes, out);
                 if waiting {
-                    self.deliveries.handle_waiting();
+                    self.courier.deliveries.handle_waiting();
                 }
             }
             Finished::Subscribed {
@@ -768,6 +759,9 @@ where
             let _ = timeout(CLOSE_WAIT, publishing).await;
         }
         if !end.is_known_above() {
+            if timeout(CLOSE_WAIT, self.courier.finish()).await.is_err() {
+                tracing::debug!(%device, epoch, "acknowledged messages left to the next session");
+            }
             admit::close(&*self.shared.client, device, epoch).await;
         }
     }
@@ -793,7 +787,7 @@ fn submit_command(
     }
 }
 
-async fn finish<T>(waiting: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+async fn finish(waiting: &mut Option<Waiting>) -> Finished {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,

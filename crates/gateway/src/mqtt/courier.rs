@@ -3,6 +3,8 @@
 //! An answer may be lost and the question with it, or not; that is why a question for messages names those that the
 //! device has. What a message looks like on the wire is decided here too.
 
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use dunlin_model::messages::{Holder, MessageContent, TakenMessage};
 use dunlin_model::port::ShardClient;
 use tokio::time::sleep;
 
-use super::deliveries::Errand;
+use super::deliveries::{Deliveries, Errand};
 use crate::bag;
 use crate::limits::ERRAND_PAUSE;
 
@@ -33,13 +35,69 @@ pub(crate) enum Returned {
     Fenced,
 }
 
-/// Runs one errand for the session of `epoch`. Resolves when it is done, however long that takes: whoever goes drops it.
-pub(crate) async fn run(
+/// The courier of one session: what its device has, and the errand that is being run.
+pub(crate) struct Courier {
     client: Arc<dyn ShardClient>,
     device: DeviceId,
     epoch: u64,
-    errand: Errand,
-) -> Returned {
+    pub(crate) deliveries: Deliveries,
+    errand: Option<Pin<Box<dyn Future<Output = Returned> + Send>>>,
+}
+
+impl Courier {
+    /// Of the session of this device and epoch.
+    pub(crate) fn new(
+        client: Arc<dyn ShardClient>,
+        (device, epoch): (DeviceId, u64),
+        deliveries: Deliveries,
+    ) -> Self {
+        Self {
+            client,
+            device,
+            epoch,
+            deliveries,
+            errand: None,
+        }
+    }
+
+    /// Begins the next errand, if there is one and none is being run. Messages are asked for if they can be written.
+    pub(crate) fn begin(&mut self, can_write: bool) {
+        if self.errand.is_none()
+            && let Some(errand) = self.deliveries.poll_errand(can_write)
+        {
+            let (client, device) = (Arc::clone(&self.client), self.device.clone());
+            self.errand = Some(Box::pin(run(client, device, self.epoch, errand)));
+        }
+    }
+
+    /// What the errand came back with; never, if none is being run. Can be dropped and asked again.
+    pub(crate) async fn returned(&mut self) -> Returned {
+        match &mut self.errand {
+            None => pending().await,
+            Some(errand) => {
+                let returned = errand.await;
+                self.errand = None;
+                returned
+            }
+        }
+    }
+
+    /// Settles what the device has acknowledged, at the end of its connection: only this session can.
+    pub(crate) async fn finish(mut self) {
+        loop {
+            if self.errand.is_some() {
+                self.returned().await;
+            }
+            self.begin(false);
+            if self.errand.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Runs one errand for the session of `epoch`. Resolves when it is done, however long that takes: whoever goes drops it.
+async fn run(client: Arc<dyn ShardClient>, device: DeviceId, epoch: u64, errand: Errand) -> Returned {
     let command = match errand {
         Errand::Settle { numbers, settlement } => Command::MessageSettle {
             device: device.clone(),

@@ -199,6 +199,23 @@ async fn all_feedback(world: &World) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn what_a_device_acknowledges_before_it_leaves_is_done_with() {
+    let world = World::new().await;
+    for id in ["a", "b"] {
+        sent(&world, id, &[]).await;
+    }
+    let mut client = world.connect(Version::V3).await;
+    listen(&mut client).await;
+    came(&mut client).await;
+    came(&mut client).await;
+    client.disconnect().await;
+    until_queued(&world, 0).await;
+    let mut client = world.connect(Version::V3).await;
+    sent(&world, "c", &[]).await;
+    assert_eq!(came(&mut client).await, first("c", 3));
+}
+
+#[tokio::test]
 async fn a_client_is_given_no_more_than_it_takes() {
     let world = World::new().await;
     for n in 1..=4 {

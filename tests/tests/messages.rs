@@ -1,0 +1,140 @@
+//! Cloud-to-device messages with the SDK that others wrote: sent by the command line and over HTTPS, received once each
+//! by a device whose nodes die.
+
+use std::collections::BTreeMap;
+
+use dunlin_node::ready::Ready;
+use dunlin_tests::field::Field;
+use dunlin_tests::hub::Hub;
+use dunlin_tests::program::{dunlin, run};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::clients::{SdkDevice, azure_field, must_succeed};
+
+/// A command of ours about this hub.
+fn command(ready: &Ready, arguments: &[&str]) -> Command {
+    let mut command = Command::new(dunlin());
+    command
+        .args(arguments)
+        .args(["--connection-string", &ready.connection_string])
+        .arg("--ca")
+        .arg(&ready.ca_file);
+    command
+}
+
+/// Sends through any of the nodes that `hub` knows; returns the message's id.
+async fn send(hub: &Hub, body: Value) -> String {
+    let path = "/devices/sdk/messages/devicebound";
+    let (status, answer) = hub.call(Method::POST, path, Some(body)).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    answer["messageId"].as_str().expect("an id").to_owned()
+}
+
+async fn queued(field: &Field) -> Value {
+    let (_, device) = field.hub.call(Method::GET, "/devices/sdk", None).await;
+    device["cloudToDeviceMessageCount"].clone()
+}
+
+#[tokio::test]
+async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
+    let Some((_turn, mut field)) = azure_field().await else {
+        return;
+    };
+    let device = field.hub.create("sdk").await;
+    let ready = field.cluster.ready().clone();
+    // Sent before the device was ever there, with all that a sender can say.
+    let line = "c2d send sdk --body hello --message-id m/1 --ack full --content-type text/plain";
+    let arguments: Vec<&str> = line.split(' ').chain(["-p", "a=b c&d"]).collect();
+    must_succeed(command(&ready, &arguments)).await;
+    must_succeed(command(
+        &ready,
+        &["c2d", "send", "sdk", "--body", "second", "--ack", "positive"],
+    ))
+    .await;
+    assert_eq!(queued(&field).await, 2);
+
+    let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
+    let mut sdk = SdkDevice::start("azure_c2d.py", &[connection.as_ref(), ready.ca_file.as_os_str()]);
+    // What was waiting may come before the device says that it listens.
+    let mut said = BTreeMap::new();
+    let mut messages = Vec::new();
+    while said.is_empty() || messages.len() < 2 {
+        match sdk.hear_any().await {
+            (kind, value) if kind == "message" => messages.push(value),
+            (kind, value) => drop(said.insert(kind, value)),
+        }
+    }
+    let first = json!({
+        "id": "m/1", "data": "hello", "properties": {"a": "b c&d"}, "type": "text/plain", "ack": "full",
+    });
+    assert_eq!(messages[0], first);
+    assert_eq!(
+        (&messages[1]["data"], &messages[1]["ack"]),
+        (&json!("second"), &json!("positive"))
+    );
+
+    // The device stays with the first node; the others lead some of the shards, and die in turn.
+    for node in [1, 2] {
+        field.kill(node).await;
+        let body = json!({ "while": node });
+        let id = send(&field.hub, body.clone()).await;
+        let message = sdk.hear("message").await;
+        assert_eq!(
+            (&message["id"], &message["data"]),
+            (&json!(id), &json!(body.to_string()))
+        );
+        field.restart(node).await;
+    }
+    // The first node dies with the device's connection. What comes meanwhile waits; the SDK connects again by itself,
+    // and subscribes to nothing.
+    field.kill(0).await;
+    let others = field
+        .hub
+        .through([1, 2].map(|node| field.cluster.node(node).expect("a node")));
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        sent.push(json!(send(&others, json!(n)).await));
+    }
+    field.restart(0).await;
+    for id in &sent {
+        assert_eq!(sdk.hear("message").await["id"], *id, "in order");
+    }
+    sdk.end().await;
+
+    let (status, feedback) = run(command(
+        &ready,
+        &["monitor", "feedback", "--count", "2", "-o", "json"],
+    ))
+    .await;
+    assert!(status.success(), "{feedback}");
+    let lines = feedback
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ends: Vec<Value> = lines.map(|record| record["statusCode"].clone()).collect();
+    assert_eq!(ends, ["Success", "Success"], "{feedback}");
+    assert_eq!(queued(&field).await, 0);
+
+    // One that nobody takes.
+    must_succeed(command(
+        &ready,
+        &[
+            "c2d",
+            "send",
+            "sdk",
+            "--body",
+            "late",
+            "--expiry",
+            "2020-01-01T00:00:00Z",
+        ],
+    ))
+    .await;
+    dunlin_tests::eventually("a dead letter", dunlin_tests::PATIENCE, || async {
+        let (_, text) = run(command(&ready, &["c2d", "dead-letters", "sdk"])).await;
+        text.contains("Expired").then_some(()).ok_or(text)
+    })
+    .await;
+    must_succeed(command(&ready, &["c2d", "purge", "sdk", "--yes"])).await;
+    field.stop().await;
+}
