@@ -93,6 +93,7 @@ pub const STATES: &[(&str, &str)] = &[
     ("taken-over", "a device took its own session over"),
     ("revoked", "a credential was revoked and probed on every gateway"),
     ("told", "a device was told what a service wants of it"),
+    ("received", "a device received a message that a service sent"),
     ("called", "a device answered a method"),
     (
         "redelivered",

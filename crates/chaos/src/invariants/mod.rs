@@ -9,6 +9,7 @@
 //! | [`offsets`] | I5 | offsets are dense, each names one record |
 //! | [`registrations`] | I7 | what several services do to one registration at once is as if in some order |
 //! | [`twins`] | I7 | so is what services and a device do to its twin, and it hears of each change once |
+//! | [`messages`] | I8 | what was queued for a device reaches it, in order |
 //! | [`methods`] | I9 | a device is asked at most once per call |
 //! | [`identity`] | I10 | who may come in comes in, and nobody else |
 //! | [`single_owner`] | I11 | two sessions of a device never interleave |
@@ -31,6 +32,7 @@ pub mod duplicates;
 pub mod identity;
 pub mod linearizable;
 pub mod liveness;
+pub mod messages;
 pub mod methods;
 pub mod no_loss;
 pub mod no_phantom;

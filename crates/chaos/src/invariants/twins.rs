@@ -71,7 +71,7 @@ pub fn check(exchanges: &[Exchange]) -> Findings {
                 .entry((&note.device, note.connection))
                 .or_default()
                 .push(note),
-            Exchange::Call(_) | Exchange::Execution(_) => {}
+            _ => {}
         }
     }
     for ((device, section), accesses) in &sections {

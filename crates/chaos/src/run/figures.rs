@@ -114,6 +114,7 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
         match exchange {
             Exchange::Note(note) if !note.asked => count("told", 1),
             Exchange::Call(call) if call.outcome == Outcome::Ok => count("called", 1),
+            Exchange::Receipt(_) => count("received", 1),
             _ => {}
         }
     }

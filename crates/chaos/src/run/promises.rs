@@ -7,7 +7,7 @@ use super::journal::Event;
 use super::judge::Promise;
 use crate::invariants::{
     Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, identity, liveness,
-    methods, no_loss, no_phantom, offsets, order, registrations, replicas, single_owner, twins,
+    messages, methods, no_loss, no_phantom, offsets, order, registrations, replicas, single_owner, twins,
 };
 use crate::workload::exchange::Exchange;
 use crate::workload::operation::Action;
@@ -51,13 +51,16 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         .iter()
         .map(|device| device.connections.len())
         .sum();
-    let mut counts = [0_u64; 4];
+    let mut counts = [0_u64; 6];
     for exchange in exchanges {
         counts[match exchange {
+            Exchange::Leftover(_) => continue,
             Exchange::Access(_) => 0,
             Exchange::Note(_) => 1,
             Exchange::Call(_) => 2,
             Exchange::Execution(_) => 3,
+            Exchange::Sending(_) => 4,
+            Exchange::Receipt(_) => 5,
         }] += 1;
     }
     let mut never_acked = Findings::default();
@@ -105,6 +108,12 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             "twins that no order explains",
             format!("{} accesses and {} notes", counts[0], counts[1]),
             twins::check(exchanges),
+        ),
+        promise(
+            "I8",
+            "messages to devices lost, made up, repeated or reordered",
+            format!("{} sent, {} received", counts[4], counts[5]),
+            messages::check(exchanges),
         ),
         promise(
             "I9",

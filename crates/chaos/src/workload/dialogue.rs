@@ -1,10 +1,11 @@
-//! W3 and W5: services and a device that talk about its twin and call its methods, all through whatever gateways.
+//! W3, W4 and W5: services and a device that talk about its twin, send it messages and call its methods, all through
+//! whatever gateways.
 //!
-//! Two services read and change what is desired, with and without conditions, and call methods; the device reads its
-//! twin, reports, hears of changes and counts what it was asked ([`device`]). Nobody waits for anybody, so what is right
-//! is for the whole history to say ([`crate::invariants::twins`], [`crate::invariants::methods`]). A device is left for
-//! another one after so much talk, or when too many of its outcomes are not known: the search tries each of those at any
-//! later time.
+//! Two services read and change what is desired, with and without conditions, call methods and send messages; the device
+//! reads its twin, reports, hears of changes, receives, and counts what it was asked ([`device`]). Nobody waits for
+//! anybody, so what is right is for the whole history to say ([`crate::invariants::twins`], [`crate::invariants::messages`],
+//! [`crate::invariants::methods`]). A device is left for another one after so much talk, or when too many of its outcomes
+//! are not known: the search tries each of those at any later time. It stays a while for the rest of its messages.
 
 mod device;
 
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Bench;
-use super::exchange::{Access, Answer, Call, Exchange, MethodCall, Section};
+use super::exchange::{Access, Answer, Call, Exchange, Leftover, MethodCall, Section, Sending};
 use super::operation::Outcome;
 use crate::hub::error_code;
 use crate::stage;
@@ -34,6 +35,9 @@ const ACCESSES_MAX: u32 = 300;
 const UNKNOWN_MAX: u32 = 6;
 /// Seconds that a device has to answer a method, and to be there for it.
 const METHOD_S: u64 = 5;
+/// How long a device that nobody talks to any more stays for messages that wait, and the pause between two looks.
+const REST_WAIT: Duration = Duration::from_secs(8);
+const REST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A device that is talked about.
 struct Talk {
@@ -98,6 +102,7 @@ pub async fn run(mut bench: Bench, slot: usize, period: Duration) {
                 services.spawn(one.run(period));
             }
             while services.join_next().await.is_some() {}
+            rest(&bench, &talk.device).await;
             talk.is_left.store(true, Ordering::Relaxed);
             let _ = own.await;
         }
@@ -105,6 +110,36 @@ pub async fn run(mut bench: Bench, slot: usize, period: Duration) {
         if !bench.wait_until(begun + period).await {
             return;
         }
+    }
+}
+
+/// Waits until no message waits for `device`, and writes down how many do at last, if that can be learnt.
+async fn rest(bench: &Bench, device: &str) {
+    let path = format!("/devices/{device}?api-version=2021-04-12");
+    let begun = Instant::now();
+    let mut last = None;
+    for node in 0.. {
+        let asked = bench.hub.attempt(
+            node % bench.gateways.len().max(1),
+            (Method::GET, &path),
+            None,
+            None,
+            None,
+        );
+        if let Ok((StatusCode::OK, body)) = asked.await {
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            last = body["cloudToDeviceMessageCount"].as_u64();
+        }
+        if last == Some(0) || begun.elapsed() > REST_WAIT {
+            break;
+        }
+        tokio::time::sleep(REST_PAUSE).await;
+    }
+    if let Some(waiting) = last {
+        let device = device.to_owned();
+        bench
+            .exchanges
+            .note(Exchange::Leftover(Leftover { device, waiting }));
     }
 }
 
@@ -138,7 +173,8 @@ impl Service {
                 (0..30, _) => self.read().await,
                 (30..60, Some(etag)) => self.write(Call::Swap { etag, value: name }).await,
                 (60..70, _) => self.write(Call::Write { value: name }).await,
-                (70.., _) => self.call(name).await,
+                (70..85, _) => self.call(name).await,
+                (85.., _) => self.send(name).await,
                 _ => self.read().await,
             }
             let pause = period.mul_f64(self.random.random_range(0.5..1.5));
@@ -215,6 +251,28 @@ impl Service {
             answer,
         };
         self.talk.note(&self.bench, access);
+    }
+
+    async fn send(&mut self, id: String) {
+        let path = format!(
+            "/devices/{}/messages/devicebound?api-version=2021-04-12",
+            self.talk.device
+        );
+        let (answered, invoked_us, completed_us) = self.ask(Method::POST, &path, Some(json!(id)), None).await;
+        let outcome = match answered {
+            Ok((StatusCode::CREATED, _)) => Outcome::Ok,
+            Ok((StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR, _)) | Err(_) => {
+                Outcome::Unknown
+            }
+            Ok(_) => Outcome::Fail,
+        };
+        self.bench.exchanges.note(Exchange::Sending(Sending {
+            device: self.talk.device.clone(),
+            id,
+            invoked_us,
+            completed_us,
+            outcome,
+        }));
     }
 
     async fn call(&mut self, id: String) {

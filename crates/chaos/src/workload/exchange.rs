@@ -1,7 +1,8 @@
 //! What services and a device had with each other: reads and writes of its twin, notes that it heard, methods that it was
-//! asked.
+//! asked, messages that it was sent.
 //!
-//! Plain data, written to `exchanges.jsonl`; judged by [`crate::invariants::twins`] and [`crate::invariants::methods`].
+//! Plain data, written to `exchanges.jsonl`; judged by [`crate::invariants::twins`], [`crate::invariants::messages`] and
+//! [`crate::invariants::methods`].
 //! What was refused before it was tried is no exchange.
 
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,43 @@ pub struct Execution {
     pub id: String,
 }
 
+/// A cloud-to-device message, as its sender sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// To whom.
+    pub device: String,
+    /// Names this message, and no other; it is its payload.
+    pub id: String,
+    /// When it was sent.
+    pub invoked_us: u64,
+    /// When the answer came, or was given up.
+    pub completed_us: u64,
+    /// `ok` queued, `fail` certainly not, `unknown` everything else.
+    pub outcome: Outcome,
+}
+
+/// A cloud-to-device message, as the device receives it, in the order in which it does. It acknowledges each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Which device.
+    pub device: String,
+    /// On which of its connections, from 1.
+    pub connection: u64,
+    /// Names the message.
+    pub id: String,
+    /// Whether the hub says that it was sent before.
+    pub dup: bool,
+}
+
+/// What was left of a device's messages when nobody sent any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// Which device.
+    pub device: String,
+    /// Messages that still waited.
+    pub waiting: u64,
+}
+
 /// Any of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +170,12 @@ pub enum Exchange {
     Call(MethodCall),
     /// A method that a device carried out.
     Execution(Execution),
+    /// A message that a service sent.
+    Sending(Sending),
+    /// A message that a device received.
+    Receipt(Receipt),
+    /// What was left at the end.
+    Leftover(Leftover),
 }
 
 #[cfg(test)]
@@ -188,6 +232,23 @@ mod tests {
             Exchange::Execution(Execution {
                 device: "d".into(),
                 id: "1".into(),
+            }),
+            Exchange::Sending(Sending {
+                device: "d".into(),
+                id: "1".into(),
+                invoked_us: 1,
+                completed_us: 2,
+                outcome: Outcome::Unknown,
+            }),
+            Exchange::Receipt(Receipt {
+                device: "d".into(),
+                connection: 1,
+                id: "1".into(),
+                dup: true,
+            }),
+            Exchange::Leftover(Leftover {
+                device: "d".into(),
+                waiting: 0,
             }),
         ] {
             let line = serde_json::to_string(&exchange).unwrap();

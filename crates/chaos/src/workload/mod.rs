@@ -1,6 +1,6 @@
 //! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), by one service at a time and by several
-//! at once, devices that take themselves over (W9), services and devices that talk about twins and call methods (W3 and
-//! W5). W1, telemetry over MQTT, is [`crate::fleet`].
+//! at once, devices that take themselves over (W9), services and devices that talk about twins, messages and methods (W3
+//! to W5). W1, telemetry over MQTT, is [`crate::fleet`].
 //!
 //! Each does its work on the run's own thread, writes down every operation with its outcome, and never
 //! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.

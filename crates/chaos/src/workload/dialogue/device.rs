@@ -15,18 +15,19 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Talk, seen};
 use crate::workload::Bench;
-use crate::workload::exchange::{Access, Answer, Call, Exchange, Execution, Note, Section};
+use crate::workload::exchange::{Access, Answer, Call, Exchange, Execution, Note, Receipt, Section};
 
 /// Time to connect and to subscribe.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause after an attempt that failed.
 const PAUSE: Duration = Duration::from_millis(250);
-/// What it subscribes to.
+/// What it subscribes to, beside its messages.
 const FILTERS: [&str; 3] = [
     "$iothub/twin/res/#",
     "$iothub/twin/PATCH/properties/desired/#",
     "$iothub/methods/POST/#",
 ];
+
 struct Device {
     bench: Bench,
     talk: Arc<Talk>,
@@ -79,7 +80,8 @@ impl Device {
             let mut client = Client::connect(&options).await.ok()?;
             self.connection += 1;
             self.has_read = false;
-            for filter in FILTERS {
+            let messages = format!("devices/{}/messages/devicebound/#", self.talk.device);
+            for filter in FILTERS.into_iter().chain([&*messages]) {
                 client.subscribe(filter).await.ok()?;
                 // What comes before the answer is of an earlier subscription, and as good as what comes after.
                 loop {
@@ -143,7 +145,10 @@ impl Device {
 
     /// Takes in what comes. `None` when the connection is lost.
     async fn hear(&mut self, client: &mut Client, event: Event) -> Option<()> {
-        let Event::Message { topic, payload, .. } = event else {
+        let Event::Message {
+            topic, payload, dup, ..
+        } = event
+        else {
             return Some(());
         };
         let body: Value = serde_json::from_slice(&payload).unwrap_or_default();
@@ -155,6 +160,16 @@ impl Device {
                 .note(Exchange::Execution(Execution { device, id }));
             let answer = format!("$iothub/methods/res/200/?$rid={rest}");
             client.publish(&answer, &payload).await.ok()?;
+            return client.flush().await.ok();
+        }
+        if topic.starts_with("devices/") {
+            self.bench.exchanges.note(Exchange::Receipt(Receipt {
+                device: self.talk.device.clone(),
+                connection: self.connection,
+                id: body.as_str().unwrap_or_default().to_owned(),
+                dup,
+            }));
+            // The client has put its acknowledgement beside it.
             return client.flush().await.ok();
         }
         if topic.starts_with("$iothub/twin/PATCH/properties/desired/") {
