@@ -151,6 +151,28 @@ fn assert_named(events: &[Value], device: &Device) {
     assert_eq!(to_stored(event).body, b"{\"named\":true}");
 }
 
+/// Somewhere in the middle of a partition, in a spelling of its own for each, and what a reader gets from there on.
+fn go_on(shard: u32, times: &BTreeMap<Place, u64>) -> (Value, Vec<Place>) {
+    let own: Vec<Place> = times
+        .keys()
+        .copied()
+        .filter(|place| place.shard == shard)
+        .collect();
+    let Some(middle) = own.get(own.len() / 2) else {
+        return (json!("-1"), Vec::new());
+    };
+    let rest = |is_rest: &dyn Fn(&Place) -> bool| own.iter().copied().filter(is_rest).collect();
+    match shard {
+        0 => (json!(middle.offset.to_string()), rest(&|place| place > middle)),
+        1 => (json!(middle.offset), rest(&|place| place >= middle)),
+        2 => (
+            json!({"time": times[middle]}),
+            rest(&|place| times[place] > times[middle]),
+        ),
+        _ => (json!("-1"), own),
+    }
+}
+
 #[tokio::test]
 async fn the_event_hubs_sdk_reads_everything_while_a_node_dies() {
     let install = "pip install azure-eventhub==5.15.1";
@@ -203,36 +225,11 @@ async fn the_event_hubs_sdk_reads_everything_while_a_node_dies() {
             (place(event), time.expect("a time"))
         })
         .collect();
-    let mut begun = BTreeMap::new();
-    let mut wanted = BTreeSet::new();
+    let (mut begun, mut wanted) = (BTreeMap::new(), BTreeSet::new());
     for shard in 0..SHARDS as u32 {
-        let own: Vec<Place> = places
-            .iter()
-            .copied()
-            .filter(|place| place.shard == shard)
-            .collect();
-        let Some(middle) = own.get(own.len() / 2).copied() else {
-            begun.insert(shard.to_string(), json!("-1"));
-            continue;
-        };
-        let (from, is_wanted): (Value, Box<dyn Fn(&Place) -> bool>) = match shard {
-            0 => (
-                json!(middle.offset.to_string()),
-                Box::new(move |place| place.offset > middle.offset),
-            ),
-            1 => (
-                json!(middle.offset),
-                Box::new(move |place| place.offset >= middle.offset),
-            ),
-            2 => {
-                let time = times[&middle];
-                let times = times.clone();
-                (json!({"time": time}), Box::new(move |place| times[place] > time))
-            }
-            _ => (json!("-1"), Box::new(|_| true)),
-        };
+        let (from, rest) = go_on(shard, &times);
         begun.insert(shard.to_string(), from);
-        wanted.extend(own.into_iter().filter(|place| is_wanted(place)));
+        wanted.extend(rest);
     }
     let mut resumed = Reader::start(&ready, "insights", &json!(begun)).await;
     let again = resumed.read(wanted.len()).await;

@@ -168,7 +168,7 @@ fn credit_and_window_are_granted_again_in_time() {
         assert!(matches!(machine.poll_event(), Some(Event::Message(..))), "{id}");
         machine.out.clear();
     }
-    // Who never sends less than it may, and in one go, is told when it is too much.
+    // Credit counts messages, not their parts.
     let mut bytes = BytesMut::new();
     for id in 0..=AMQP_LINK_CREDIT {
         transfer(&mut bytes, 0, id, true, b"");
