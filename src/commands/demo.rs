@@ -43,6 +43,9 @@ pub(crate) struct Demo {
     /// Port of MQTT over TLS, on every node's own address
     #[arg(long, value_name = "PORT", default_value_t = 8883)]
     mqtts_port: u16,
+    /// Port of AMQP over TLS
+    #[arg(long, value_name = "PORT", default_value_t = 5671)]
+    amqps_port: u16,
     /// Port of HTTPS
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
@@ -89,6 +92,7 @@ impl Demo {
             seed: self.seed,
             csv: self.csv,
             mqtts_port: self.mqtts_port,
+            amqps_port: self.amqps_port,
             https_port: self.https_port,
             cluster_port: self.cluster_port,
             plain_port: self.plain.then_some(self.mqtt_port),

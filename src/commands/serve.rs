@@ -30,6 +30,9 @@ pub(crate) struct Serve {
     /// Port of MQTT over TLS [default: 8883]
     #[arg(long, value_name = "PORT")]
     mqtts_port: Option<u16>,
+    /// Port of AMQP over TLS [default: 5671]
+    #[arg(long, value_name = "PORT")]
+    amqps_port: Option<u16>,
     /// Port of HTTPS and MQTT over WebSocket [default: 8443]
     #[arg(long, value_name = "PORT")]
     https_port: Option<u16>,
@@ -123,6 +126,7 @@ impl Serve {
         set(&mut config.host_name, self.host_name);
         set(&mut config.bind, self.bind);
         set(&mut config.mqtts_port, self.mqtts_port);
+        set(&mut config.amqps_port, self.amqps_port);
         set(&mut config.https_port, self.https_port);
         set(
             &mut config.https_alt_port,

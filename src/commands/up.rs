@@ -23,6 +23,9 @@ pub(crate) struct Up {
     /// Port of MQTT over TLS, on every node's own address
     #[arg(long, value_name = "PORT", default_value_t = 8883)]
     mqtts_port: u16,
+    /// Port of AMQP over TLS
+    #[arg(long, value_name = "PORT", default_value_t = 5671)]
+    amqps_port: u16,
     /// Port of HTTPS
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
@@ -63,6 +66,7 @@ impl Up {
         })?;
         options.gateways = self.gateways;
         options.mqtts_port = self.mqtts_port;
+        options.amqps_port = self.amqps_port;
         options.https_port = self.https_port;
         options.mqtt_port = self.mqtt_port;
         options.cluster_port = self.cluster_port;

@@ -58,6 +58,16 @@ impl Field {
         Self::run(folder, options).await
     }
 
+    /// The same with a port for AMQP over TLS that is not drawn.
+    pub async fn at_amqps_port(nodes: usize, amqps_port: u16) -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = LocalOptions {
+            amqps_port,
+            ..options(&folder, nodes, &[])
+        };
+        Self::run(folder, options).await
+    }
+
     /// The same with `gateways` gateways in the first places, if any: the `nodes` after them are none.
     pub async fn apart(nodes: usize, gateways: usize, arguments: &[&str]) -> Field {
         Self::founded((nodes, nodes), gateways, arguments).await
@@ -199,6 +209,7 @@ fn options(folder: &TempDir, nodes: usize, arguments: &[&str]) -> LocalOptions {
     LocalOptions {
         program: dunlin().to_owned(),
         mqtts_port: ports.mqtts,
+        amqps_port: ports.amqps,
         https_port: ports.https,
         cluster_port: ports.cluster,
         arguments: all.map(|argument| (*argument).to_owned()).collect(),

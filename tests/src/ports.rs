@@ -18,6 +18,8 @@ static TAKEN: AtomicU32 = AtomicU32::new(0);
 pub struct Ports {
     /// MQTT over TLS.
     pub mqtts: u16,
+    /// AMQP over TLS.
+    pub amqps: u16,
     /// HTTPS.
     pub https: u16,
     /// Between nodes (UDP).
@@ -25,10 +27,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Three of them.
+    /// Some of them.
     pub fn take() -> Ports {
         Ports {
             mqtts: free_port(),
+            amqps: free_port(),
             https: free_port(),
             cluster: free_port(),
         }

@@ -52,18 +52,23 @@ pub(crate) async fn must_succeed(command: Command) {
     assert!(status.success(), "{shown} ends with {status}:\n{text}");
 }
 
-/// The right to the port that the SDKs dial, until it is dropped: tests on one machine take turns.
+/// The right to the port that the device SDKs dial, until it is dropped.
 pub(crate) async fn sdk_port() -> File {
-    let turn = tokio::task::spawn_blocking(|| {
-        let path = std::env::temp_dir().join(format!("dunlin-test-port-{SDK_PORT}.lock"));
+    port_of_its_own(SDK_PORT).await
+}
+
+/// The right to a port that clients dial whatever they are told: tests on one machine take turns.
+pub(crate) async fn port_of_its_own(port: u16) -> File {
+    let turn = tokio::task::spawn_blocking(move || {
+        let path = std::env::temp_dir().join(format!("dunlin-test-port-{port}.lock"));
         let file = File::create(path).expect("a lock file");
         file.lock().expect("our turn");
         file
     });
     let turn = turn.await.expect("waiting does not panic");
-    let what = format!("port {SDK_PORT} of 127.0.0.1 free; the SDK dials no other");
+    let what = format!("port {port} of 127.0.0.1 free; the SDK dials no other");
     eventually(&what, PATIENCE, || async {
-        TcpListener::bind(("127.0.0.1", SDK_PORT)).ok()
+        TcpListener::bind(("127.0.0.1", port)).ok()
     })
     .await;
     turn

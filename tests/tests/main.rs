@@ -1,4 +1,4 @@
-//! Dunlin from outside: its house rules, one node, real clients, twins, a cluster of processes, load, what is
+//! Dunlin from outside: its house rules, one node, real clients, twins, events over AMQP, a cluster of processes, load, what is
 //! seen of it, clients that misbehave, broken networks and disks, and power cuts.
 
 mod chaos;
@@ -6,6 +6,7 @@ mod clients;
 mod cluster;
 mod damage;
 mod disk;
+mod eventhub;
 mod full;
 mod hostile;
 mod house;

@@ -314,6 +314,7 @@ fn own_config(folder: &TempDir, ports: Ports, place: u8, count: u8) -> NodeConfi
         pki: Some(folder.path().join("pki")),
         bind: at(place),
         mqtts_port: ports.mqtts,
+        amqps_port: ports.amqps,
         https_port: ports.https,
         https_alt_port: None,
         cluster_port: ports.cluster,

@@ -1,12 +1,13 @@
-//! The front doors of Dunlin: devices over MQTT, services over HTTPS, both as Azure IoT Hub's
+//! The front doors of Dunlin: devices over MQTT, services over HTTPS and AMQP, all as Azure IoT Hub's
 //! clients expect them. It owns the listeners.
 //!
 //! The cluster is seen through one trait, [`ShardClient`], and nothing else; nothing is kept here that
-//! a restart would lose. Start at [`mqtt`] for the way of a message, at [`http`] for services, at
+//! a restart would lose. Start at [`mqtt`] for the way of a message, at [`http`] and `amqp` for services, at
 //! [`auth`] for who may enter. [`client`] is the device's side of the door. Bounds are in [`limits`].
 
 #![forbid(unsafe_code)]
 
+mod amqp;
 pub mod auth;
 pub mod bag;
 pub mod client;
@@ -44,7 +45,7 @@ pub use tls::{TlsError, TlsIdentity};
 pub enum Audience {
     /// Devices, services and operators.
     Everyone,
-    /// Operators alone: health, metrics and the cluster's administration. No MQTT, no registry, no
+    /// Operators alone: health, metrics and the cluster's administration. No MQTT, no AMQP, no registry, no
     /// events. For a node that is to be watched and run, and takes no part in what devices do.
     Operators,
 }
@@ -52,7 +53,7 @@ pub enum Audience {
 /// Where the doors are and what they show.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// Whom they are for. [`Audience::Operators`] allows no address for MQTT.
+    /// Whom they are for. [`Audience::Operators`] allows no address for MQTT or AMQP.
     pub audience: Audience,
     /// Names of the hub, without ports, the first being its own: what user names and tokens must name.
     pub host_names: Vec<String>,
@@ -60,6 +61,8 @@ pub struct GatewayConfig {
     pub mqtts: Vec<SocketAddr>,
     /// Addresses for HTTPS and MQTT over WebSocket (443).
     pub https: Vec<SocketAddr>,
+    /// Addresses for AMQP over TLS (5671).
+    pub amqps: Vec<SocketAddr>,
     /// Address for MQTT without TLS; must be a loopback address.
     pub mqtt_plain: Option<SocketAddr>,
     /// Certificate and key of the TLS listeners.
@@ -147,6 +150,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     mqtts: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    amqps: Vec<SocketAddr>,
     mqtt_plain: Option<SocketAddr>,
 }
 
@@ -170,14 +174,18 @@ impl Gateway {
         }
         let is_for_devices = config.audience == Audience::Everyone;
         let has_mqtt = !config.mqtts.is_empty() || config.mqtt_plain.is_some();
-        if !is_for_devices && has_mqtt {
-            return Err(StartError::Config("doors for operators alone take no MQTT"));
+        if !is_for_devices && (has_mqtt || !config.amqps.is_empty()) {
+            return Err(StartError::Config(
+                "doors for operators alone take neither MQTT nor AMQP",
+            ));
         }
         let mqtt_tls = config.tls.server_config(&[])?;
+        let amqp_tls = config.tls.server_config(&[])?;
         let http_tls = config.tls.server_config(&[b"h2", b"http/1.1"])?;
         // Everything is bound before anything is served.
         let mqtts = bind_all(&config.mqtts).await?;
         let https = bind_all(&config.https).await?;
+        let amqps = bind_all(&config.amqps).await?;
         let plain = bind_all(config.mqtt_plain.as_slice()).await?;
         let shared = Arc::new(Shared::new(
             client,
@@ -192,11 +200,15 @@ impl Gateway {
         let gateway = Gateway {
             mqtts: addresses(&mqtts),
             https: addresses(&https),
+            amqps: addresses(&amqps),
             mqtt_plain: addresses(&plain).first().copied(),
             shared: Arc::clone(&shared),
         };
         for listener in mqtts {
             listen::spawn_mqtts(&shared, listener, Arc::clone(&mqtt_tls));
+        }
+        for listener in amqps {
+            listen::spawn_amqps(&shared, listener, Arc::clone(&amqp_tls));
         }
         for listener in plain {
             listen::spawn_mqtt_plain(&shared, listener);
@@ -216,6 +228,11 @@ impl Gateway {
     /// Addresses of HTTPS, with the ports that were given.
     pub fn https_addresses(&self) -> &[SocketAddr] {
         &self.https
+    }
+
+    /// Addresses of AMQP over TLS, with the ports that were given.
+    pub fn amqps_addresses(&self) -> &[SocketAddr] {
+        &self.amqps
     }
 
     /// Address of MQTT without TLS.

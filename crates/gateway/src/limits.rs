@@ -128,7 +128,58 @@ pub const EVENT_STREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Characters of a status reason.
 pub const STATUS_REASON_CHARS_MAX: usize = 128;
 
+/// Bytes of a frame of AMQP, in both directions, as we tell the peer.
+pub const AMQP_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a frame before the connection is open: nobody is known yet. More closes it.
+pub const AMQP_FRAME_BYTES_FIRST: usize = CONNECT_BYTES_MAX as usize;
+/// Bytes of frames that every peer takes (AMQP 1.0 has this number); one that takes less is closed.
+pub const AMQP_FRAME_BYTES_MIN: usize = 512;
+/// How deep values of AMQP may be nested; deeper is a decode error. What clients send needs six.
+pub const AMQP_DEPTH_MAX: usize = 16;
+/// Values in one frame or message of AMQP; more is a decode error.
+pub const AMQP_VALUES_MAX: usize = 4 * 1024;
+/// Sessions of one AMQP connection; one more closes it.
+pub const AMQP_SESSIONS_MAX: usize = 64;
+/// Links of one AMQP connection, all sessions together; one more closes it.
+pub const AMQP_LINKS_MAX: usize = 256;
+/// Tokens that one AMQP connection shows; one more, for yet another audience, is answered 429.
+pub const AMQP_TOKENS_MAX: usize = 16;
+/// Transfers that a peer may send in a session before it hears from us.
+pub const AMQP_INCOMING_WINDOW: u32 = 2048;
+/// What we tell peers of ours; it binds nobody.
+pub const AMQP_OUTGOING_WINDOW: u32 = 2048;
+/// Messages that a peer may have under way on a link to us; one more ends the link.
+pub const AMQP_LINK_CREDIT: u32 = 64;
+/// Bytes of a request to `$cbs` or `$management`, and the largest answer; more ends the link.
+pub const AMQP_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a message on any other link, as we tell the peer: an event with all its annotations.
+pub const AMQP_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Answers of one link that wait for the peer's credit; one more ends the link.
+pub const AMQP_ANSWERS_MAX: usize = 64;
+/// Questions to the cluster that one AMQP connection has open for `$management`; one more is answered 429.
+pub const AMQP_QUESTIONS_MAX: usize = 16;
+/// Links to partitions of all AMQP connections together; one more is refused.
+pub const AMQP_READERS_MAX: usize = 512;
+/// Bytes of events that such a link reads ahead.
+pub const AMQP_READ_BYTES: usize = 128 * 1024;
+/// First pause of such a link after a read that failed; it doubles with each further one.
+pub const AMQP_READ_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
+pub const AMQP_READ_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Bytes that wait to be written to a peer. At the bound nothing is read from it, and no event is sent to it.
+pub const AMQP_OUT_BYTES_MAX: usize = 256 * 1024;
+/// Silence after which we ask peers to say that they are there; after twice as much the connection ends.
+pub const AMQP_IDLE_WAIT: Duration = Duration::from_secs(120);
+/// Time that a connection may be without a token that counts; then it ends.
+pub const AMQP_TOKEN_WAIT: Duration = Duration::from_secs(60);
+/// How often a connection looks at its tokens, its policies and its clocks.
+pub const AMQP_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time to write what is left to a connection that ends.
+pub const AMQP_CLOSE_WAIT: Duration = Duration::from_secs(2);
+
 // Whatever passes the packet bound and the message bound fits one record.
 const _: () = assert!(MESSAGE_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(UPLINK_IN_FLIGHT_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
+// An event fits a message of AMQP: its payload, its properties with what types and lengths add, its annotations.
+const _: () = assert!(MESSAGE_BYTES_MAX + 8 * PROPERTY_BAG_BYTES_MAX < AMQP_MESSAGE_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX as usize <= UPLINK_IN_FLIGHT_MAX);

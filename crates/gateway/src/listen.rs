@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::amqp;
 use crate::auth::Shown;
 use crate::handshakes::Handshakes;
 use crate::limits::{HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT};
@@ -40,6 +41,11 @@ pub(crate) fn spawn_mqtt_plain(shared: &Arc<Shared>, listener: TcpListener) {
     spawn_accept(shared, listener, |shared, stream, peer| async move {
         connection::serve(shared, stream, peer, None).await;
     });
+}
+
+/// AMQP over TLS.
+pub(crate) fn spawn_amqps(shared: &Arc<Shared>, listener: TcpListener, config: Arc<ServerConfig>) {
+    spawn_tls(shared, listener, config, amqp::connection::serve);
 }
 
 /// HTTPS, with whatever the router answers.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Hooks;
+use crate::amqp::seats::Seats;
 use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
 use crate::sessions::Sessions;
@@ -28,6 +29,10 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit per open event stream.
     pub(crate) event_streams: Arc<Semaphore>,
+    /// One permit per link of AMQP to a partition.
+    pub(crate) amqp_readers: Arc<Semaphore>,
+    /// Who reads which partition alone.
+    pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
     /// Cancelled when draining begins.
@@ -52,6 +57,8 @@ impl Shared {
             damper: Mutex::default(),
             connections: Arc::new(Semaphore::new(connections_max)),
             event_streams: Arc::new(Semaphore::new(crate::limits::EVENT_STREAMS_MAX)),
+            amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
+            seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub bind: IpAddr,
     /// Port of MQTT over TLS.
     pub mqtts_port: u16,
+    /// Port of AMQP over TLS.
+    pub amqps_port: u16,
     /// Port of HTTPS and of MQTT over WebSocket.
     pub https_port: u16,
     /// A second port of HTTPS, where the device SDKs look for WebSockets. Tried, not demanded.
@@ -83,6 +85,7 @@ impl Default for NodeConfig {
             host_name: "localhost".into(),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             mqtts_port: 8883,
+            amqps_port: 5671,
             https_port: 8443,
             https_alt_port: Some(443),
             mqtt_port: None,
@@ -130,6 +133,7 @@ struct File {
     host_name: Option<String>,
     bind: Option<IpAddr>,
     mqtts_port: Option<u16>,
+    amqps_port: Option<u16>,
     https_port: Option<u16>,
     https_alt_port: Option<u16>,
     mqtt_port: Option<u16>,
@@ -163,6 +167,7 @@ const KEYS: &[&str] = &[
     "host_name",
     "bind",
     "mqtts_port",
+    "amqps_port",
     "https_port",
     "https_alt_port",
     "mqtt_port",
@@ -235,6 +240,7 @@ impl NodeConfig {
         set(&mut self.host_name, file.host_name);
         set(&mut self.bind, file.bind);
         set(&mut self.mqtts_port, file.mqtts_port);
+        set(&mut self.amqps_port, file.amqps_port);
         set(&mut self.https_port, file.https_port);
         set(
             &mut self.https_alt_port,
@@ -362,6 +368,7 @@ impl NodeConfig {
         );
         let ports = [
             Some(self.mqtts_port),
+            Some(self.amqps_port),
             Some(self.https_port),
             self.https_alt_port,
             self.mqtt_port,

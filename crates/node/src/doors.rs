@@ -33,6 +33,7 @@ pub(crate) async fn open(
         audience: Audience::Operators,
         host_names: names,
         mqtts: Vec::new(),
+        amqps: Vec::new(),
         https: vec![at(config.https_port)],
         mqtt_plain: None,
         tls: observed.certificates.doors(),
@@ -41,6 +42,7 @@ pub(crate) async fn open(
     if config.roles.contains(&Role::Gateway) {
         doors.audience = Audience::Everyone;
         doors.mqtts.push(at(config.mqtts_port));
+        doors.amqps.push(at(config.amqps_port));
         doors.mqtt_plain = config.mqtt_port.map(at);
         doors.https.extend(config.https_alt_port.map(at).filter(can_bind));
     }

@@ -17,6 +17,8 @@ use crate::ready::{Ready, ReadyNode};
 
 /// Nodes that one machine may run.
 pub const LOCAL_NODES_MAX: usize = 9;
+/// The port of AMQP over TLS that clients look for.
+const AMQPS_PORT_DEFAULT: u16 = 5671;
 /// Where nodes listen that share this machine's network.
 const LOOPBACK: [u8; 3] = [127, 0, 0];
 /// How long a node may take to become ready, in seconds.
@@ -37,6 +39,8 @@ pub struct LocalOptions {
     pub program: PathBuf,
     /// Port of MQTT over TLS.
     pub mqtts_port: u16,
+    /// Port of AMQP over TLS.
+    pub amqps_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port of MQTT without TLS, if wanted.
@@ -66,6 +70,7 @@ impl LocalOptions {
             data: data.to_owned(),
             program: std::env::current_exe()?,
             mqtts_port: 8883,
+            amqps_port: AMQPS_PORT_DEFAULT,
             https_port: 8443,
             mqtt_port: None,
             cluster_port: 8900,
@@ -392,6 +397,13 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         ])
         .args(["--roles", roles])
         .args(["--workers", &(cores / options.count()).max(1).to_string()])
+        // Not where it is the usual one: an older program, which a bench may compare, knows no such port.
+        .args(
+            (options.amqps_port != AMQPS_PORT_DEFAULT)
+                .then(|| ["--amqps-port".to_owned(), options.amqps_port.to_string()])
+                .into_iter()
+                .flatten(),
+        )
         .args(
             mqtt_port
                 .map(|port| ["--mqtt-port".to_owned(), port.to_string()])

@@ -17,6 +17,9 @@ pub struct Ready {
     /// `host:port` of MQTT over TLS; empty, and left out, where no node is a gateway.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mqtts: String,
+    /// `host:port` of AMQP over TLS; empty, and left out, where no node is a gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub amqps: String,
     /// `host:port` of HTTPS and of MQTT over WebSocket.
     pub https: String,
     /// `host:port` of MQTT without TLS, if asked for.
@@ -44,6 +47,9 @@ pub struct ReadyNode {
     /// `host:port` of its MQTT over TLS; empty, and left out, when it is no gateway.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mqtts: String,
+    /// `host:port` of its AMQP over TLS; empty, and left out, when it is no gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub amqps: String,
     /// `host:port` of its HTTPS; of a node that is no gateway it serves operators alone.
     pub https: String,
     /// `host:port` of its MQTT without TLS, if asked for.

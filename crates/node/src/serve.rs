@@ -85,6 +85,7 @@ fn text(ready: &Ready, is_terminal: bool) -> String {
     let mut line = |what: &str, value: &str| lines.push(format!("  {what:<20}{value}\n"));
     if ready.is_gateway() {
         line("MQTT over TLS", &ready.mqtts);
+        line("AMQP over TLS", &ready.amqps);
         line("HTTPS, WebSocket", &ready.https);
     } else {
         line("HTTPS (operators)", &ready.https);
@@ -120,6 +121,7 @@ mod tests {
             pid: 1,
             roles: vec![Role::Shard],
             mqtts: mqtts.into(),
+            amqps: mqtts.replace("8883", "5671"),
             https: "localhost:8443".into(),
             mqtt: None,
             data_dir: "/data".into(),
@@ -127,6 +129,7 @@ mod tests {
         Ready {
             ready: true,
             mqtts: mqtts.into(),
+            amqps: mqtts.replace("8883", "5671"),
             https: "localhost:8443".into(),
             mqtt: None,
             ca_file: "/pki/ca.pem".into(),

@@ -245,6 +245,7 @@ impl RunningNode {
         let directory = self.cluster.client().directory();
         let shown = |address: Option<&SocketAddr>| address.map(|address| self.shown(*address));
         let mqtts = shown(self.gateway.mqtts_addresses().first()).unwrap_or_default();
+        let amqps = shown(self.gateway.amqps_addresses().first()).unwrap_or_default();
         let https = shown(self.gateway.https_addresses().first()).unwrap_or_default();
         let mqtt = self
             .gateway
@@ -265,6 +266,7 @@ impl RunningNode {
             pid: std::process::id(),
             roles: self.config.roles.clone(),
             mqtts: mqtts.clone(),
+            amqps: amqps.clone(),
             https: https.clone(),
             mqtt: mqtt.clone(),
             data_dir: absolute(self.data.path()),
@@ -272,6 +274,7 @@ impl RunningNode {
         Ready {
             ready: true,
             mqtts: self.dialled(&mqtts),
+            amqps: self.dialled(&amqps),
             https: self.dialled(&https),
             mqtt,
             ca_file: absolute(&self.authority.ca_file()),

@@ -58,6 +58,8 @@ pub struct Options {
     pub csv: Option<PathBuf>,
     /// Port of MQTT over TLS.
     pub mqtts_port: u16,
+    /// Port of AMQP over TLS.
+    pub amqps_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port between nodes.
@@ -81,6 +83,7 @@ impl Default for Options {
             seed: None,
             csv: None,
             mqtts_port: 8883,
+            amqps_port: 5671,
             https_port: 8443,
             cluster_port: 8900,
             plain_port: None,
@@ -248,6 +251,7 @@ async fn play(
     let io = |action| move |source| DemoError::Io { action, source };
     let mut local = LocalOptions::new(options.nodes, data).map_err(io("find this program"))?;
     local.mqtts_port = options.mqtts_port;
+    local.amqps_port = options.amqps_port;
     local.https_port = options.https_port;
     local.cluster_port = options.cluster_port;
     local.mqtt_port = options.plain_port;

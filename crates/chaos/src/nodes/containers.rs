@@ -34,6 +34,7 @@ const AUDIT_FILES_MAX: usize = 64;
 const KILLED: i64 = 137;
 /// Port of MQTT over TLS inside a gateway.
 const MQTTS_PORT: u16 = 8883;
+const AMQPS_PORT: u16 = 5671;
 /// Port of HTTPS inside a node.
 const HTTPS_PORT: u16 = 8443;
 /// The data directory, in the folder that the node's program runs in.
@@ -206,6 +207,8 @@ fn node_of(said: &Ready, container: &Container) -> Result<ReadyNode, ComposeErro
     Ok(ReadyNode {
         pid: container.pid.unwrap_or(0),
         mqtts,
+        // No load goes there: a file that does not publish it will do.
+        amqps: at(AMQPS_PORT).unwrap_or_default(),
         https,
         mqtt: None,
         ..node.clone()
@@ -223,6 +226,7 @@ async fn first(
     copy_out(&container.id, &said.ca_file.display().to_string(), &ca_file).await?;
     Ok(Ready {
         mqtts: node.mqtts.clone(),
+        amqps: node.amqps.clone(),
         https: node.https.clone(),
         mqtt: None,
         ca_file,
@@ -463,6 +467,7 @@ mod tests {
         Ready {
             ready: true,
             mqtts: mqtts.into(),
+            amqps: String::new(),
             https: "hub.example:8443".into(),
             mqtt: None,
             ca_file: "/var/lib/dunlin-pki/ca.pem".into(),
@@ -473,6 +478,7 @@ mod tests {
                 pid: 1,
                 roles: vec![Role::Gateway],
                 mqtts: mqtts.into(),
+                amqps: String::new(),
                 https: "0.0.0.0:8443".into(),
                 mqtt: None,
                 data_dir: "/var/lib/dunlin/dunlin-data".into(),

@@ -80,6 +80,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Port of MQTT over TLS.
     pub mqtts_port: u16,
+    /// Port of AMQP over TLS.
+    pub amqps_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port between nodes.
@@ -108,6 +110,7 @@ impl Options {
             duration_s: None,
             folder: None,
             mqtts_port: 8883,
+            amqps_port: 5671,
             https_port: 8443,
             cluster_port: 8900,
             program: None,
@@ -407,6 +410,7 @@ async fn start_processes(
     let mut local = LocalOptions::new(shape.nodes, &data).map_err(io("find this program"))?;
     local.gateways = shape.gateways;
     local.mqtts_port = options.mqtts_port;
+    local.amqps_port = options.amqps_port;
     local.https_port = options.https_port;
     local.cluster_port = options.cluster_port;
     local.program = options.program.clone().unwrap_or(local.program);

@@ -83,6 +83,8 @@ pub struct Scope<'a> {
 impl Scope<'_> {
     /// Whether `resource` (decoded) is a segment-wise prefix of this.
     fn is_covered_by(&self, resource: &str) -> bool {
+        // Event Hubs' clients name an address, `sb://host/..`.
+        let resource = resource.split_once("://").map_or(resource, |(_, rest)| rest);
         let mut segments = resource
             .split('/')
             .filter(|segment| !segment.is_empty())
@@ -209,7 +211,7 @@ pub fn verify_device(
         AuthMethod::HubPolicy
     } else {
         let keys = record.spec.authentication.keys();
-        verify_keys(token, keys.ok_or(AuthError::BadSignature)?)?;
+        verify_keys(token, keys.ok_or(AuthError::BadSignature)?, KeyForm::Decoded)?;
         AuthMethod::DeviceKey
     };
     // Last, so that only the holder of a key learns anything by timing.
@@ -228,10 +230,31 @@ pub fn verify_policy(
     scope: Scope<'_>,
     now_s: u64,
 ) -> Result<(), AuthError> {
+    verify_policy_as(token, directory, right, scope, now_s, KeyForm::Decoded)
+}
+
+/// What of a policy's key makes a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyForm {
+    /// The bytes that its Base64 stands for, as IoT Hub's clients have it.
+    Decoded,
+    /// These, or the text as it stands, as Event Hubs' clients have it.
+    DecodedOrText,
+}
+
+/// The same as [`verify_policy`] where clients of more than one kind come.
+pub(crate) fn verify_policy_as(
+    token: &SasToken<'_>,
+    directory: &Directory,
+    right: Right,
+    scope: Scope<'_>,
+    now_s: u64,
+    form: KeyForm,
+) -> Result<(), AuthError> {
     check_claims(token, scope, now_s)?;
     let name = token.policy.as_deref().ok_or(AuthError::UnknownPolicy)?;
     let policy = directory.policies.get(name).ok_or(AuthError::UnknownPolicy)?;
-    verify_keys(token, &policy.keys)?;
+    verify_keys(token, &policy.keys, form)?;
     if policy.grants(right) {
         Ok(())
     } else {
@@ -239,11 +262,24 @@ pub fn verify_policy(
     }
 }
 
-fn verify_keys(token: &SasToken<'_>, keys: &SymmetricKeys) -> Result<(), AuthError> {
-    let matches = [&keys.primary, &keys.secondary]
-        .into_iter()
-        .filter_map(|key| decode_key(key).ok())
-        .any(|key| token.is_signed_with(&key));
+/// A sender's proof as the text that events carry.
+pub(crate) fn method_text(method: AuthMethod) -> String {
+    let (scope, kind) = match method {
+        AuthMethod::DeviceKey => ("device", "sas"),
+        AuthMethod::HubPolicy => ("hub", "sas"),
+        AuthMethod::X509 => ("device", "x509"),
+    };
+    serde_json::json!({ "scope": scope, "type": kind, "issuer": "iothub" }).to_string()
+}
+
+fn verify_keys(token: &SasToken<'_>, keys: &SymmetricKeys, form: KeyForm) -> Result<(), AuthError> {
+    let matches = [&keys.primary, &keys.secondary].into_iter().any(|text| {
+        // A key that is not one as it should be counts in neither form.
+        decode_key(text).is_ok_and(|key| {
+            token.is_signed_with(&key)
+                || (form == KeyForm::DecodedOrText && token.is_signed_with(text.as_bytes()))
+        })
+    });
     if matches {
         Ok(())
     } else {
@@ -368,6 +404,8 @@ mod tests {
             ("hub.example/devices/dev-1?api-version=2016-11-14", None, true),
             ("hub.example/devices", None, true),
             ("hub.example", Some("device"), true),
+            ("sb://hub.example/devices", None, true),
+            ("sb://other.example/devices", None, false),
             ("hub.example", Some("service"), false),
             ("hub.example", Some("nobody"), false),
             ("hub.example/devices/dev-10", None, false),

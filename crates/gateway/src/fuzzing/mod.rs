@@ -1,11 +1,13 @@
 //! What comes through the doors, as fuzz targets: bytes in, a panic when a decoder breaks its word.
 //!
-//! Built for `fuzz/` and for tests only. [`mqtt`](mqtt_decode) has packets and sessions, `text` names,
+//! Built for `fuzz/` and for tests only. [`mqtt`](mqtt_decode) has packets and sessions, [`amqp`] frames and selectors, `text` names,
 //! tokens and what stands in requests. Seeds are made by the encoders themselves.
 
+mod amqp;
 mod mqtt;
 mod text;
 
+pub use amqp::{amqp, amqp_seeds};
 pub use mqtt::{
     mqtt_client, mqtt_client_seeds, mqtt_decode, mqtt_decode_seeds, mqtt_session, mqtt_session_seeds,
 };
@@ -32,6 +34,11 @@ mod tests {
     #[test]
     fn the_devices_side_keeps_its_word_under_mutation() {
         mutate::exercise("mqtt_client", mqtt_client, mqtt_client_seeds(), 20_000);
+    }
+
+    #[test]
+    fn frames_and_selectors_keep_their_word_under_mutation() {
+        mutate::exercise("amqp", amqp, amqp_seeds(), 20_000);
     }
 
     #[test]

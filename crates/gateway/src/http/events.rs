@@ -16,7 +16,7 @@ use dunlin_model::command::ReadFrom;
 use dunlin_model::directory::{Directory, Right};
 use dunlin_model::id::{ShardId, identity_parts};
 use dunlin_model::port::EventPage;
-use dunlin_model::telemetry::{self, AuthMethod, Record, Source};
+use dunlin_model::telemetry::{self, Record, Source};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ use super::authorize;
 use super::devices::parse_shard;
 use super::error::ApiError;
 use super::time::iso_utc;
-use crate::auth::BASE64;
+use crate::auth::{self, BASE64};
 use crate::bag;
 use crate::limits::{
     EVENT_STREAM_RETRY_PAUSE, EVENTS_PAGE_DEFAULT, EVENTS_PAGE_MAX, EVENTS_READ_BYTES, EVENTS_WAIT_MS_MAX,
@@ -369,15 +369,12 @@ fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Re
     }
     let (device, module) = identity_parts(record.device_str());
     let enqueued = iso_utc(time_ms);
-    let (scope, kind) = match record.auth {
-        AuthMethod::DeviceKey => ("device", "sas"),
-        AuthMethod::HubPolicy => ("hub", "sas"),
-        AuthMethod::X509 => ("device", "x509"),
-    };
-    let auth = json!({ "scope": scope, "type": kind, "issuer": "iothub" });
     for (name, value) in [
         ("iothub-connection-device-id", json!(device)),
-        ("iothub-connection-auth-method", json!(auth.to_string())),
+        (
+            "iothub-connection-auth-method",
+            json!(auth::method_text(record.auth)),
+        ),
         ("iothub-enqueuedtime", json!(enqueued)),
         ("iothub-message-source", json!("Telemetry")),
     ] {
@@ -415,6 +412,7 @@ mod tests {
     use bytes::BytesMut;
     use dunlin_model::id::DeviceId;
     use dunlin_model::port::EventRun;
+    use dunlin_model::telemetry::AuthMethod;
 
     fn page(from: u64, counts: &[u32]) -> EventPage {
         let device = DeviceId::parse("d").unwrap();

@@ -6,7 +6,7 @@
 //! Errors have IoT Hub's form, see [`error`].
 
 mod audited;
-mod authorize;
+pub(crate) mod authorize;
 mod bulk;
 mod cluster;
 pub mod code;

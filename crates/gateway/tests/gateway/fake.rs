@@ -144,7 +144,7 @@ impl State {
 
 pub(crate) struct FakeCluster {
     state: Mutex<State>,
-    directory: Arc<Directory>,
+    directory: Mutex<Arc<Directory>>,
     downlinks: Mutex<Option<Arc<dyn DownlinkSink>>>,
     /// Rises with every change, so that tests wait without sleeping.
     changes: watch::Sender<u64>,
@@ -202,10 +202,16 @@ impl FakeCluster {
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            directory: Arc::new(directory),
+            directory: Mutex::new(Arc::new(directory)),
             downlinks: Mutex::default(),
             changes: watch::Sender::new(0),
         })
+    }
+
+    /// Takes a policy out of the directory.
+    pub(crate) fn remove_policy(&self, name: &str) {
+        let mut directory = self.directory.lock().unwrap();
+        Arc::make_mut(&mut directory).policies.remove(name);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -454,7 +460,7 @@ impl ShardClient for FakeCluster {
     }
 
     fn directory(&self) -> Arc<Directory> {
-        Arc::clone(&self.directory)
+        Arc::clone(&self.directory.lock().unwrap())
     }
 
     fn is_fresh(&self) -> bool {
@@ -462,7 +468,7 @@ impl ShardClient for FakeCluster {
     }
 
     fn shard_of(&self, device: &DeviceId) -> ShardId {
-        self.directory.shard_of(device.slot())
+        self.directory().shard_of(device.slot())
     }
 
     fn submit_telemetry(

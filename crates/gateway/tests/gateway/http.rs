@@ -464,14 +464,19 @@ async fn doors_for_operators_show_the_node_and_nothing_of_devices() {
 }
 
 #[tokio::test]
-async fn doors_for_operators_refuse_an_address_for_mqtt() {
+async fn doors_for_operators_refuse_an_address_for_mqtt_or_amqp() {
     let any = "127.0.0.1:0".parse().unwrap();
-    for (mqtts, mqtt_plain) in [(vec![any], None), (Vec::new(), Some(any))] {
+    for (mqtts, amqps, mqtt_plain) in [
+        (vec![any], Vec::new(), None),
+        (Vec::new(), vec![any], None),
+        (Vec::new(), Vec::new(), Some(any)),
+    ] {
         let world = World::for_operators().await;
         let config = GatewayConfig {
             audience: Audience::Operators,
             host_names: vec![HOST.into()],
             mqtts,
+            amqps,
             https: vec![any],
             mqtt_plain,
             tls: world.identity.clone(),

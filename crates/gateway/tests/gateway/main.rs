@@ -3,6 +3,7 @@
 // A panic is how a test fails; clippy knows that of test functions, not of their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod amqp;
 mod errors;
 mod fake;
 mod http;

@@ -106,6 +106,7 @@ impl World {
             audience,
             host_names: vec![HOST.into(), "localhost".into()],
             mqtts: mqtt.into_iter().collect(),
+            amqps: mqtt.into_iter().collect(),
             https: vec![any],
             mqtt_plain: mqtt,
             tls: identity.clone(),

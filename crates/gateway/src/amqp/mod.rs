@@ -1,0 +1,23 @@
+//! AMQP 1.0 for services: events as IoT Hub's built-in endpoint hands them out to clients of Event Hubs.
+//!
+//! [`connection`] is the socket, [`machine`] the protocol, [`links`] what each link is for; [`node`] knows the addresses,
+//! and each kind of node has a file: [`cbs`], [`management`], [`partition`]. Frames and values are written here and not
+//! taken from a library: the ones there are let a stranger's first frame end the process by nesting lists.
+//!
+//! Devices have no AMQP here, and nothing is kept that a restart would lose.
+
+mod cbs;
+pub(crate) mod connection;
+mod event;
+mod frame;
+mod links;
+mod machine;
+mod management;
+mod message;
+mod node;
+mod partition;
+mod performative;
+pub(crate) mod seats;
+pub(crate) mod selector;
+mod tokens;
+pub(crate) mod value;
