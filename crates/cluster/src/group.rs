@@ -19,13 +19,14 @@ use dunlin_model::shard::{Batch, Part, read};
 use dunlin_storage::journal::ReplicaLog;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
-use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
+use crate::raft::confirm::{CONFIRM_TIMEOUT, Confirmer};
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
@@ -36,8 +37,6 @@ use crate::transport::Peers;
 
 /// Proposals that wait to be handed to openraft; a shard keeps fewer in flight.
 const PROPOSALS_QUEUED_MAX: usize = 64;
-/// How long a read may wait for the proof that this replica still leads.
-const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Entries that a member may lack and still be taken for caught up; a joint change waits for the rest.
 const CATCH_UP_LAG_MAX: u64 = 64;
@@ -56,6 +55,7 @@ pub(crate) struct Group {
     store: Arc<dyn ShardStore>,
     events: Option<Arc<dyn EventLog>>,
     proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
+    confirmer: Confirmer,
     room: Arc<Room>,
     /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
     refused: Arc<Notify>,
@@ -149,7 +149,7 @@ impl Group {
         })?;
         let network = Network {
             group: id.group,
-            peers,
+            peers: peers.clone(),
         };
         let raft = Raft::new(
             id.replica.0,
@@ -162,6 +162,7 @@ impl Group {
         .map_err(|error| failed(&error))?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_QUEUED_MAX);
         tokio::spawn(propose_in_order(raft.clone(), queue));
+        let confirmer = Confirmer::start(id.group, raft.clone(), peers);
         let refused = Arc::default();
         Ok(Arc::new(Self {
             id,
@@ -171,6 +172,7 @@ impl Group {
             store,
             events,
             proposals,
+            confirmer,
             room,
             refused,
             stepping: Arc::default(),
@@ -419,7 +421,7 @@ impl Group {
     async fn proves_leadership(&self, term: u64, again: bool) -> bool {
         let proof = async {
             if again {
-                return self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok();
+                return self.confirmer.confirm().await;
             }
             let mut data = self.raft.data_metrics();
             loop {
@@ -432,7 +434,7 @@ impl Group {
                 }
             }
         };
-        tokio::time::timeout(BARRIER_TIMEOUT, proof)
+        tokio::time::timeout(CONFIRM_TIMEOUT, proof)
             .await
             .unwrap_or(false)
     }
@@ -576,20 +578,13 @@ impl Replication for Group {
     }
 
     fn read_barrier(&self) -> BoxFuture<'static, Result<(), ProposeError>> {
-        let raft = self.raft.clone();
+        let sight = self.sight();
+        let elsewhere = sight.leader.filter(|_| !sight.leads);
+        let (confirmer, hint) = (self.confirmer.clone(), elsewhere.and_then(|(_, node)| node));
         async move {
-            let barrier = raft.ensure_linearizable(ReadPolicy::ReadIndex);
-            match tokio::time::timeout(BARRIER_TIMEOUT, barrier).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(RaftError::APIError(error))) => {
-                    use openraft::errors::LinearizableReadError::ForwardToLeader;
-                    let hint = match error {
-                        ForwardToLeader(to) => to.leader_node.map(|place| place.0),
-                        _ => None,
-                    };
-                    Err(ProposeError::NotLeader { hint })
-                }
-                _ => Err(ProposeError::NotLeader { hint: None }),
+            match confirmer.confirm().await {
+                true => Ok(()),
+                false => Err(ProposeError::NotLeader { hint }),
             }
         }
         .boxed()

@@ -5,6 +5,7 @@
 //! the network is `transport`. An upgrade of openraft is a change of these files alone.
 
 pub(crate) mod body;
+pub(crate) mod confirm;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod convert;
