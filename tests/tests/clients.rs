@@ -21,6 +21,9 @@ use tokio::time::timeout;
 /// The port that the device SDKs dial, whatever they are told.
 pub(crate) const SDK_PORT: u16 = 8883;
 
+/// The port that AMQP clients of Azure dial, whatever they are told.
+pub(crate) const AMQPS_PORT: u16 = 5671;
+
 pub(crate) fn python() -> String {
     std::env::var("DUNLIN_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
@@ -74,16 +77,16 @@ pub(crate) async fn port_of_its_own(port: u16) -> File {
     turn
 }
 
-/// A cluster of three nodes where both Azure SDKs find it, and the right to its port; `None` if they are to be left
+/// A cluster of three nodes where both Azure SDKs find it, and the right to its ports; `None` if they are to be left
 /// untested.
-pub(crate) async fn azure_field() -> Option<(File, Field)> {
+pub(crate) async fn azure_field() -> Option<([File; 2], Field)> {
     let imports = "import azure.iot.device, azure.iot.hub";
     let install = "pip install azure-iot-device azure-iot-hub six";
     if !is_there(&python(), &["-c", imports], install).await {
         return None;
     }
-    let turn = sdk_port().await;
-    Some((turn, Field::at_port(3, SDK_PORT).await))
+    let turns = [port_of_its_own(SDK_PORT).await, port_of_its_own(AMQPS_PORT).await];
+    Some((turns, Field::at_ports(3, (SDK_PORT, AMQPS_PORT)).await))
 }
 
 /// A device with the device SDK, in a process of its own that says what has happened to it.

@@ -16,10 +16,7 @@ use dunlin_tests::load::Load;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::clients::{SdkDevice, is_there, port_of_its_own, python};
-
-/// The port that clients of Event Hubs dial, whatever they are told.
-const AMQPS_PORT: u16 = 5671;
+use crate::clients::{AMQPS_PORT, SdkDevice, is_there, port_of_its_own, python};
 
 /// A reader in a process of its own.
 struct Reader {

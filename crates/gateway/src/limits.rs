@@ -150,6 +150,8 @@ pub const AMQP_INCOMING_WINDOW: u32 = 2048;
 pub const AMQP_OUTGOING_WINDOW: u32 = 2048;
 /// Messages that a peer may have under way on a link to us; one more ends the link.
 pub const AMQP_LINK_CREDIT: u32 = 64;
+/// Bytes of a message to a device as it comes over AMQP: the message, and what its sections take beside it.
+pub const AMQP_DOWNWARD_BYTES_MAX: usize = dunlin_model::messages::MESSAGE_BYTES_MAX + 16 * 1024;
 /// Bytes of a request to `$cbs` or `$management`, and the largest answer; more ends the link.
 pub const AMQP_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a message on any other link, as we tell the peer: an event with all its annotations.

@@ -5,6 +5,7 @@ Arguments: connection string, CA file. Writes a line for each message, and waits
 
 import json
 import sys
+import threading
 
 from azure.iot.device import IoTHubDeviceClient
 
@@ -15,8 +16,13 @@ with open(ca_file, encoding="utf-8") as file:
     )
 
 
+# The SDK hands messages to several threads at once.
+lock = threading.Lock()
+
+
 def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
+    with lock:
+        print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def receive(message):

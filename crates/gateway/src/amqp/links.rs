@@ -18,7 +18,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cbs;
-use super::machine::{Event, LinkId, Machine};
+use super::devicebound;
+use super::machine::{Delivery, Event, LinkId, Machine, Settles};
 use super::management::{self, Question};
 use super::message::{Answer, Request, property};
 use super::node::{Node, PartitionAddress};
@@ -27,7 +28,8 @@ use super::performative::{Attach, Fault, address, condition};
 use super::tokens::{Judge, Tokens};
 use crate::http::authorize::claimed;
 use crate::limits::{
-    AMQP_ANSWERS_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_OUT_BYTES_MAX, AMQP_QUESTIONS_MAX, AMQP_REQUEST_BYTES_MAX,
+    AMQP_ANSWERS_MAX, AMQP_DOWNWARD_BYTES_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_OUT_BYTES_MAX,
+    AMQP_QUESTIONS_MAX, AMQP_REQUEST_BYTES_MAX,
 };
 use crate::metrics::count;
 use crate::shared::Shared;
@@ -49,6 +51,7 @@ enum Purpose {
         reply_to: Option<String>,
         waiting: VecDeque<Bytes>,
     },
+    DeviceBound,
     Partition(Box<Receiver>),
 }
 
@@ -66,6 +69,7 @@ pub(super) enum Done {
     Page(LinkId, Result<EventPage, QueryError>),
     GaveWay(LinkId),
     Answered(LinkId, Box<(Request, Answer)>),
+    Sent(LinkId, Delivery, Result<(), Fault>),
 }
 
 /// The links of a connection.
@@ -75,7 +79,8 @@ pub(super) struct Links {
     pub(super) machine: Machine,
     tokens: Tokens,
     links: BTreeMap<LinkId, Link>,
-    /// What is under way. Each link has two at the most, `$management` has [`AMQP_QUESTIONS_MAX`].
+    /// What is under way. Each link has two at the most, one that takes messages to devices as many as it has credit
+    /// for, `$management` has [`AMQP_QUESTIONS_MAX`].
     pub(super) work: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
     questions: usize,
     /// The link whose turn to send is next.
@@ -116,6 +121,7 @@ impl Links {
             match self.machine.poll_event() {
                 Some(Event::Attach(id, attach)) => self.handle_attach(id, &attach),
                 Some(Event::Message(id, message)) => self.handle_message(id, &message),
+                Some(Event::Delivery(id, delivery, message)) => self.handle_delivery(id, delivery, &message),
                 Some(Event::Detached(id)) => drop(self.links.remove(&id)),
                 None => return,
             }
@@ -133,6 +139,7 @@ impl Links {
             Some(Node::Cbs) => self.open_service(id, Service::Cbs, attach),
             Some(Node::Management) if self.is_known() => self.open_service(id, Service::Management, attach),
             Some(Node::Management) => Err(unauthorized()),
+            Some(Node::DeviceBound) => self.open_device_bound(id, attach),
             Some(Node::Partition(partition)) => self.open_partition(id, partition, attach),
         };
         if let Err(fault) = opened {
@@ -174,8 +181,42 @@ impl Links {
             },
         };
         self.add(id, purpose);
-        self.machine.accept(id, AMQP_REQUEST_BYTES_MAX);
+        self.machine.accept(id, AMQP_REQUEST_BYTES_MAX, Settles::AtOnce);
         Ok(())
+    }
+
+    fn open_device_bound(&mut self, id: LinkId, attach: &Attach) -> Result<(), Fault> {
+        if attach.peer_receives {
+            return Err(Fault::new(
+                condition::NOT_ALLOWED,
+                "devices receive these messages, nobody else",
+            ));
+        }
+        if !self.shared.client.is_fresh() {
+            return Err(Fault::new(condition::TIMEOUT, "cut off from the cluster"));
+        }
+        let directory = self.shared.client.directory();
+        if !self.tokens.cover(devicebound::PATH, self.judge(&directory)) {
+            return Err(unauthorized());
+        }
+        self.add(id, Purpose::DeviceBound);
+        self.machine.accept(id, AMQP_DOWNWARD_BYTES_MAX, Settles::Later);
+        Ok(())
+    }
+
+    /// Has a message to a device queued. As many are under way as the link has credit for.
+    fn handle_delivery(&mut self, id: LinkId, delivery: Delivery, message: &Bytes) {
+        match devicebound::read(message) {
+            Err(fault) => self.machine.settle(id, delivery, Some(&fault)),
+            Ok(message) => {
+                let (shared, peer) = (Arc::clone(&self.shared), self.peer);
+                // Goes on without its link: it may be in the log already.
+                self.work.push(Box::pin(async move {
+                    let sent = devicebound::send(shared, peer, message).await;
+                    Some(Done::Sent(id, delivery, sent))
+                }));
+            }
+        }
     }
 
     fn open_partition(
@@ -296,7 +337,7 @@ impl Links {
             Done::Begun(id, offset) => {
                 if let Some(receiver) = self.receiver(id) {
                     receiver.begin(offset);
-                    self.machine.accept(id, AMQP_MESSAGE_BYTES_MAX);
+                    self.machine.accept(id, AMQP_MESSAGE_BYTES_MAX, Settles::AtOnce);
                 }
             }
             Done::Page(id, page) => {
@@ -310,6 +351,7 @@ impl Links {
                     &Fault::new(condition::STOLEN, "a reader with a higher epoch has come"),
                 );
             }
+            Done::Sent(id, delivery, sent) => self.machine.settle(id, delivery, sent.err().as_ref()),
             Done::Answered(id, answered) => {
                 self.questions -= 1;
                 let (request, answer) = *answered;
@@ -392,7 +434,7 @@ impl Links {
 
     fn pop(&mut self, id: LinkId) -> Option<Bytes> {
         match &mut self.links.get_mut(&id)?.purpose {
-            Purpose::Requests(_) => None,
+            Purpose::Requests(_) | Purpose::DeviceBound => None,
             Purpose::Answers { waiting, .. } => waiting.pop_front(),
             Purpose::Partition(receiver) => {
                 let message = receiver.pop()?;
@@ -444,6 +486,7 @@ impl Links {
             .iter()
             .filter(|(_, link)| match &link.purpose {
                 Purpose::Partition(receiver) => !self.is_covered(&receiver.address, judge),
+                Purpose::DeviceBound => !self.tokens.cover(devicebound::PATH, judge),
                 _ => false,
             })
             .map(|(id, _)| *id)

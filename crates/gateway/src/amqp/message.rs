@@ -35,9 +35,11 @@ pub(crate) mod property {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     properties: Vec<Value>,
-    application: Vec<(Value, Value)>,
+    pub(crate) application: Vec<(Value, Value)>,
     /// The value of its body; null for other kinds of bodies.
     pub(crate) body: Value,
+    /// What stands in its sections of data, one after the other.
+    pub(crate) data: BytesMut,
 }
 
 impl Request {
@@ -47,6 +49,7 @@ impl Request {
             properties: Vec::new(),
             application: Vec::new(),
             body: Value::Null,
+            data: BytesMut::new(),
         };
         let mut reader = Reader::new(message);
         while !reader.rest().is_empty() {
@@ -57,6 +60,7 @@ impl Request {
                 (Some(section::PROPERTIES), Value::List(fields)) => request.properties = fields,
                 (Some(section::APPLICATION), Value::Map(entries)) => request.application = entries,
                 (Some(section::VALUE), body) => request.body = body,
+                (Some(section::DATA), Value::Binary(data)) => request.data.extend_from_slice(&data),
                 _ => {}
             }
         }

@@ -1,13 +1,16 @@
-//! AMQP 1.0 for services: events as IoT Hub's built-in endpoint hands them out to clients of Event Hubs.
+//! AMQP 1.0 for services: events as IoT Hub's built-in endpoint hands them out to clients of Event Hubs, and messages to
+//! devices as its service SDKs send them.
 //!
 //! [`connection`] is the socket, [`machine`] the protocol, [`links`] what each link is for; [`node`] knows the addresses,
-//! and each kind of node has a file: [`cbs`], [`management`], [`partition`]. Frames and values are written here and not
+//! and each kind of node has a file: [`cbs`], [`management`], [`devicebound`],
+//! [`partition`]. Frames and values are written here and not
 //! taken from a library: the ones there are let a stranger's first frame end the process by nesting lists.
 //!
 //! Devices have no AMQP here, and nothing is kept that a restart would lose.
 
 mod cbs;
 pub(crate) mod connection;
+mod devicebound;
 mod event;
 mod frame;
 mod links;

@@ -1,7 +1,7 @@
 //! The addresses of this door: which nodes there are, and which one a link means.
 //!
 //! Decides nothing about who may have a link. Each kind of node is a file of its own: [`cbs`](super::cbs),
-//! [`management`](super::management), [`partition`](super::partition).
+//! [`management`](super::management), [`devicebound`](super::devicebound), [`partition`](super::partition).
 
 /// Characters of a consumer group's name.
 const GROUP_CHARS_MAX: usize = 50;
@@ -13,6 +13,8 @@ pub(crate) enum Node {
     Cbs,
     /// `$management`: tells of the hub and of partitions.
     Management,
+    /// `/messages/devicebound`: takes messages to devices.
+    DeviceBound,
     /// `{hub}/ConsumerGroups/{group}/Partitions/{partition}`: events.
     Partition(PartitionAddress),
 }
@@ -35,6 +37,11 @@ impl Node {
         match segments.as_slice() {
             ["$cbs"] => Some(Self::Cbs),
             [.., "$management"] => Some(Self::Management),
+            [messages, bound]
+                if messages.eq_ignore_ascii_case("messages") && bound.eq_ignore_ascii_case("devicebound") =>
+            {
+                Some(Self::DeviceBound)
+            }
             [hub @ .., groups, group, partitions, partition]
                 if !hub.is_empty()
                     && groups.eq_ignore_ascii_case("consumergroups")
@@ -88,6 +95,12 @@ mod tests {
         assert_eq!(Node::parse("amqps://hub.example/$cbs"), Some(Node::Cbs));
         assert_eq!(Node::parse("$management"), Some(Node::Management));
         assert_eq!(Node::parse("hub/$management"), Some(Node::Management));
+        for address in [
+            "amqps://hub.example/messages/devicebound",
+            "/messages/deviceBound",
+        ] {
+            assert_eq!(Node::parse(address), Some(Node::DeviceBound), "{address}");
+        }
         for address in [
             "amqps://hub.example:5671/hub/ConsumerGroups/$Default/Partitions/3",
             "hub/consumergroups/$Default/partitions/3",

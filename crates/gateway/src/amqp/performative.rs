@@ -20,6 +20,7 @@ pub(crate) mod code {
     pub(crate) const CLOSE: u64 = 0x18;
     pub(crate) const ERROR: u64 = 0x1d;
     pub(crate) const ACCEPTED: u64 = 0x24;
+    pub(crate) const REJECTED: u64 = 0x25;
     pub(crate) const SASL_MECHANISMS: u64 = 0x40;
     pub(crate) const SASL_INIT: u64 = 0x41;
     pub(crate) const SASL_OUTCOME: u64 = 0x44;
@@ -27,6 +28,7 @@ pub(crate) mod code {
 
 /// Error conditions that we answer with.
 pub(crate) mod condition {
+    pub(crate) const ARGUMENT: &str = "com.microsoft:argument-error";
     pub(crate) const DECODE: &str = "amqp:decode-error";
     pub(crate) const FORCED: &str = "amqp:connection:forced";
     pub(crate) const FRAMING: &str = "amqp:connection:framing-error";
@@ -344,9 +346,12 @@ pub(crate) fn transfer(handle: u32, delivery_id: u32, is_first: bool, more: bool
     Value::described(code::TRANSFER, fields)
 }
 
-/// Accepts and settles a delivery that the peer sent.
-pub(crate) fn accepted(delivery_id: u32) -> Value {
-    let state = Value::described(code::ACCEPTED, Vec::new());
+/// Settles a delivery of the peer: it is accepted, or rejected for a reason.
+pub(crate) fn disposition(delivery_id: u32, rejected: Option<&Fault>) -> Value {
+    let state = match rejected {
+        None => Value::described(code::ACCEPTED, Vec::new()),
+        Some(fault) => Value::described(code::REJECTED, vec![fault.to_value()]),
+    };
     let id = Value::Uint(delivery_id);
     let fields = vec![
         Value::Bool(true),

@@ -31,6 +31,16 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// Its code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What is said of it.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error, of which the audit keeps a record.
     pub(crate) fn audited(mut self, record: AuditRecord) -> Self {
         self.record = Some(Box::new(record));

@@ -40,6 +40,7 @@ use crate::listen::Peer;
 use crate::metrics::count;
 use crate::shared::Shared;
 use crate::websocket::WEBSOCKET_PATH;
+pub(crate) use audited::write as write_audit;
 pub(crate) use authorize::claimed;
 use error::ApiError;
 

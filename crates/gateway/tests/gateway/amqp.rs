@@ -22,6 +22,7 @@ const OPEN: u8 = 0x10;
 const ATTACH: u8 = 0x12;
 const FLOW: u8 = 0x13;
 const TRANSFER: u8 = 0x14;
+const DISPOSITION: u8 = 0x15;
 const DETACH: u8 = 0x16;
 const CLOSE: u8 = 0x18;
 const NULL: &[u8] = &[0x40];
@@ -222,6 +223,19 @@ impl Stranger {
         u16::from_be_bytes([answer[at + 3], answer[at + 4]]).min(255) as u8
     }
 
+    /// Sends a message to a device on the link `handle` as delivery `number`; returns what it hears of it.
+    async fn send_to(&mut self, (handle, number): (u32, u32), to: &str) -> Vec<u8> {
+        let message = [
+            described(0x73, &compound(0xd0, &[string("m-1"), NULL.to_vec(), string(to)])),
+            described(0x74, &compound(0xd1, &[string("iothub-ack"), string("full")])),
+            described(0x75, &[&[0xa0, 2][..], b"on"].concat()),
+        ];
+        let tag = vec![0xa0, 1, number as u8];
+        let transfer = performative(TRANSFER, &[uint(handle), uint(number), tag, uint(0)]);
+        self.say(&frame(0, &[transfer, message.concat()].concat())).await;
+        self.hear_of(DISPOSITION).await
+    }
+
     /// Asks for the events of a partition and returns why it may not have them.
     async fn refused(&mut self, handle: u32, address: &str, filter: Option<&str>) -> String {
         self.attach(handle, RECEIVE, address, filter, None).await;
@@ -259,6 +273,49 @@ async fn without_a_token_that_covers_it_there_is_no_link() {
     let mut known = Stranger::known(&world, "service").await;
     let other = "other/ConsumerGroups/$Default/Partitions/0";
     assert_eq!(known.refused(2, other, None).await, "amqp:unauthorized-access");
+}
+
+#[tokio::test]
+async fn a_message_to_a_device_is_accepted_when_it_is_queued_and_rejected_by_name() {
+    let world = World::new().await;
+    let mut stranger = Stranger::open(&world).await;
+    stranger
+        .attach(2, SEND, "/messages/devicebound", None, None)
+        .await;
+    assert_eq!(
+        condition(&stranger.hear_of(DETACH).await),
+        "amqp:unauthorized-access"
+    );
+    let mut known = Stranger::open(&world).await;
+    let token = auth::sign(HOST, KEY, NOW_S + 60, Some("service")).unwrap();
+    assert_eq!(known.show(&format!("https://{HOST}"), &token).await, 202);
+    known
+        .attach(2, SEND, "amqps://h/messages/deviceBound", None, None)
+        .await;
+    known.hear_of(FLOW).await;
+    let own = "/devices/dev-1/messages/devicebound";
+    let accepted = [0x00, 0x53, 0x24];
+    for number in 1..=50 {
+        let heard = known.send_to((2, number), own).await;
+        let is_accepted = heard.windows(3).any(|part| part == accepted);
+        assert!(is_accepted, "{number}: {heard:x?}");
+    }
+    let device = world.http("GET", "/devices/dev-1", &[], "").await.json();
+    assert_eq!(device["cloudToDeviceMessageCount"], 50);
+    let full = known.send_to((2, 51), own).await;
+    assert_eq!(condition(&full), "amqp:resource-limit-exceeded");
+    let nobody = known
+        .send_to((2, 52), "/devices/nobody/messages/devicebound")
+        .await;
+    assert_eq!(condition(&nobody), "amqp:not-found");
+    let nowhere = known.send_to((2, 53), "/devices/dev-1").await;
+    let said = String::from_utf8_lossy(&nowhere).into_owned();
+    assert!(said.contains("com.microsoft:argument-error"), "{said}");
+    let record = world.audit.next("message.send").await;
+    assert_eq!(
+        (record.what.as_str(), record.outcome),
+        ("dev-1", AuditOutcome::Done)
+    );
 }
 
 #[tokio::test]

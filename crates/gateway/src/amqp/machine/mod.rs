@@ -38,8 +38,23 @@ pub(crate) enum Event {
     Attach(LinkId, Box<Attach>),
     /// It sent a whole message, which is accepted already.
     Message(LinkId, Bytes),
+    /// It sent a whole message on a link that settles later: answer with [`Machine::settle`].
+    Delivery(LinkId, Delivery, Bytes),
     /// A link is over.
     Detached(LinkId),
+}
+
+/// A message of the peer that waits for its end; nobody is told of one that the peer has settled itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery(pub(super) Option<u32>);
+
+/// When messages on a link are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settles {
+    /// As soon as they are whole.
+    AtOnce,
+    /// When whoever takes them says so.
+    Later,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

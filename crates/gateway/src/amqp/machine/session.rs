@@ -11,7 +11,7 @@ use super::super::frame;
 use super::super::performative::{
     self as say, Attach, Begin, Fault, Flow, Performative, Transfer, Windows, condition,
 };
-use super::{Event, LinkId, Machine};
+use super::{Delivery, Event, LinkId, Machine, Settles};
 use crate::limits::{AMQP_INCOMING_WINDOW, AMQP_LINK_CREDIT, AMQP_LINKS_MAX, AMQP_OUTGOING_WINDOW};
 
 /// A session; its number is the same at both ends.
@@ -97,6 +97,9 @@ pub(super) struct Link {
     delivery_id: Option<u32>,
     is_settled: bool,
     message_bytes_max: usize,
+    settles: Settles,
+    /// Messages that were handed over and have no end yet.
+    unsettled: u32,
 }
 
 impl Machine {
@@ -142,6 +145,8 @@ impl Machine {
             delivery_id: None,
             is_settled: false,
             message_bytes_max: 0,
+            settles: Settles::AtOnce,
+            unsettled: 0,
         };
         if let Some(session) = self.sessions.get_mut(&channel) {
             session.handles.insert(asked.handle, id);
@@ -152,7 +157,7 @@ impl Machine {
     }
 
     /// Lets a link be. What comes on it may have `message_bytes_max` bytes.
-    pub(crate) fn accept(&mut self, id: LinkId, message_bytes_max: usize) {
+    pub(crate) fn accept(&mut self, id: LinkId, message_bytes_max: usize, settles: Settles) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
@@ -161,6 +166,7 @@ impl Machine {
         }
         link.state = LinkState::Attached;
         link.message_bytes_max = message_bytes_max;
+        link.settles = settles;
         let (channel, peer_receives) = (link.channel, link.asked.peer_receives);
         let answer = say::attach(&link.asked, true, message_bytes_max as u64);
         self.put(channel, &answer);
@@ -196,7 +202,7 @@ impl Machine {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        link.credit = AMQP_LINK_CREDIT;
+        link.credit = AMQP_LINK_CREDIT - link.unsettled.min(AMQP_LINK_CREDIT);
         let (channel, told) = (link.channel, (link.handle, link.delivery_count, link.credit));
         if let Some(session) = self.sessions.get(&channel) {
             let flow = say::flow(session.windows(), Some(told));
@@ -373,23 +379,41 @@ impl Machine {
         Ok(())
     }
 
-    /// A message is whole: accepts it, hands it over, lets the peer send more.
+    /// A message is whole: hands it over, and accepts it if its link does so at once.
     fn complete(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
         let message = link.partial.split().freeze();
-        let number = link.delivery_id.take();
+        let number = link.delivery_id.take().filter(|_| !link.is_settled);
         link.delivery_count = link.delivery_count.wrapping_add(1);
         link.credit -= 1;
-        let (channel, credit, is_settled) = (link.channel, link.credit, link.is_settled);
-        if let Some(number) = number.filter(|_| !is_settled) {
-            self.put(channel, &say::accepted(number));
+        link.unsettled += 1;
+        match link.settles {
+            Settles::AtOnce => {
+                self.settle(id, Delivery(number), None);
+                self.events.push_back(Event::Message(id, message));
+            }
+            Settles::Later => self
+                .events
+                .push_back(Event::Delivery(id, Delivery(number), message)),
         }
-        if credit < AMQP_LINK_CREDIT / 2 {
+    }
+
+    /// A message has its end: it is accepted, or rejected for a reason. The peer may send another in its place.
+    pub(crate) fn settle(&mut self, id: LinkId, delivery: Delivery, rejected: Option<&Fault>) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        link.unsettled = link.unsettled.saturating_sub(1);
+        let (channel, is_attached) = (link.channel, link.state == LinkState::Attached);
+        let is_low = link.credit < AMQP_LINK_CREDIT / 2 && link.credit + link.unsettled < AMQP_LINK_CREDIT;
+        if let Some(number) = delivery.0 {
+            self.put(channel, &say::disposition(number, rejected));
+        }
+        if is_low && is_attached {
             self.grant(id);
         }
-        self.events.push_back(Event::Message(id, message));
     }
 
     /// Ends a link of which somebody beside the machine knows.

@@ -82,6 +82,15 @@ fn open_with(frame_bytes_max: u32, window: u32) -> Machine {
 }
 
 fn attached(machine: &mut Machine, handle: u32, role: bool, message_bytes_max: usize) -> LinkId {
+    attached_as(machine, (handle, role), message_bytes_max, Settles::AtOnce)
+}
+
+fn attached_as(
+    machine: &mut Machine,
+    (handle, role): (u32, bool),
+    message_bytes_max: usize,
+    settles: Settles,
+) -> LinkId {
     let mut bytes = BytesMut::new();
     put(
         &mut bytes,
@@ -93,7 +102,7 @@ fn attached(machine: &mut Machine, handle: u32, role: bool, message_bytes_max: u
     let Some(Event::Attach(id, _)) = machine.poll_event() else {
         panic!("a link is asked for");
     };
-    machine.accept(id, message_bytes_max);
+    machine.accept(id, message_bytes_max, settles);
     id
 }
 
@@ -117,6 +126,50 @@ fn headers_sasl_and_open_come_in_order() {
     put(&mut bytes, 0, code::OPEN, vec![Value::string("c")]);
     told(&mut machine, bytes);
     assert!(machine.is_closed());
+}
+
+#[test]
+fn what_settles_later_is_bounded_until_it_has_its_end() {
+    let mut machine = open_with(512, 1000);
+    let id = attached_as(&mut machine, (0, SENDS), 100, Settles::Later);
+    said(&mut machine);
+    let mut waiting = Vec::new();
+    for number in 0..AMQP_LINK_CREDIT {
+        let mut bytes = BytesMut::new();
+        transfer(&mut bytes, 0, number, false, b"x");
+        told(&mut machine, bytes);
+        let Some(Event::Delivery(_, delivery, _)) = machine.poll_event() else {
+            panic!("a delivery")
+        };
+        waiting.push(delivery);
+    }
+    assert_eq!(
+        said(&mut machine).0,
+        [0_u8; 0],
+        "nothing is settled, and no more credit given"
+    );
+    let fault = Fault::new(condition::NOT_FOUND, "no such device");
+    machine.settle(id, waiting[1], Some(&fault));
+    machine.settle(id, waiting[0], None);
+    let codes = said(&mut machine).0;
+    let [disposition, flow] = [code::DISPOSITION as u8, code::FLOW as u8];
+    assert_eq!(
+        codes,
+        [disposition, flow, disposition, flow],
+        "each end makes room for one"
+    );
+    let mut bytes = BytesMut::new();
+    (0..3).for_each(|n| transfer(&mut bytes, 0, 100 + n, false, b"x"));
+    let mut taken = 0;
+    loop {
+        machine.handle_bytes(&mut bytes);
+        match machine.poll_event() {
+            Some(Event::Delivery(..)) => taken += 1,
+            Some(Event::Detached(_)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(taken, 2, "and for no more");
 }
 
 #[test]
@@ -229,7 +282,7 @@ fn refused_links_have_no_end_at_ours() {
     let (numbers, all) = said(&mut machine);
     assert_eq!(numbers, [code::ATTACH as u8, code::DETACH as u8]);
     assert!(String::from_utf8_lossy(&all).contains(condition::NOT_FOUND));
-    machine.accept(id, 1);
+    machine.accept(id, 1, Settles::AtOnce);
     assert!(machine.out.is_empty(), "once refused, it stays so");
 }
 
