@@ -224,7 +224,7 @@ mod tests {
             "sequenceNumber": 7, "messageId": "m\u{1b}", "reason": "Expired",
             "deadLetteredTimeUtc": "2026-01-01T00:00:00.000Z", "deliveryCount": 0, "sizeInBytes": 12,
         }]);
-        let expected = "NUMBER  MESSAGE   REASON   SINCE                     DELIVERIES  BYTES\n\
+        let expected = "NUMBER  MESSAGE  REASON   SINCE                     DELIVERIES  BYTES\n\
                         7       m\\u{1b}  Expired  2026-01-01T00:00:00.000Z  0           12";
         assert_eq!(table(&letters), expected);
     }
