@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::clients::{SdkDevice, azure_field, must_succeed};
+use crate::clients::{SdkDevice, azure_field, must_succeed, python, script};
 
 /// A command of ours about this hub.
 fn command(ready: &Ready, arguments: &[&str]) -> Command {
@@ -35,6 +35,14 @@ async fn send(hub: &Hub, body: Value) -> String {
 async fn queued(field: &Field) -> Value {
     let (_, device) = field.hub.call(Method::GET, "/devices/sdk", None).await;
     device["cloudToDeviceMessageCount"].clone()
+}
+
+/// How the messages of these records ended.
+fn ends(records: &str) -> Vec<Value> {
+    let lines = records
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.map(|record| record["statusCode"].clone()).collect()
 }
 
 #[tokio::test]
@@ -140,20 +148,19 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
     assert_eq!(received, sent);
     sdk.end().await;
 
-    let (status, feedback) = run(command(
-        &ready,
-        &["monitor", "feedback", "--count", "3", "-o", "json"],
-    ))
-    .await;
+    // Senders hear of it, over AMQP.
+    let mut reader = Command::new(python());
+    reader
+        .arg(script("azure_feedback.py"))
+        .arg(&ready.connection_string)
+        .arg(&ready.ca_file)
+        .arg("3");
+    let (status, feedback) = run(reader).await;
     assert!(status.success(), "{feedback}");
-    let lines = feedback
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ends: Vec<Value> = lines.map(|record| record["statusCode"].clone()).collect();
-    assert_eq!(ends, ["Success"; 3], "{feedback}");
+    assert_eq!(ends(&feedback), ["Success"; 3], "{feedback}");
     assert_eq!(queued(&field).await, 0);
 
-    // One that nobody takes.
+    // One that nobody takes, and nothing of the others.
     must_succeed(command(
         &ready,
         &[
@@ -164,6 +171,8 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
             "late",
             "--expiry",
             "2020-01-01T00:00:00Z",
+            "--ack",
+            "negative",
         ],
     ))
     .await;
@@ -172,6 +181,13 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
         text.contains("Expired").then_some(()).ok_or(text)
     })
     .await;
+    let (status, feedback) = run(command(
+        &ready,
+        &["monitor", "feedback", "--count", "1", "-o", "json"],
+    ))
+    .await;
+    assert!(status.success(), "{feedback}");
+    assert_eq!(ends(&feedback), ["Expired"], "{feedback}");
     must_succeed(command(&ready, &["c2d", "purge", "sdk", "--yes"])).await;
     field.stop().await;
 }

@@ -150,6 +150,10 @@ pub const AMQP_INCOMING_WINDOW: u32 = 2048;
 pub const AMQP_OUTGOING_WINDOW: u32 = 2048;
 /// Messages that a peer may have under way on a link to us; one more ends the link.
 pub const AMQP_LINK_CREDIT: u32 = 64;
+/// Batches of feedback that a reader over AMQP may have unsettled; it is given no more until it settles some.
+pub const AMQP_FEEDBACK_UNSETTLED_MAX: usize = 16;
+/// Pause after which shards are asked again for feedback where they had none.
+pub const AMQP_FEEDBACK_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a message to a device as it comes over AMQP: the message, and what its sections take beside it.
 pub const AMQP_DOWNWARD_BYTES_MAX: usize = dunlin_model::messages::MESSAGE_BYTES_MAX + 16 * 1024;
 /// Bytes of a request to `$cbs` or `$management`, and the largest answer; more ends the link.

@@ -19,13 +19,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cbs;
 use super::devicebound;
+use super::feedback;
 use super::machine::{Delivery, Event, LinkId, Machine, Settles};
 use super::management::{self, Question};
 use super::message::{Answer, Request, property};
 use super::node::{Node, PartitionAddress};
 use super::partition::{self, Receiver};
-use super::performative::{Attach, Fault, address, condition};
+use super::performative::{Attach, Fault, Word, address, condition};
 use super::tokens::{Judge, Tokens};
+use crate::feedback::{Batch, FeedbackError};
 use crate::http::authorize::claimed;
 use crate::limits::{
     AMQP_ANSWERS_MAX, AMQP_DOWNWARD_BYTES_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_OUT_BYTES_MAX,
@@ -52,6 +54,7 @@ enum Purpose {
         waiting: VecDeque<Bytes>,
     },
     DeviceBound,
+    Feedback(feedback::Reader),
     Partition(Box<Receiver>),
 }
 
@@ -70,6 +73,7 @@ pub(super) enum Done {
     GaveWay(LinkId),
     Answered(LinkId, Box<(Request, Answer)>),
     Sent(LinkId, Delivery, Result<(), Fault>),
+    Feedback(LinkId, Result<Option<Batch>, FeedbackError>),
 }
 
 /// The links of a connection.
@@ -122,6 +126,7 @@ impl Links {
                 Some(Event::Attach(id, attach)) => self.handle_attach(id, &attach),
                 Some(Event::Message(id, message)) => self.handle_message(id, &message),
                 Some(Event::Delivery(id, delivery, message)) => self.handle_delivery(id, delivery, &message),
+                Some(Event::Settled(id, number, word)) => self.handle_settled(id, number, word),
                 Some(Event::Detached(id)) => drop(self.links.remove(&id)),
                 None => return,
             }
@@ -140,6 +145,7 @@ impl Links {
             Some(Node::Management) if self.is_known() => self.open_service(id, Service::Management, attach),
             Some(Node::Management) => Err(unauthorized()),
             Some(Node::DeviceBound) => self.open_device_bound(id, attach),
+            Some(Node::Feedback) => self.open_feedback(id, attach),
             Some(Node::Partition(partition)) => self.open_partition(id, partition, attach),
         };
         if let Err(fault) = opened {
@@ -192,16 +198,46 @@ impl Links {
                 "devices receive these messages, nobody else",
             ));
         }
+        self.check_covered(devicebound::PATH)?;
+        self.add(id, Purpose::DeviceBound);
+        self.machine.accept(id, AMQP_DOWNWARD_BYTES_MAX, Settles::Later);
+        Ok(())
+    }
+
+    fn open_feedback(&mut self, id: LinkId, attach: &Attach) -> Result<(), Fault> {
+        if !attach.peer_receives {
+            return Err(Fault::new(condition::NOT_ALLOWED, "nobody sends feedback here"));
+        }
+        self.check_covered(feedback::PATH)?;
+        self.add(id, Purpose::Feedback(feedback::Reader::default()));
+        self.machine.accept(id, AMQP_MESSAGE_BYTES_MAX, Settles::Later);
+        Ok(())
+    }
+
+    /// Whether this node knows enough to say who may, and a token covers the resource at `path`.
+    fn check_covered(&self, path: &[&str]) -> Result<(), Fault> {
         if !self.shared.client.is_fresh() {
             return Err(Fault::new(condition::TIMEOUT, "cut off from the cluster"));
         }
         let directory = self.shared.client.directory();
-        if !self.tokens.cover(devicebound::PATH, self.judge(&directory)) {
-            return Err(unauthorized());
+        match self.tokens.cover(path, self.judge(&directory)) {
+            true => Ok(()),
+            false => Err(unauthorized()),
         }
-        self.add(id, Purpose::DeviceBound);
-        self.machine.accept(id, AMQP_DOWNWARD_BYTES_MAX, Settles::Later);
-        Ok(())
+    }
+
+    /// A reader has settled a batch of feedback.
+    fn handle_settled(&mut self, id: LinkId, number: u32, word: Word) {
+        if let Some(Purpose::Feedback(reader)) = self.links.get_mut(&id).map(|link| &mut link.purpose)
+            && let Some(settled) = reader.handle_settled(number, word)
+        {
+            let client = Arc::clone(&self.shared.client);
+            // Goes on without its link. There are no more than a reader may have unsettled.
+            self.work.push(Box::pin(async move {
+                feedback::settle(client, settled).await;
+                None
+            }));
+        }
     }
 
     /// Has a message to a device queued. As many are under way as the link has credit for.
@@ -352,6 +388,12 @@ impl Links {
                 );
             }
             Done::Sent(id, delivery, sent) => self.machine.settle(id, delivery, sent.err().as_ref()),
+            Done::Feedback(id, answer) => {
+                if let Some(Purpose::Feedback(reader)) = self.links.get_mut(&id).map(|link| &mut link.purpose)
+                {
+                    reader.handle_answer(answer);
+                }
+            }
             Done::Answered(id, answered) => {
                 self.questions -= 1;
                 let (request, answer) = *answered;
@@ -423,18 +465,37 @@ impl Links {
                     self.turn = id + 1;
                     return;
                 }
-                match self.pop(id) {
-                    Some(message) => self.machine.send(id, message),
-                    None => break,
+                if !self.send_next(id) {
+                    break;
                 }
             }
             self.read_on(id);
         }
     }
 
+    /// Sends the next message of a link. Returns whether there was one.
+    fn send_next(&mut self, id: LinkId) -> bool {
+        if let Some(Purpose::Feedback(reader)) = self.links.get_mut(&id).map(|link| &mut link.purpose) {
+            let Some(batch) = reader.pop() else {
+                return false;
+            };
+            let (message, tag) =
+                feedback::to_message(&batch, &self.shared.host_names[0], self.shared.now_ms());
+            if let Some(number) = self.machine.send(id, message, Some(tag)) {
+                reader.handle_sent(number, batch.lock);
+            }
+            return true;
+        }
+        let Some(message) = self.pop(id) else {
+            return false;
+        };
+        self.machine.send(id, message, None);
+        true
+    }
+
     fn pop(&mut self, id: LinkId) -> Option<Bytes> {
         match &mut self.links.get_mut(&id)?.purpose {
-            Purpose::Requests(_) | Purpose::DeviceBound => None,
+            Purpose::Requests(_) | Purpose::DeviceBound | Purpose::Feedback(_) => None,
             Purpose::Answers { waiting, .. } => waiting.pop_front(),
             Purpose::Partition(receiver) => {
                 let message = receiver.pop()?;
@@ -449,6 +510,16 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
+        if let Purpose::Feedback(reader) = &mut link.purpose {
+            let (over, link_is_dry) = (link.over.clone(), reader.found_none());
+            if has_credit && let Some(pause) = reader.poll_ask() {
+                let asking = feedback::ask(Arc::clone(&self.shared.client), pause);
+                self.start(&over, async move { Done::Feedback(id, asking.await) });
+            } else if link_is_dry {
+                self.machine.finish_drain(id);
+            }
+            return;
+        }
         let Purpose::Partition(receiver) = &mut link.purpose else {
             return;
         };
@@ -487,6 +558,7 @@ impl Links {
             .filter(|(_, link)| match &link.purpose {
                 Purpose::Partition(receiver) => !self.is_covered(&receiver.address, judge),
                 Purpose::DeviceBound => !self.tokens.cover(devicebound::PATH, judge),
+                Purpose::Feedback(_) => !self.tokens.cover(feedback::PATH, judge),
                 _ => false,
             })
             .map(|(id, _)| *id)

@@ -3,7 +3,7 @@
 //!
 //! [`connection`] is the socket, [`machine`] the protocol, [`links`] what each link is for; [`node`] knows the addresses,
 //! and each kind of node has a file: [`cbs`], [`management`], [`devicebound`],
-//! [`partition`]. Frames and values are written here and not
+//! [`feedback`], [`partition`]. Frames and values are written here and not
 //! taken from a library: the ones there are let a stranger's first frame end the process by nesting lists.
 //!
 //! Devices have no AMQP here, and nothing is kept that a restart would lose.
@@ -12,6 +12,7 @@ mod cbs;
 pub(crate) mod connection;
 mod devicebound;
 mod event;
+mod feedback;
 mod frame;
 mod links;
 mod machine;

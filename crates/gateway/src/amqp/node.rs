@@ -1,7 +1,8 @@
 //! The addresses of this door: which nodes there are, and which one a link means.
 //!
 //! Decides nothing about who may have a link. Each kind of node is a file of its own: [`cbs`](super::cbs),
-//! [`management`](super::management), [`devicebound`](super::devicebound), [`partition`](super::partition).
+//! [`management`](super::management), [`devicebound`](super::devicebound), [`feedback`](super::feedback),
+//! [`partition`](super::partition).
 
 /// Characters of a consumer group's name.
 const GROUP_CHARS_MAX: usize = 50;
@@ -15,6 +16,8 @@ pub(crate) enum Node {
     Management,
     /// `/messages/devicebound`: takes messages to devices.
     DeviceBound,
+    /// `/messages/serviceBound/feedback`: tells how messages to devices ended.
+    Feedback,
     /// `{hub}/ConsumerGroups/{group}/Partitions/{partition}`: events.
     Partition(PartitionAddress),
 }
@@ -41,6 +44,13 @@ impl Node {
                 if messages.eq_ignore_ascii_case("messages") && bound.eq_ignore_ascii_case("devicebound") =>
             {
                 Some(Self::DeviceBound)
+            }
+            [messages, bound, feedback]
+                if messages.eq_ignore_ascii_case("messages")
+                    && bound.eq_ignore_ascii_case("servicebound")
+                    && feedback.eq_ignore_ascii_case("feedback") =>
+            {
+                Some(Self::Feedback)
             }
             [hub @ .., groups, group, partitions, partition]
                 if !hub.is_empty()
@@ -101,6 +111,10 @@ mod tests {
         ] {
             assert_eq!(Node::parse(address), Some(Node::DeviceBound), "{address}");
         }
+        assert_eq!(
+            Node::parse("/messages/serviceBound/feedback"),
+            Some(Node::Feedback)
+        );
         for address in [
             "amqps://hub.example:5671/hub/ConsumerGroups/$Default/Partitions/3",
             "hub/consumergroups/$Default/partitions/3",

@@ -21,6 +21,7 @@ pub(crate) mod code {
     pub(crate) const ERROR: u64 = 0x1d;
     pub(crate) const ACCEPTED: u64 = 0x24;
     pub(crate) const REJECTED: u64 = 0x25;
+    pub(crate) const RELEASED: u64 = 0x26;
     pub(crate) const SASL_MECHANISMS: u64 = 0x40;
     pub(crate) const SASL_INIT: u64 = 0x41;
     pub(crate) const SASL_OUTCOME: u64 = 0x44;
@@ -89,7 +90,7 @@ pub(crate) enum Performative {
     Flow(Flow),
     Transfer(Transfer, Bytes),
     /// What became of a delivery. Ours are settled when they leave, so nothing waits for one.
-    Disposition,
+    Disposition(Disposition),
     Detach {
         handle: u32,
     },
@@ -134,6 +135,35 @@ pub(crate) struct Flow {
     pub(crate) echo: bool,
 }
 
+/// Names a delivery of ours to the peer.
+pub(crate) type Tag = [u8; 16];
+
+/// What a peer makes of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It has it.
+    Accepted,
+    /// It cannot be taken.
+    Rejected,
+    /// It is to be given again.
+    Released,
+}
+
+/// What a peer says of deliveries, ours or its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Disposition {
+    /// Whether they are ours.
+    pub(crate) by_receiver: bool,
+    /// The first of them.
+    pub(crate) first: u32,
+    /// The last of them.
+    pub(crate) last: u32,
+    /// Whether it forgets them with that.
+    pub(crate) is_settled: bool,
+    /// The end that they had, if they had one.
+    pub(crate) word: Option<Word>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Transfer {
     pub(crate) handle: u32,
@@ -176,6 +206,20 @@ pub(crate) fn terminus(value: &Value) -> &[Value] {
 /// The address of a source or a target.
 pub(crate) fn address(value: &Value) -> Option<&str> {
     field(terminus(value), 0).text()
+}
+
+/// What a state of a delivery says; `None` for one that is no end.
+fn word(state: &Value) -> Option<Word> {
+    let Value::Described(descriptor, _) = state else {
+        return None;
+    };
+    match descriptor.unsigned()? {
+        code::ACCEPTED => Some(Word::Accepted),
+        code::REJECTED => Some(Word::Rejected),
+        // Released or modified: it is to be given again.
+        0x26 | 0x27 => Some(Word::Released),
+        _ => None,
+    }
 }
 
 fn uint(fields: &[Value], at: usize) -> Result<Option<u32>, Malformed> {
@@ -248,7 +292,16 @@ pub(crate) fn read(body: &Bytes) -> Result<Performative, Malformed> {
             };
             Performative::Transfer(transfer, payload)
         }
-        code::DISPOSITION => Performative::Disposition,
+        code::DISPOSITION => {
+            let first = must(uint(fields, 1))?;
+            Performative::Disposition(Disposition {
+                by_receiver: flag(fields, 0),
+                first,
+                last: uint(fields, 2)?.unwrap_or(first),
+                is_settled: flag(fields, 3),
+                word: word(field(fields, 4)),
+            })
+        }
         code::DETACH => Performative::Detach {
             handle: must(uint(fields, 0))?,
         },
@@ -285,7 +338,12 @@ pub(crate) fn begin(channel: u16, next_outgoing_id: u32, windows: (u32, u32), ha
 }
 
 /// The answer to `asked`. One that is refused has no terminus at our end.
-pub(crate) fn attach(asked: &Attach, is_accepted: bool, message_bytes_max: u64) -> Value {
+pub(crate) fn attach(
+    asked: &Attach,
+    is_accepted: bool,
+    message_bytes_max: u64,
+    sends_settled: bool,
+) -> Value {
     let we_send = asked.peer_receives;
     let ours = |terminus: &Value, is_ours: bool| match is_ours && !is_accepted {
         true => Value::Null,
@@ -295,8 +353,12 @@ pub(crate) fn attach(asked: &Attach, is_accepted: bool, message_bytes_max: u64) 
         Value::string(&*asked.name),
         Value::Uint(asked.handle),
         Value::Bool(!we_send),
-        // What we send is settled; who sends to us may wait for our word.
-        if we_send { Value::Ubyte(1) } else { Value::Ubyte(2) },
+        // Who sends to us may wait for our word, or not.
+        Value::Ubyte(match (we_send, sends_settled) {
+            (false, _) => 2,
+            (true, true) => 1,
+            (true, false) => 0,
+        }),
         Value::Ubyte(0),
         ours(&asked.source, we_send),
         ours(&asked.target, !we_send),
@@ -333,17 +395,42 @@ pub(crate) fn flow(windows: Windows, link: Option<(u32, u32, u32)>) -> Value {
     Value::described(code::FLOW, fields)
 }
 
-/// A settled transfer, or a part of one. Tag and id stand in the first part.
-pub(crate) fn transfer(handle: u32, delivery_id: u32, is_first: bool, more: bool) -> Value {
+/// A transfer, or a part of one. Tag and id stand in the first part alone, which has a tag therefore; what the peer is to
+/// settle has one of its own.
+pub(crate) fn transfer(
+    handle: u32,
+    delivery_id: u32,
+    first: Option<Tag>,
+    more: bool,
+    is_settled: bool,
+) -> Value {
     let mut fields = vec![Value::Uint(handle), Value::Null, Value::Null, Value::Null];
-    if is_first {
+    if let Some(tag) = first {
         fields[1] = Value::Uint(delivery_id);
-        fields[2] = Value::Binary(delivery_id.to_be_bytes().to_vec());
+        fields[2] = Value::Binary(tag.to_vec());
         fields[3] = Value::Uint(0);
     }
-    fields.extend([Value::Bool(true), Value::Bool(more)]);
+    fields.extend([Value::Bool(is_settled), Value::Bool(more)]);
     fields.resize(11, Value::Null);
     Value::described(code::TRANSFER, fields)
+}
+
+/// Tells the peer that its word on deliveries of ours is known.
+pub(crate) fn settled(first: u32, last: u32, word: Word) -> Value {
+    let state = match word {
+        Word::Accepted => code::ACCEPTED,
+        Word::Rejected => code::REJECTED,
+        Word::Released => code::RELEASED,
+    };
+    let fields = vec![
+        Value::Bool(false),
+        Value::Uint(first),
+        Value::Uint(last),
+        Value::Bool(true),
+        Value::described(state, Vec::new()),
+        Value::Null,
+    ];
+    Value::described(code::DISPOSITION, fields)
 }
 
 /// Settles a delivery of the peer: it is accepted, or rejected for a reason.

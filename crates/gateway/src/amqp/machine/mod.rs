@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{self, AMQP_HEADER, HEADER_BYTES, RawFrame, SASL_HEADER};
-use super::performative::{self as say, Attach, Begin, Fault, Open, Performative, code, condition};
+use super::performative::{self as say, Attach, Begin, Fault, Open, Performative, Word, code, condition};
 use super::value::{Reader, Value};
 use crate::limits::{
     AMQP_FRAME_BYTES_FIRST, AMQP_FRAME_BYTES_MAX, AMQP_FRAME_BYTES_MIN, AMQP_IDLE_WAIT, AMQP_LINKS_MAX,
@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Message(LinkId, Bytes),
     /// It sent a whole message on a link that settles later: answer with [`Machine::settle`].
     Delivery(LinkId, Delivery, Bytes),
+    /// It has settled a message that was sent with a tag: its delivery number, and how.
+    Settled(LinkId, u32, Word),
     /// A link is over.
     Detached(LinkId),
 }
@@ -48,12 +50,12 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivery(pub(super) Option<u32>);
 
-/// When messages on a link are accepted.
+/// When messages on a link are settled, by whoever receives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settles {
     /// As soon as they are whole.
     AtOnce,
-    /// When whoever takes them says so.
+    /// When it says so.
     Later,
 }
 
@@ -291,6 +293,7 @@ impl Machine {
             if let Some(session) = self.sessions.get_mut(&link.channel) {
                 session.handles.remove(&link.handle);
                 session.drop_waiting(link.handle);
+                session.forget_unsettled(id);
             }
             if link.state != LinkState::Detaching {
                 self.events.push_back(Event::Detached(id));

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::frame;
 use super::super::performative::{
-    self as say, Attach, Begin, Fault, Flow, Performative, Transfer, Windows, condition,
+    self as say, Attach, Begin, Disposition, Fault, Flow, Performative, Tag, Transfer, Windows, Word,
+    condition,
 };
 use super::{Delivery, Event, LinkId, Machine, Settles};
 use crate::limits::{AMQP_INCOMING_WINDOW, AMQP_LINK_CREDIT, AMQP_LINKS_MAX, AMQP_OUTGOING_WINDOW};
@@ -25,6 +26,8 @@ pub(super) struct Session {
     /// Transfers that the peer takes before it says more.
     peer_window: u32,
     waiting: VecDeque<Part>,
+    /// Messages of ours that wait for the peer's word, by delivery number. Whoever sends bounds them.
+    unsettled: BTreeMap<u32, LinkId>,
 }
 
 /// One transfer that is to be sent.
@@ -32,8 +35,10 @@ pub(super) struct Session {
 struct Part {
     handle: u32,
     delivery_id: u32,
-    is_first: bool,
+    /// Of the first part.
+    tag: Option<Tag>,
     more: bool,
+    is_settled: bool,
     payload: Bytes,
 }
 
@@ -47,6 +52,7 @@ impl Session {
             next_delivery_id: 0,
             peer_window: begin.incoming_window,
             waiting: VecDeque::new(),
+            unsettled: BTreeMap::new(),
         }
     }
 
@@ -62,6 +68,11 @@ impl Session {
     /// Lets go of what waits for a link that is over.
     pub(super) fn drop_waiting(&mut self, handle: u32) {
         self.waiting.retain(|part| part.handle != handle);
+    }
+
+    /// Lets go of messages whose link is over: nobody will settle them here.
+    pub(super) fn forget_unsettled(&mut self, link: LinkId) {
+        self.unsettled.retain(|_, id| *id != link);
     }
 
     fn handle_flow(&mut self, flow: &Flow) {
@@ -111,6 +122,10 @@ impl Machine {
             Performative::Attach(attach) => self.handle_attach(channel, attach),
             Performative::Flow(flow) => self.handle_flow(channel, &flow),
             Performative::Transfer(transfer, payload) => self.handle_transfer(channel, &transfer, &payload),
+            Performative::Disposition(told) => {
+                self.handle_disposition(channel, &told);
+                Ok(())
+            }
             Performative::Detach { handle } => self.handle_detach(channel, handle),
             Performative::End => {
                 self.handle_end(channel);
@@ -168,7 +183,8 @@ impl Machine {
         link.message_bytes_max = message_bytes_max;
         link.settles = settles;
         let (channel, peer_receives) = (link.channel, link.asked.peer_receives);
-        let answer = say::attach(&link.asked, true, message_bytes_max as u64);
+        let sends_settled = settles == Settles::AtOnce;
+        let answer = say::attach(&link.asked, true, message_bytes_max as u64, sends_settled);
         self.put(channel, &answer);
         if !peer_receives {
             self.grant(id);
@@ -181,7 +197,7 @@ impl Machine {
             return;
         };
         let answer = match link.state {
-            LinkState::Asked => Some(say::attach(&link.asked, false, 0)),
+            LinkState::Asked => Some(say::attach(&link.asked, false, 0, true)),
             LinkState::Attached => None,
             LinkState::Detaching => return,
         };
@@ -272,35 +288,66 @@ impl Machine {
         link.is_some_and(|link| link.state == LinkState::Attached && link.credit > 0)
     }
 
-    /// Sends a message, in as many parts as the peer's frames ask for. Ask [`can_send`](Self::can_send) first.
-    pub(crate) fn send(&mut self, id: LinkId, message: Bytes) {
+    /// Sends a message, in as many parts as the peer's frames ask for. Ask [`can_send`](Self::can_send) first. With a tag
+    /// the peer is to settle it; then this is its number, for [`Event::Settled`].
+    pub(crate) fn send(&mut self, id: LinkId, message: Bytes, tag: Option<Tag>) -> Option<u32> {
         let part_bytes_max = self.payload_bytes_max();
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
+        let link = self.links.get_mut(&id)?;
         link.credit = link.credit.saturating_sub(1);
         link.delivery_count = link.delivery_count.wrapping_add(1);
         let (channel, handle) = (link.channel, link.handle);
-        let Some(session) = self.sessions.get_mut(&channel) else {
-            return;
-        };
+        let session = self.sessions.get_mut(&channel)?;
         let delivery_id = session.next_delivery_id;
         session.next_delivery_id = delivery_id.wrapping_add(1);
+        if tag.is_some() {
+            session.unsettled.insert(delivery_id, id);
+        }
+        let mut own = [0; 16];
+        own[12..].copy_from_slice(&delivery_id.to_be_bytes());
+        let mut first = Some(tag.unwrap_or(own));
         let mut rest = message;
-        let mut is_first = true;
-        while is_first || !rest.is_empty() {
+        while first.is_some() || !rest.is_empty() {
             let payload = rest.split_to(rest.len().min(part_bytes_max));
             let part = Part {
                 handle,
                 delivery_id,
-                is_first,
+                tag: first.take(),
                 more: !rest.is_empty(),
+                is_settled: tag.is_none(),
                 payload,
             };
             session.waiting.push_back(part);
-            is_first = false;
         }
         self.send_waiting(channel);
+        tag.map(|_| delivery_id)
+    }
+
+    /// What the peer says of messages of ours; those that it has settled before, or never had, are nobody's.
+    fn handle_disposition(&mut self, channel: u16, told: &Disposition) {
+        let word = match (told.word, told.is_settled) {
+            (Some(word), _) => word,
+            // It forgets them and says nothing of them.
+            (None, true) => Word::Released,
+            (None, false) => return,
+        };
+        let Some(session) = self.sessions.get_mut(&channel) else {
+            return;
+        };
+        if !told.by_receiver || told.first > told.last {
+            return;
+        }
+        let meant: Vec<(u32, LinkId)> = session
+            .unsettled
+            .range(told.first..=told.last)
+            .map(|(number, id)| (*number, *id))
+            .collect();
+        for (number, id) in &meant {
+            session.unsettled.remove(number);
+            self.events.push_back(Event::Settled(*id, *number, word));
+        }
+        if !told.is_settled && !meant.is_empty() {
+            self.put(channel, &say::settled(told.first, told.last, word));
+        }
     }
 
     fn send_waiting(&mut self, channel: u16) {
@@ -312,7 +359,13 @@ impl Machine {
         {
             session.peer_window -= 1;
             session.next_outgoing_id = session.next_outgoing_id.wrapping_add(1);
-            let transfer = say::transfer(part.handle, part.delivery_id, part.is_first, part.more);
+            let transfer = say::transfer(
+                part.handle,
+                part.delivery_id,
+                part.tag,
+                part.more,
+                part.is_settled,
+            );
             frame::put(&mut self.out, frame::AMQP, channel, &transfer, &part.payload);
         }
     }

@@ -172,6 +172,53 @@ fn what_settles_later_is_bounded_until_it_has_its_end() {
     assert_eq!(taken, 2, "and for no more");
 }
 
+fn disposition(out: &mut BytesMut, first: u32, last: u32, is_settled: bool, state: u64) {
+    let fields = vec![
+        Value::Bool(true),
+        Value::Uint(first),
+        Value::Uint(last),
+        Value::Bool(is_settled),
+        Value::described(state, Vec::new()),
+    ];
+    put(out, 0, code::DISPOSITION, fields);
+}
+
+#[test]
+fn the_peers_word_on_what_it_was_sent_is_told_once() {
+    let mut machine = open_with(512, 1000);
+    let id = attached_as(&mut machine, (0, RECEIVES), 100, Settles::Later);
+    let mut bytes = BytesMut::new();
+    put(&mut bytes, 0, code::FLOW, flow(1000, Some((0, 0, 9)), false));
+    told(&mut machine, bytes);
+    let tag = Some([7; 16]);
+    let sent = [0, 1, 2].map(|_| machine.send(id, Bytes::from_static(b"x"), tag));
+    assert_eq!(sent, [Some(0), Some(1), Some(2)]);
+    assert_eq!(machine.send(id, Bytes::from_static(b"x"), None), None);
+    said(&mut machine);
+    let mut bytes = BytesMut::new();
+    disposition(&mut bytes, 0, 1, false, code::ACCEPTED);
+    disposition(&mut bytes, 0, u32::MAX, true, code::RELEASED);
+    disposition(&mut bytes, 2, 1, true, code::RELEASED);
+    let mut settled = Vec::new();
+    loop {
+        machine.handle_bytes(&mut bytes);
+        match machine.poll_event() {
+            Some(Event::Settled(link, number, word)) if link == id => settled.push((number, word)),
+            None => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        settled,
+        [(0, Word::Accepted), (1, Word::Accepted), (2, Word::Released)]
+    );
+    assert_eq!(
+        said(&mut machine).0,
+        [code::DISPOSITION as u8],
+        "what the peer keeps until it hears"
+    );
+}
+
 #[test]
 fn a_message_in_parts_is_whole_and_accepted() {
     let mut machine = open_with(512, 10);
@@ -240,7 +287,7 @@ fn what_is_sent_keeps_to_credit_window_and_frames() {
     told(&mut machine, bytes);
     machine.out.clear();
     assert!(machine.can_send(id));
-    machine.send(id, Bytes::from(vec![7; 1200]));
+    machine.send(id, Bytes::from(vec![7; 1200]), None);
     assert_eq!(said(&mut machine).0.len(), 2, "as many parts as the window takes");
     assert!(!machine.can_send(id) && machine.has_credit(id));
     let mut bytes = BytesMut::new();
@@ -250,7 +297,7 @@ fn what_is_sent_keeps_to_credit_window_and_frames() {
     told(&mut machine, bytes);
     assert_eq!(said(&mut machine).0.len(), 1, "the last part");
     assert!(machine.can_send(id));
-    machine.send(id, Bytes::from_static(b"x"));
+    machine.send(id, Bytes::from_static(b"x"), None);
     assert!(!machine.has_credit(id));
 }
 
