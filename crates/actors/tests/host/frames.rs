@@ -1,6 +1,7 @@
 //! Frames: answered in order, once, by whoever leads; bounded while they wait.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dunlin_actors::{ActorHost, HostConfig};
@@ -451,9 +452,10 @@ async fn a_failure_does_not_bring_back_a_leadership_that_is_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn leaderships_may_change_under_load_from_many_threads() {
     let field = Field::leading();
+    let steps = Arc::new(AtomicU64::new(0));
     let senders: Vec<_> = (1..4)
         .map(|number| {
-            let host = field.host.clone();
+            let (host, steps) = (field.host.clone(), steps.clone());
             let frames = {
                 let mut gateway = Gateway::new(&field, number);
                 (0..60)
@@ -477,6 +479,7 @@ async fn leaderships_may_change_under_load_from_many_threads() {
                     };
                     let _ = host.open_stream(SHARD, opening, eager).await;
                     for frame in frames {
+                        steps.fetch_add(1, Ordering::Relaxed);
                         let _ = host.submit(SHARD, frame);
                         tokio::task::yield_now().await;
                     }
@@ -488,7 +491,10 @@ async fn leaderships_may_change_under_load_from_many_threads() {
         field.host.on_follower(SHARD, None);
         tokio::task::yield_now().await;
         field.lead();
-        for _ in 0..50 {
+        // A leadership lasts until somebody has met it: one that ends before it has begun shows nothing, and thousands of
+        // them a second are no load but their own.
+        let before = steps.load(Ordering::Relaxed);
+        while steps.load(Ordering::Relaxed) == before && !senders.iter().all(|sender| sender.is_finished()) {
             tokio::task::yield_now().await;
         }
     }
