@@ -78,6 +78,7 @@ pub(crate) struct ShardWork {
     /// Proposals under way; dropped with the actor.
     proposals: JoinSet<()>,
     lease_check_armed: bool,
+    due_timer: Option<DueTimer>,
     retry_armed: bool,
     /// What consensus says of the node; the pump knows what was refused.
     node_is_full: bool,
@@ -102,6 +103,7 @@ impl Actor for ShardActor {
             opening: BTreeMap::new(),
             proposals: JoinSet::new(),
             lease_check_armed: false,
+            due_timer: None,
             retry_armed: false,
             node_is_full: false,
             draining: None,
@@ -115,7 +117,9 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         tracing::info!(shard = %work.room.shard, term = work.tenure.term(), "lead");
         work.arm_lease_check(&myself);
-        arm_due_check(&myself);
+        if !work.tenure.has_ended() {
+            work.due_timer = Some(arm_due_check(&myself));
+        }
         Ok(())
     }
 
@@ -163,8 +167,17 @@ impl Actor for ShardActor {
     }
 }
 
-fn arm_due_check(myself: &ActorRef<ShardMessage>) {
-    myself.send_after(Duration::from_millis(DUE_CHECK_MS), || ShardMessage::DueCheck);
+/// A timer that goes with its leadership, rather than keep the cell of an actor that has left.
+struct DueTimer(tokio::task::JoinHandle<Result<(), ractor::MessagingErr<ShardMessage>>>);
+
+impl Drop for DueTimer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn arm_due_check(myself: &ActorRef<ShardMessage>) -> DueTimer {
+    DueTimer(myself.send_after(Duration::from_millis(DUE_CHECK_MS), || ShardMessage::DueCheck))
 }
 
 impl ShardWork {
@@ -287,7 +300,7 @@ impl ShardWork {
             let command = Command::MessagesExpire { device };
             self.pump.handle_part(Part::Internal(command));
         }
-        arm_due_check(myself);
+        self.due_timer = Some(arm_due_check(myself));
     }
 
     fn handle_open(&mut self, stream: StreamId, introduce: bool, waiter: OpenWaiter) {
@@ -371,6 +384,7 @@ impl ShardWork {
         self.tenure.end(hint);
         self.room.counters.storage_full.store(false, Ordering::Relaxed);
         self.draining = None;
+        self.due_timer = None;
         self.opening.clear();
         self.tenure.stop_members();
         myself.stop(None);

@@ -120,10 +120,10 @@ impl Queue {
                 holder: Holder::Token { .. },
                 until_ms,
             }) if until_ms > moment.ms => until_ms,
+            Some(_) if message.is_held(moment) && message.expires_ms <= moment.ms => moment.ms + LOCK_MS,
             _ => message.expires_ms,
         });
-        due.map(|ms| if ms > moment.ms { ms } else { moment.ms + LOCK_MS })
-            .min()
+        due.min()
     }
 
     /// Remembers when it is to be looked at again. Returns what was remembered before, and what is now.

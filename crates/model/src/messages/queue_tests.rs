@@ -183,6 +183,19 @@ fn time_ends_what_nobody_holds() {
 }
 
 #[test]
+fn a_message_that_comes_too_late_is_looked_at_at_once() {
+    let mut queue = Queue::default();
+    let late = NewMessage {
+        expires_ms: Some(1),
+        ..message(1)
+    };
+    queue.push(&late, at(1_000));
+    assert_eq!(queue.next_due_ms(at(1_000)), Some(1));
+    assert_eq!(queue.expire(at(1_001)).len(), 1);
+    assert_eq!(queue.next_due_ms(at(1_001)), None);
+}
+
+#[test]
 fn a_queue_is_full_with_fifty_and_never_shares_a_packet_id() {
     let mut queue = filled(QUEUE_MESSAGES_MAX);
     assert_eq!(queue.push(&message(51), at(0)), None);
