@@ -12,6 +12,12 @@ use serde_json::{Value, json};
 
 use crate::http::time::iso_utc;
 
+/// Where it is asked for, and what a token must cover.
+pub(crate) const PATH: &[&str] = &["messages", "serviceBound", "feedback"];
+
+/// The kind of content that a batch is.
+pub(crate) const CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.feedback.json";
+
 /// A batch that is the asker's until its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -109,7 +115,7 @@ pub(crate) fn settling(lock: BatchLock, completes: bool) -> Command {
     }
 }
 
-/// A batch in the words of IoT Hub: `application/vnd.microsoft.iothub.feedback.json`.
+/// A batch in the words of IoT Hub, of [`CONTENT_TYPE`].
 pub(crate) fn to_json(batch: &Batch) -> Value {
     let records = batch.records.iter().map(|record| {
         json!({

@@ -16,11 +16,6 @@ use super::value::Value;
 use crate::feedback::{self, Batch, BatchLock, FeedbackError};
 use crate::limits::{AMQP_FEEDBACK_PAUSE, AMQP_FEEDBACK_UNSETTLED_MAX};
 
-/// What a token must cover.
-pub(crate) const PATH: &[&str] = &["messages", "serviceBound", "feedback"];
-
-const CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.feedback.json";
-
 /// One reader.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -99,7 +94,7 @@ pub(crate) async fn settle(client: Arc<dyn ShardClient>, (lock, completes): (Bat
 pub(crate) fn to_message(batch: &Batch, hub: &str, now_ms: u64) -> (Bytes, Tag) {
     let mut properties = vec![Value::Null; property::COUNT];
     properties[property::USER_ID] = Value::Binary(hub.as_bytes().to_vec());
-    properties[property::CONTENT_TYPE] = Value::symbol(CONTENT_TYPE);
+    properties[property::CONTENT_TYPE] = Value::symbol(feedback::CONTENT_TYPE);
     let enqueued = (
         Value::symbol("iothub-enqueuedtime"),
         Value::Timestamp(now_ms as i64),
@@ -168,7 +163,10 @@ mod tests {
         let (message, tag) = to_message(&batch(0x0102), "hub", 5);
         assert_eq!(tag, [0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         let read = Request::read(&message).expect("a message");
-        assert_eq!(read.property(property::CONTENT_TYPE).text(), Some(CONTENT_TYPE));
+        assert_eq!(
+            read.property(property::CONTENT_TYPE).text(),
+            Some(feedback::CONTENT_TYPE)
+        );
         assert_eq!(&read.data[..], b"[]");
     }
 }

@@ -27,7 +27,7 @@ use super::node::{Node, PartitionAddress};
 use super::partition::{self, Receiver};
 use super::performative::{Attach, Fault, Word, address, condition};
 use super::tokens::{Judge, Tokens};
-use crate::feedback::{Batch, FeedbackError};
+use crate::feedback::{Batch, FeedbackError, PATH as FEEDBACK_PATH};
 use crate::http::authorize::claimed;
 use crate::limits::{
     AMQP_ANSWERS_MAX, AMQP_DOWNWARD_BYTES_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_OUT_BYTES_MAX,
@@ -208,7 +208,7 @@ impl Links {
         if !attach.peer_receives {
             return Err(Fault::new(condition::NOT_ALLOWED, "nobody sends feedback here"));
         }
-        self.check_covered(feedback::PATH)?;
+        self.check_covered(FEEDBACK_PATH)?;
         self.add(id, Purpose::Feedback(feedback::Reader::default()));
         self.machine.accept(id, AMQP_MESSAGE_BYTES_MAX, Settles::Later);
         Ok(())
@@ -558,7 +558,7 @@ impl Links {
             .filter(|(_, link)| match &link.purpose {
                 Purpose::Partition(receiver) => !self.is_covered(&receiver.address, judge),
                 Purpose::DeviceBound => !self.tokens.cover(devicebound::PATH, judge),
-                Purpose::Feedback(_) => !self.tokens.cover(feedback::PATH, judge),
+                Purpose::Feedback(_) => !self.tokens.cover(FEEDBACK_PATH, judge),
                 _ => false,
             })
             .map(|(id, _)| *id)

@@ -16,23 +16,22 @@ use super::error::ApiError;
 use crate::feedback::{self, BatchLock, FeedbackError};
 use crate::shared::Shared;
 
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.microsoft.iothub.feedback.json");
-
-const PATH: &[&str] = &["messages", "serviceBound", "feedback"];
-
 /// `GET /messages/serviceBound/feedback`: a batch, or 204 when there is none.
 pub(crate) async fn take(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    authorize::service(&shared, &headers, Right::ServiceConnect, PATH)?;
+    authorize::service(&shared, &headers, Right::ServiceConnect, feedback::PATH)?;
     let batch = feedback::take(&*shared.client, rand::random()).await?;
     let Some(batch) = batch else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let mut response = Json(feedback::to_json(&batch)).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(feedback::CONTENT_TYPE),
+    );
     if let Ok(lock) = HeaderValue::try_from(format!("\"{}\"", batch.lock.text())) {
         headers.insert(header::ETAG, lock);
     }
@@ -63,7 +62,7 @@ async fn settle(
     headers: HeaderMap,
     completes: bool,
 ) -> Result<Response, ApiError> {
-    authorize::service(&shared, &headers, Right::ServiceConnect, PATH)?;
+    authorize::service(&shared, &headers, Right::ServiceConnect, feedback::PATH)?;
     let shard_count = shared.client.directory().shard_count;
     let lock = BatchLock::parse(&lock).filter(|lock| lock.shard.0 < shard_count);
     let lock = lock.ok_or_else(ApiError::lock_lost)?;

@@ -9,6 +9,7 @@ use super::state::Entry;
 use super::{Notice, keys, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
+use crate::identity::SessionRecord;
 use crate::messages::feedback::{Feedback, FeedbackRecord};
 use crate::messages::queue::{Ended, Moment, Queue};
 use crate::messages::{
@@ -53,19 +54,21 @@ pub(super) fn decode(bytes: Bytes) -> Result<MessageContent, StoreError> {
 struct Work {
     queue: Queue,
     moment: Moment,
+    session: SessionRecord,
 }
 
 impl Work {
     fn open(entry: &Entry<'_>, device: &DeviceId) -> Result<Self, StoreError> {
         let stored = entry.overlay.get_json(&keys::queue(device.as_str().as_bytes()))?;
         let queue: Queue = stored.unwrap_or_default();
-        let session = registry::session(entry, device)?;
+        let session = registry::session(entry, device)?.unwrap_or_default();
         Ok(Self {
             queue,
             moment: Moment {
                 ms: entry.meta.time_ms,
-                session: session.and_then(|session| session.held_by.map(|_| session.epoch)),
+                session: session.held_by.map(|_| session.epoch),
             },
+            session,
         })
     }
 
@@ -144,9 +147,9 @@ fn forget_old(entry: &Entry<'_>, list: &mut Feedback) -> Result<(), StoreError> 
 }
 
 /// Tells a session that listens, if there is something for it now.
-fn tell_waiting(entry: &mut Entry<'_>, device: &DeviceId, work: &Work) -> Result<(), StoreError> {
-    if let Some(session) = registry::session(entry, device)?
-        && let Some(held_by) = session.held_by
+fn tell_waiting(entry: &mut Entry<'_>, device: &DeviceId, work: &Work) {
+    let session = &work.session;
+    if let Some(held_by) = session.held_by
         && session
             .subscriptions
             .contains_key(&registry::messages_filter(device))
@@ -158,7 +161,6 @@ fn tell_waiting(entry: &mut Entry<'_>, device: &DeviceId, work: &Work) -> Result
             held_by,
         });
     }
-    Ok(())
 }
 
 /// Whether messages wait that somebody could be given.
@@ -186,7 +188,7 @@ pub(super) fn send(
     }
     let key = keys::message(device.as_str().as_bytes(), number);
     entry.overlay.put(key, encode(&message.content));
-    tell_waiting(entry, device, &work)?;
+    tell_waiting(entry, device, &work);
     work.close(entry, device, &ended)?;
     Ok(Outcome::MessageQueued { number })
 }
@@ -198,14 +200,11 @@ pub(super) fn take(
     holds: &[u64],
     count_max: u32,
 ) -> Result<Outcome, StoreError> {
-    let Some(session) = registry::session(entry, device)?.filter(|session| session.epoch == epoch) else {
-        return Ok(Outcome::Refused(Refusal::Fenced));
-    };
     let mut work = Work::open(entry, device)?;
     if work.moment.session != Some(epoch) {
         return Ok(Outcome::Refused(Refusal::Fenced));
     }
-    let Some(&qos) = session.subscriptions.get(&registry::messages_filter(device)) else {
+    let Some(&qos) = work.session.subscriptions.get(&registry::messages_filter(device)) else {
         return Ok(Outcome::Refused(Refusal::NotListening));
     };
     let count_max = count_max.min(SESSION_MESSAGES_MAX);
@@ -260,7 +259,7 @@ pub(super) fn settle(
     }
     let ended: Vec<Ended> = settled.into_iter().flatten().collect();
     if settlement == Settlement::Abandon {
-        tell_waiting(entry, device, &work)?;
+        tell_waiting(entry, device, &work);
     }
     work.close(entry, device, &ended)?;
     Ok(Outcome::Done)
@@ -270,7 +269,7 @@ pub(super) fn settle(
 pub(super) fn expire(entry: &mut Entry<'_>, device: &DeviceId) -> Result<Outcome, StoreError> {
     let mut work = Work::open(entry, device)?;
     let ended = work.queue.expire(work.moment);
-    tell_waiting(entry, device, &work)?;
+    tell_waiting(entry, device, &work);
     work.close(entry, device, &ended)?;
     Ok(Outcome::Done)
 }
@@ -307,7 +306,7 @@ pub(super) fn dead_letter(
                 if let Some(content) = entry.overlay.get(&keys::message(id, old))? {
                     entry.overlay.put(keys::message(id, new), content);
                 }
-                tell_waiting(entry, device, &work)?;
+                tell_waiting(entry, device, &work);
                 Outcome::MessageQueued { number: new }
             }
         },
