@@ -103,35 +103,44 @@ async fn confirm(shared: Arc<Shared>) {
     let mut clock = tokio::time::interval(CONFIRM_EVERY);
     loop {
         clock.tick().await;
-        let asked_ms = shared.clock.monotonic_ms();
-        let directory = shared.view.get();
-        if let Some(group) = shared.group(GroupId::DIRECTORY)
-            && group.sight().leads
-        {
-            if group.confirms_directory().await {
-                shared.view.confirm(asked_ms);
-            }
-            continue;
-        }
-        let Some(leader) = shared.ask_leader(GroupId::DIRECTORY).await else {
-            continue;
-        };
-        let asked = Request::Directory {
-            known: directory.rank(),
-        };
-        let answer = shared
-            .peers
-            .call(leader, Lane::Control, asked, CONFIRM_EVERY)
-            .await;
-        if let Ok((Response::Directory { newer, confirmed }, _)) = answer {
-            if let Some(newer) = newer.filter(|newer| newer.cluster_id == directory.cluster_id) {
-                shared.view.offer(&newer);
-            }
-            if confirmed {
-                shared.view.confirm(asked_ms);
-            }
-        }
+        confirm_directory(&shared).await;
     }
+}
+
+/// Brings the copy of the directory up to what its leader has now. Returns whether a leader that was confirmed
+/// meanwhile has vouched for it.
+pub(crate) async fn confirm_directory(shared: &Arc<Shared>) -> bool {
+    let asked_ms = shared.clock.monotonic_ms();
+    let directory = shared.view.get();
+    if let Some(group) = shared.group(GroupId::DIRECTORY)
+        && group.sight().leads
+    {
+        let is_confirmed = group.confirms_directory().await;
+        if is_confirmed {
+            shared.view.confirm(asked_ms);
+        }
+        return is_confirmed;
+    }
+    let Some(leader) = shared.ask_leader(GroupId::DIRECTORY).await else {
+        return false;
+    };
+    let asked = Request::Directory {
+        known: directory.rank(),
+    };
+    let answer = shared
+        .peers
+        .call(leader, Lane::Control, asked, CONFIRM_EVERY)
+        .await;
+    let Ok((Response::Directory { newer, confirmed }, _)) = answer else {
+        return false;
+    };
+    if let Some(newer) = newer.filter(|newer| newer.cluster_id == directory.cluster_id) {
+        shared.view.offer(&newer);
+    }
+    if confirmed {
+        shared.view.confirm(asked_ms);
+    }
+    confirmed
 }
 
 async fn gossip(shared: Arc<Shared>) {

@@ -12,18 +12,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::command::{Command, Consistency, Outcome, Place, Query, ReadFrom, View};
-use dunlin_model::directory::Directory;
+use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal};
 use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
-    AckSink, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient, ShardServer,
-    SubmitError,
+    AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient,
+    ShardServer, SubmitError,
 };
+use dunlin_model::provisioning::book::BookChange;
 use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
+use crate::changes::ChangeError;
 use crate::invocations;
+use crate::maintenance::confirm_directory;
 use crate::node::Shared;
 use crate::remote::RemoteShards;
 use lane::Lane;
@@ -229,6 +232,32 @@ impl ShardClient for Router {
 
     fn directory(&self) -> Arc<Directory> {
         self.shared.view.get()
+    }
+
+    fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>> {
+        async {
+            let asking = async {
+                while !confirm_directory(&self.shared).await {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let asked = tokio::time::timeout(QUERY_TIMEOUT, asking).await;
+            asked.map_err(|_| QueryError::CutOff)?;
+            Ok(self.shared.view.get())
+        }
+        .boxed()
+    }
+
+    fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>> {
+        async move {
+            let changed = self.shared.change_directory(DirectoryCommand::Book(change)).await;
+            match changed {
+                Ok(_) => Ok(()),
+                Err(ChangeError::Refused(DirectoryRefusal::Book(refusal))) => Err(refusal.into()),
+                Err(ChangeError::Refused(_) | ChangeError::Unavailable) => Err(BookError::Unknown),
+            }
+        }
+        .boxed()
     }
 
     fn is_fresh(&self) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! The cluster is seen through one trait, [`ShardClient`], and nothing else; nothing is kept here that
 //! a restart would lose. Start at [`mqtt`] for the way of a message, at [`http`] and `amqp` for services, at
-//! [`auth`] for who may enter. [`client`] is the device's side of the door. Bounds are in [`limits`].
+//! [`auth`] for who may enter, at [`provisioning`] for devices that nobody knows yet. [`client`] is the device's side of the door. Bounds are in [`limits`].
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,8 @@ mod listen;
 mod log_audit;
 pub mod metrics;
 pub mod mqtt;
+mod nobody;
+pub mod provisioning;
 mod sessions;
 mod shared;
 pub mod tls;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use dunlin_model::port::{AuditSink, DownlinkSink, ShardClient, Tracer};
+use dunlin_model::port::{AuditSink, DownlinkSink, Outbound, ShardClient, Tracer};
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
@@ -96,6 +98,8 @@ pub struct Hooks {
     /// Answer of `/faults`: what the node has done to itself as the body orders, or what is wrong with it. There
     /// is no such path without it.
     pub faults: Option<FaultsHook>,
+    /// Asks linked hubs and webhooks.
+    pub outbound: Arc<dyn Outbound>,
     /// Decides which messages are followed; nobody follows any without it.
     pub tracer: Option<Arc<dyn Tracer>>,
     /// Answers whatever the hub's own paths do not, e.g. the console.
@@ -104,7 +108,7 @@ pub struct Hooks {
 
 impl Default for Hooks {
     /// The system's clock, always healthy, no metrics, no admin token, an audit in the log, no certificates,
-    /// nobody followed, nothing extra.
+    /// nobody outside who answers, nobody followed, nothing extra.
     fn default() -> Self {
         Self {
             now_ms: Arc::new(|| {
@@ -120,6 +124,7 @@ impl Default for Hooks {
             certificates: Arc::new(|| serde_json::json!({ "certificates": [] })),
             renew_certificates: Arc::new(|| Err("this node makes no certificates".to_owned())),
             faults: None,
+            outbound: Arc::new(nobody::Nobody),
             tracer: None,
             extra: None,
         }

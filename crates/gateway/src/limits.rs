@@ -128,6 +128,27 @@ pub const EVENT_STREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Characters of a status reason.
 pub const STATUS_REASON_CHARS_MAX: usize = 128;
 
+/// Devices that register at a gateway at a time; one more is answered 429.
+pub const PROVISIONING_MAX: usize = 256;
+/// Time for a registration; then the answer is 503, and the device may ask again. Below the 30 s that SDKs wait.
+pub const PROVISIONING_WAIT: Duration = Duration::from_secs(20);
+/// Times that a registration is begun anew because others changed its enrolment meanwhile.
+pub const PROVISIONING_ATTEMPTS_MAX: u32 = 4;
+/// Time that a linked hub, or a webhook, has for one answer.
+pub const PROVISIONING_CALL_WAIT: Duration = Duration::from_secs(5);
+/// Time that a linked hub has to show how far away it is.
+pub const PROVISIONING_PROBE_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of an answer of a linked hub, or a webhook: a device with its twin.
+pub const PROVISIONING_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Seconds after which a device may ask again that was told to.
+pub const PROVISIONING_RETRY_S: u32 = 2;
+/// Bytes of what a device says when it registers (DPS: 96 KB).
+pub const PROVISIONING_REQUEST_BYTES_MAX: usize = 96 * 1024;
+/// Time that a device over MQTT may be silent between two requests for provisioning; then it is closed.
+pub const PROVISIONING_SILENCE_WAIT: Duration = Duration::from_secs(300);
+/// Enrolments in one bulk operation (DPS: 10).
+pub const PROVISIONING_BULK_MAX: usize = 10;
+
 /// Bytes of a frame of AMQP, in both directions, as we tell the peer.
 pub const AMQP_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a frame before the connection is open: nobody is known yet. More closes it.

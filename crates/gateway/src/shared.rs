@@ -13,6 +13,7 @@ use crate::Hooks;
 use crate::amqp::seats::Seats;
 use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
+use crate::provisioning::{Latencies, Pending};
 use crate::sessions::Sessions;
 
 /// One per gateway.
@@ -35,6 +36,12 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
+    /// One permit per device that registers.
+    pub(crate) provisioning: Arc<Semaphore>,
+    /// How far away the linked hubs are.
+    pub(crate) latencies: Latencies,
+    /// TPMs that have a challenge to answer.
+    pub(crate) pending: Pending,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -60,6 +67,9 @@ impl Shared {
             amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
             seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
+            provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
+            latencies: Latencies::default(),
+            pending: Pending::default(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

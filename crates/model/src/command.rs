@@ -14,6 +14,9 @@ use crate::messages::{
     DeadLetter, DeadLetterDeed, Holder, MessageContent, NewMessage, Settlement, TakenMessage,
 };
 use crate::port::StoreError;
+use crate::provisioning::{
+    Enrollment, EnrollmentSpec, ProvisioningView, Registration, RegistrationId, RegistrationSpec,
+};
 use crate::twin::Twin;
 
 /// A change that a door asks for. Nearly each concerns one device, whose slot finds the shard.
@@ -168,6 +171,42 @@ pub enum Command {
         /// Whether it is done with; otherwise it is given again.
         completes: bool,
     },
+    /// Makes or changes an individual enrolment.
+    EnrollmentPut {
+        /// Whose.
+        id: RegistrationId,
+        /// The same as the operator spells it.
+        name: String,
+        /// What it says; the door has checked it.
+        spec: Box<EnrollmentSpec>,
+        /// When.
+        condition: Condition,
+    },
+    /// Removes an individual enrolment, and the registration under it.
+    EnrollmentDelete {
+        /// Whose.
+        id: RegistrationId,
+        /// When.
+        condition: Condition,
+    },
+    /// A device is registered. Whatever was to be done at its hub is done.
+    RegistrationPut {
+        /// Under which name.
+        id: RegistrationId,
+        /// What the registration says.
+        spec: Box<RegistrationSpec>,
+        /// The version of its own enrolment that let it in; `None` for a group, which lets in nobody who has one.
+        enrollment: Option<u64>,
+        /// When.
+        condition: Condition,
+    },
+    /// Forgets a registration. The device stays at its hub.
+    RegistrationDelete {
+        /// Which.
+        id: RegistrationId,
+        /// When.
+        condition: Condition,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -188,9 +227,12 @@ impl Query {
             | Query::Twin(device)
             | Query::Messages { device, .. }
             | Query::DeadLetters(device) => Place::Device(device),
+            Query::Provisioning(id) => Place::Device(id.as_device()),
             Query::Devices { shard, .. }
             | Query::Shard(shard)
             | Query::DueDevices { shard, .. }
+            | Query::Enrollments { shard, .. }
+            | Query::Registrations { shard, .. }
             | Query::Feedback { shard, .. } => Place::Shard(*shard),
         }
     }
@@ -205,6 +247,8 @@ impl Command {
                 Command::TwinReport { patch, .. } => patch.len(),
                 Command::TwinChange { tags, desired, .. } => text(tags) + text(desired),
                 Command::MessageSend { message, .. } => message.content.bytes(),
+                Command::EnrollmentPut { spec, .. } => spec.bytes(),
+                Command::RegistrationPut { spec, .. } => text(&spec.payload),
                 _ => 0,
             }
     }
@@ -227,6 +271,10 @@ impl Command {
             | Command::MessagesExpire { device }
             | Command::MessagesPurge { device }
             | Command::DeadLetter { device, .. } => Place::Device(device),
+            Command::EnrollmentPut { id, .. }
+            | Command::EnrollmentDelete { id, .. }
+            | Command::RegistrationPut { id, .. }
+            | Command::RegistrationDelete { id, .. } => Place::Device(id.as_device()),
             Command::FeedbackTake { shard, .. } | Command::FeedbackSettle { shard, .. } => {
                 Place::Shard(*shard)
             }
@@ -285,6 +333,15 @@ pub enum Outcome {
     },
     /// This batch is the asker's, if there was any. Its records are read with [`Query::Feedback`].
     FeedbackTaken(Option<FeedbackBatch>),
+    /// The enrolment, or the registration, is kept.
+    Kept {
+        /// Its version now.
+        version: u64,
+        /// When it was made, milliseconds since 1970.
+        created_ms: u64,
+        /// Stamp of the entry.
+        updated_ms: u64,
+    },
 }
 
 /// Why a command changed nothing.
@@ -332,6 +389,15 @@ pub enum Refusal {
     /// The session does not listen for messages.
     #[error("the session does not listen for messages")]
     NotListening,
+    /// There is no such enrolment.
+    #[error("the enrollment does not exist")]
+    UnknownEnrollment,
+    /// There is no such registration.
+    #[error("the registration does not exist")]
+    UnknownRegistration,
+    /// The enrolment under which a device was let in is another now.
+    #[error("the enrollment has changed meanwhile")]
+    StaleEnrollment,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.
@@ -417,6 +483,29 @@ pub enum Query {
         /// first at the most.
         to: u64,
     },
+    /// What is known of a registration id.
+    Provisioning(RegistrationId),
+    /// Individual enrolments of one shard, with the registrations under them, by slot and name, after a cursor that
+    /// an earlier page returned.
+    Enrollments {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
+        count_max: usize,
+    },
+    /// Registrations of one shard under a group, in the same way. A page may be short, or empty, and not the last.
+    Registrations {
+        /// Which shard.
+        shard: ShardId,
+        /// The group, in any case.
+        group: String,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
+        count_max: usize,
+    },
 }
 
 /// What a query answers.
@@ -443,6 +532,22 @@ pub enum View {
     DueDevices(Vec<DeviceId>),
     /// Answer to [`Query::Feedback`].
     Feedback(Vec<FeedbackRecord>),
+    /// Answer to [`Query::Provisioning`].
+    Provisioning(Box<ProvisioningView>),
+    /// Answer to [`Query::Enrollments`].
+    Enrollments {
+        /// The page.
+        found: Vec<(Enrollment, Option<Registration>)>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
+    /// Answer to [`Query::Registrations`].
+    Registrations {
+        /// The page.
+        found: Vec<Registration>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
 }
 
 /// A device and its session.

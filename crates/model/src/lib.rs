@@ -19,6 +19,7 @@ pub mod method;
 pub mod mutant;
 pub mod point;
 pub mod port;
+pub mod provisioning;
 pub mod shard;
 pub mod stream;
 pub mod telemetry;

@@ -41,6 +41,8 @@ pub const WIRE_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Devices that one page of a listing holds.
 pub const DEVICE_PAGE_MAX: usize = 1000;
+/// Enrolments or registrations that one page of a listing holds: each may be large.
+pub const PROVISIONING_PAGE_MAX: usize = 50;
 /// Milliseconds that the leader's clock may lead the last stamp of its log in one entry.
 pub const TIME_JUMP_MS_MAX: u64 = 24 * 3600 * 1000;
 
@@ -54,6 +56,14 @@ const _: () = assert!(FRAME_COMMANDS_MAX * COMMAND_WEIGHT_BYTES + BATCH_BYTES_TA
 const _: () = assert!(
     2 * BATCH_BYTES_TARGET + COMMAND_WEIGHT_BYTES + 2 * crate::twin::TEXT_BYTES_MAX + RECORD_BYTES_MAX
         <= ENTRY_BYTES_MAX
+);
+// ... or the largest enrolment ...
+const _: () = assert!(crate::provisioning::ENROLLMENT_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
+// ... a page of enrolments with their registrations fits one message between nodes, escaped as JSON text may be ...
+const _: () = assert!(
+    PROVISIONING_PAGE_MAX
+        * (crate::provisioning::ENROLLMENT_BYTES_MAX + crate::provisioning::PAYLOAD_BYTES_MAX + 8 * 1024)
+        <= WIRE_FRAME_BYTES_MAX
 );
 // ... and one entry fits one message between nodes, header included.
 const _: () = assert!(ENTRY_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);

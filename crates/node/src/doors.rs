@@ -15,6 +15,7 @@ use dunlin_model::port::{Clock as _, Tracer};
 use crate::address;
 use crate::config::NodeConfig;
 use crate::observe::Observed;
+use crate::outbound::HttpOutbound;
 use crate::pki::Authority;
 use crate::wiring::StartError;
 
@@ -66,6 +67,7 @@ pub(crate) async fn open(
         audit: observed.audit.clone(),
         certificates: Arc::new(move || shown.show()),
         renew_certificates: Arc::new(move || renewed.renew()),
+        outbound: Arc::new(HttpOutbound::default()),
         tracer: observed.traces.clone().map(|traces| traces as Arc<dyn Tracer>),
         ..Hooks::default()
     };

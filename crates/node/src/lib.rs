@@ -18,6 +18,7 @@ pub mod local;
 pub mod logging;
 mod observe;
 mod otlp;
+mod outbound;
 mod outside;
 pub mod pki;
 pub mod ready;

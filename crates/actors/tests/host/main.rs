@@ -9,6 +9,7 @@ mod devices;
 mod frames;
 mod leases;
 mod messages;
+mod provisioning;
 mod reads;
 mod state;
 mod support;

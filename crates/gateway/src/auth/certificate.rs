@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::identity::{Authentication, DeviceRecord};
+use dunlin_model::identity::{Authentication, DeviceRecord, Thumbprints};
 use dunlin_model::telemetry::AuthMethod;
 use ring::digest;
 use rustls::pki_types::pem::PemObject as _;
@@ -65,21 +65,30 @@ impl Shown {
 }
 
 impl Shown {
-    /// Follows the chain up to one of `authorities` that is in force itself: of an anchor the verifier looks at the key
-    /// alone.
     fn verify_chain(&self, authorities: &BTreeMap<String, String>, now_s: u64) -> Result<(), AuthError> {
+        let anchors: Vec<String> = authorities.values().cloned().collect();
+        self.is_signed_below(&anchors, &[], now_s)
+    }
+
+    /// Follows the chain up to one of `anchors` that is in force itself: of an anchor the verifier looks at the key
+    /// alone. `between` are certificates that may stand in it without having been shown. All of them are PEM.
+    pub(crate) fn is_signed_below(
+        &self,
+        anchors: &[String],
+        between: &[String],
+        now_s: u64,
+    ) -> Result<(), AuthError> {
         let mut roots = RootCertStore::empty();
-        let read = authorities
-            .values()
-            .filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok())
-            .filter(|authority| is_in_force(authority, now_s));
-        roots.add_parsable_certificates(read);
+        let anchors = anchors.iter().filter_map(|pem| read_pem(pem));
+        roots.add_parsable_certificates(anchors.filter(|anchor| is_in_force(anchor, now_s)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|_| AuthError::UnknownAuthority)?; // there are none
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now_s));
-        let verified = verifier.verify_client_cert(&self.0[0], &self.0[1..], now);
+        let between = between.iter().filter_map(|pem| read_pem(pem));
+        let above: Vec<CertificateDer<'_>> = self.0[1..].iter().cloned().chain(between).collect();
+        let verified = verifier.verify_client_cert(&self.0[0], &above, now);
         verified.map(|_| ()).map_err(|error| match error {
             rustls::Error::InvalidCertificate(
                 CertificateError::Expired
@@ -90,6 +99,56 @@ impl Shown {
             _ => AuthError::UnknownAuthority,
         })
     }
+
+    /// How far above the leaf a certificate (PEM) stands in what was shown; above all of it if it was not shown.
+    pub(crate) fn depth_of(&self, pem: &str) -> usize {
+        let wanted = read_pem(pem);
+        let place = self.0.iter().position(|shown| Some(shown) == wanted.as_ref());
+        place.unwrap_or(self.0.len())
+    }
+
+    /// Whether the leaf is exactly this certificate (PEM).
+    pub(crate) fn leaf_is(&self, pem: &str) -> bool {
+        read_pem(pem).is_some_and(|wanted| self.0[0] == wanted)
+    }
+
+    /// Checks that the leaf's time has come and is not over.
+    pub(crate) fn check_leaf_in_force(&self, now_s: u64) -> Result<(), AuthError> {
+        if is_in_force(&self.0[0], now_s) {
+            Ok(())
+        } else {
+            Err(AuthError::CertificateExpired)
+        }
+    }
+
+    /// Whether `name` is the leaf's one common name, in any case.
+    pub(crate) fn is_for_any_case(&self, name: &str) -> bool {
+        common_name(&self.0[0]).is_some_and(|common| common.eq_ignore_ascii_case(name))
+    }
+
+    /// The leaf's one common name.
+    pub(crate) fn common_name(&self) -> Option<String> {
+        common_name(&self.0[0])
+    }
+
+    /// What the registry knows the leaf by.
+    pub(crate) fn thumbprints(&self) -> Thumbprints {
+        let [_, sha256] = thumbprints(&self.0[0]);
+        Thumbprints {
+            primary: Some(sha256),
+            secondary: None,
+        }
+    }
+}
+
+pub(super) fn read_pem(pem: &str) -> Option<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).ok()
+}
+
+/// What the registry knows a certificate (PEM) by.
+pub(crate) fn thumbprint_of_pem(pem: &str) -> Option<String> {
+    let [_, sha256] = thumbprints(&read_pem(pem)?);
+    Some(sha256)
 }
 
 fn is_in_force(certificate: &CertificateDer<'_>, now_s: u64) -> bool {
@@ -104,16 +163,21 @@ fn is_in_force(certificate: &CertificateDer<'_>, now_s: u64) -> bool {
 
 /// Whether `name` is the one common name of a certificate.
 fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    let Ok((_, read)) = X509Certificate::from_der(certificate) else {
-        return false;
-    };
+    common_name(certificate).is_some_and(|common| common == name)
+}
+
+/// The common name of a certificate that has exactly one.
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, read) = X509Certificate::from_der(certificate).ok()?;
     let mut names = read.subject().iter_common_name();
-    let only = (names.next(), names.next());
-    matches!(only, (Some(only), None) if only.as_str() == Ok(name))
+    match (names.next(), names.next()) {
+        (Some(only), None) => Some(only.as_str().ok()?.to_owned()),
+        _ => None,
+    }
 }
 
 /// SHA-1 and SHA-256 of a certificate, as the registry spells them.
-fn thumbprints(certificate: &CertificateDer<'_>) -> [String; 2] {
+pub(super) fn thumbprints(certificate: &CertificateDer<'_>) -> [String; 2] {
     [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256].map(|algorithm| {
         let digest = digest::digest(algorithm, certificate);
         digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
@@ -123,7 +187,7 @@ fn thumbprints(certificate: &CertificateDer<'_>) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use dunlin_model::id::DeviceId;
-    use dunlin_model::identity::{DeviceSpec, DeviceStatus, SymmetricKeys, Thumbprints};
+    use dunlin_model::identity::{DeviceSpec, DeviceStatus, SymmetricKeys};
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,

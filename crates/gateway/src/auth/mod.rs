@@ -6,11 +6,13 @@
 
 mod certificate;
 mod connection_string;
+mod described;
 mod token;
 
 pub use certificate::CHAIN_MAX;
-pub(crate) use certificate::Shown;
+pub(crate) use certificate::{Shown, thumbprint_of_pem};
 pub use connection_string::{ConnectionString, ConnectionStringError};
+pub(crate) use described::{CertificateInfo, certificate_info, read_certificate};
 pub use token::{SasToken, sign};
 
 use base64::Engine as _;
@@ -82,7 +84,7 @@ pub struct Scope<'a> {
 
 impl Scope<'_> {
     /// Whether `resource` (decoded) is a segment-wise prefix of this.
-    fn is_covered_by(&self, resource: &str) -> bool {
+    pub(crate) fn is_covered_by(&self, resource: &str) -> bool {
         // Event Hubs' clients name an address, `sb://host/..`.
         let resource = resource.split_once("://").map_or(resource, |(_, rest)| rest);
         let mut segments = resource

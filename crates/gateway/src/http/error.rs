@@ -235,6 +235,9 @@ impl ApiError {
             ),
             Refusal::LockLost => Self::lock_lost(),
             Refusal::NoSuchLetter => Self::not_found("There is no such dead letter"),
+            Refusal::UnknownEnrollment | Refusal::UnknownRegistration | Refusal::StaleEnrollment => {
+                Self::internal("a device was taken for an enrollment")
+            }
             Refusal::NotListening => Self::internal("a session that does not listen asked for messages"),
             Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),
             Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),

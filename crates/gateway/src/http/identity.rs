@@ -161,7 +161,8 @@ impl AuthenticationJson {
         }
     }
 
-    fn of(authentication: &Authentication) -> Self {
+    /// One that is stored.
+    pub(crate) fn of(authentication: &Authentication) -> Self {
         let (keys, prints) = match authentication {
             Authentication::Sas(keys) => (Some(keys), None),
             Authentication::SelfSigned(prints) => (None, Some(prints)),

@@ -11,14 +11,17 @@ mod bulk;
 mod cluster;
 pub mod code;
 pub(crate) mod devices;
+mod enrollments;
 pub mod error;
 mod etag;
 pub(crate) mod events;
 mod feedback;
 pub(crate) mod identity;
+mod linked_hubs;
 mod messages;
 mod methods;
 mod named;
+mod registrations;
 pub(crate) mod telemetry;
 pub mod time;
 mod twins;
@@ -32,12 +35,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 
 use crate::Audience;
 use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT};
 use crate::listen::Peer;
 use crate::metrics::count;
+use crate::provisioning::store::Kind;
 use crate::shared::Shared;
 use crate::websocket::WEBSOCKET_PATH;
 pub(crate) use audited::write as write_audit;
@@ -107,6 +111,7 @@ fn for_hub() -> Router<Arc<Shared>> {
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
         .merge(for_messages())
+        .merge(for_provisioning())
         .route(
             "/twins/{id}",
             get(twins::get).patch(twins::update).put(twins::replace),
@@ -121,6 +126,44 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route("/events/{shard}", get(events::read))
         .route("/shards", get(cluster::shards))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
+}
+
+/// Provisioning: what services keep, and devices that come.
+fn for_provisioning() -> Router<Arc<Shared>> {
+    let mut router = Router::new()
+        .route("/provisioning", get(linked_hubs::show))
+        .route(
+            "/provisioning/linkedHubs/{host}",
+            put(linked_hubs::put).delete(linked_hubs::delete),
+        )
+        .route(
+            "/registrations/{id}",
+            get(registrations::get).delete(registrations::delete),
+        )
+        .route("/registrations/{id}/query", post(enrollments::registrations))
+        .route("/{scope}/registrations/{id}", post(registrations::lookup))
+        .route(
+            "/{scope}/registrations/{id}/register",
+            put(registrations::register),
+        )
+        .route(
+            "/{scope}/registrations/{id}/operations/{operation}",
+            get(registrations::operation),
+        );
+    for (path, kind) in [
+        ("enrollments", Kind::Individual),
+        ("enrollmentGroups", Kind::Group),
+    ] {
+        router = router
+            .route(&format!("/{path}"), enrollments::collection(kind))
+            .route(&format!("/{path}/query"), enrollments::query(kind))
+            .route(&format!("/{path}/{{id}}"), enrollments::one(kind))
+            .route(
+                &format!("/{path}/{{id}}/attestationmechanism"),
+                enrollments::attestation(kind),
+            );
+    }
+    router
 }
 
 /// Cloud-to-device messages. Clients spell the first of these paths in two ways.

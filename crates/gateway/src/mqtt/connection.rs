@@ -29,6 +29,7 @@ use super::admit::{self, Admitted};
 use super::calls::Calls;
 use super::courier::{Courier, Downward, Returned};
 use super::mailbox::{Eviction, Mail, Mailbox, Note};
+use super::provisioning::{self, Applicant};
 use super::session::{Effect, End, FilterCode, Session};
 use super::socket::{Moved, Socket};
 use super::told::Told;
@@ -72,6 +73,22 @@ where
         Ok(Err(NoConnect::Close)) => return count(&shared.metrics.protocol_errors),
         Ok(Err(NoConnect::Lost)) | Err(_) => return,
     };
+    if let Some(applicant) = Applicant::of(&request, &shared.host_names) {
+        let from = (shown.as_ref(), peer);
+        let admitted = provisioning::admit(&shared, &request, &applicant, from).await;
+        return match admitted {
+            Ok(()) => {
+                count(&shared.metrics.connects_ok);
+                let visitor = (&applicant, request.keep_alive_s);
+                provisioning::serve(&shared, &mut socket, &mut codec, visitor, from).await;
+            }
+            // Kept in the audit already, if it is to be.
+            Err((answer, why)) => {
+                tracing::debug!(%peer, %answer, why, "registration refused");
+                turn_away(&shared, &mut socket, &mut codec, answer).await;
+            }
+        };
+    }
     let keep_alive_s = Session::server_keep_alive_s(request.keep_alive_s);
     let persistent = !request.clean;
     let mailbox = Arc::new(Mailbox::default());
@@ -183,13 +200,6 @@ async fn refuse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let metrics = &shared.metrics;
-    count(match refused {
-        Refused::NotAuthorized | Refused::AuthMethod => &metrics.connects_refused_credential,
-        Refused::ClientId => &metrics.connects_refused_client_id,
-        Refused::Protocol => &metrics.connects_refused_protocol,
-        Refused::Unavailable => &metrics.connects_refused_unavailable,
-    });
     match refused {
         // The cluster's trouble, or a client of another kind: nobody was turned away for who they are.
         Refused::Unavailable | Refused::Protocol => {
@@ -201,6 +211,21 @@ async fn refuse<S>(
             shared.hooks.audit.refused(AuditRecord { from, ..record });
         }
     }
+    turn_away(shared, socket, codec, refused).await;
+}
+
+/// Answers a CONNECT that is refused, and closes.
+async fn turn_away<S>(shared: &Shared, socket: &mut Socket<S>, codec: &mut Codec, refused: Refused)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let metrics = &shared.metrics;
+    count(match refused {
+        Refused::NotAuthorized | Refused::AuthMethod => &metrics.connects_refused_credential,
+        Refused::ClientId => &metrics.connects_refused_client_id,
+        Refused::Protocol => &metrics.connects_refused_protocol,
+        Refused::Unavailable => &metrics.connects_refused_unavailable,
+    });
     codec.put_refused(refused, &mut socket.out);
     socket.farewell().await;
 }

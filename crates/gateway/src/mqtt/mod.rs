@@ -1,7 +1,8 @@
 //! MQTT 3.1.1 and 5 towards devices, with IoT Hub's topics and names.
 //!
 //! [`session`] is the machine that decides; [`connection`] the thin shell that moves bytes between a
-//! socket, the machine and the cluster. [`admit`] turns a CONNECT into a session. [`wire`] is the
+//! socket, the machine and the cluster. [`admit`] turns a CONNECT into a session; `provisioning` serves devices that
+//! have none and register. [`wire`] is the
 //! only room that names the codec's packets on this side.
 
 pub(crate) mod admit;
@@ -11,6 +12,7 @@ pub(crate) mod courier;
 pub(crate) mod damping;
 pub(crate) mod deliveries;
 pub(crate) mod mailbox;
+mod provisioning;
 pub mod session;
 mod socket;
 pub(crate) mod told;

@@ -111,7 +111,7 @@ pub fn method_answer(topic: &str) -> Option<Result<MethodAnswer<'_>, TopicError>
 }
 
 /// The value of a parameter behind a topic, with or without the question mark before it.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let query = query.strip_prefix('?').unwrap_or(query);
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)

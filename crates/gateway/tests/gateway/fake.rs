@@ -16,9 +16,10 @@ use dunlin_model::identity::{
 };
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
-    AckSink, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult, QueryError,
-    ShardClient, SubmitError,
+    AckSink, BookError, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult,
+    QueryError, ShardClient, SubmitError,
 };
+use dunlin_model::provisioning::book::BookChange;
 use dunlin_model::shard::state::ShardState;
 use dunlin_model::shard::{Batch, Notice, Part, read};
 use dunlin_model::telemetry::Record;
@@ -209,6 +210,14 @@ impl FakeCluster {
     }
 
     /// Takes a policy out of the directory.
+    /// An authority of devices' certificates.
+    pub(crate) fn trust(&self, name: &str, pem: &str) {
+        let mut directory = self.directory.lock().unwrap();
+        let mut changed = Directory::clone(&directory);
+        changed.authorities.insert(name.to_owned(), pem.to_owned());
+        *directory = Arc::new(changed);
+    }
+
     pub(crate) fn remove_policy(&self, name: &str) {
         let mut directory = self.directory.lock().unwrap();
         Arc::make_mut(&mut directory).policies.remove(name);
@@ -461,6 +470,28 @@ impl ShardClient for FakeCluster {
 
     fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.directory.lock().unwrap())
+    }
+
+    fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>> {
+        let is_cut_off = self.lock().cut_off;
+        let directory = self.directory();
+        Box::pin(async move {
+            if is_cut_off {
+                Err(QueryError::CutOff)
+            } else {
+                Ok(directory)
+            }
+        })
+    }
+
+    fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>> {
+        let mut directory = self.directory.lock().unwrap();
+        let mut changed = Directory::clone(&directory);
+        let result = changed.book.apply(change);
+        if result.is_ok() {
+            *directory = Arc::new(changed);
+        }
+        Box::pin(async move { Ok(result?) })
     }
 
     fn is_fresh(&self) -> bool {

@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod amqp;
+mod enrollments;
 mod errors;
 mod fake;
 mod http;
 mod messages;
 mod methods;
 mod mqtt;
+mod provisioning;
 mod registry;
 #[path = "../../../actors/tests/host/support/store.rs"]
 mod store;
+mod swtpm;
 mod twins;
 mod world;

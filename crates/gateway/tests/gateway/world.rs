@@ -10,7 +10,7 @@ use dunlin_gateway::tls::client_config;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::id::DeviceId;
-use dunlin_model::port::{AuditSink, BoxFuture};
+use dunlin_model::port::{AuditSink, BoxFuture, Outbound, OutboundAnswer, OutboundCall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -65,6 +65,44 @@ impl AuditSink for Kept {
     }
 }
 
+type Answering = Box<dyn Fn(&OutboundCall) -> Result<(u16, String), String> + Send + Sync>;
+
+/// Everybody outside: answers as a test says, and keeps what it was asked.
+#[derive(Default)]
+pub(crate) struct Outside {
+    answering: Mutex<Option<Answering>>,
+    asked: Mutex<Vec<OutboundCall>>,
+}
+
+impl Outside {
+    pub(crate) fn answer(
+        &self,
+        with: impl Fn(&OutboundCall) -> Result<(u16, String), String> + Send + Sync + 'static,
+    ) {
+        *self.answering.lock().unwrap() = Some(Box::new(with));
+    }
+
+    /// What was asked since this was asked for last.
+    pub(crate) fn asked(&self) -> Vec<OutboundCall> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+impl Outbound for Outside {
+    fn call(&self, call: OutboundCall) -> BoxFuture<'_, Result<OutboundAnswer, String>> {
+        let answered = match &*self.answering.lock().unwrap() {
+            Some(answering) => answering(&call),
+            None => Err("nobody is there".to_owned()),
+        };
+        self.asked.lock().unwrap().push(call);
+        let answer = answered.map(|(status, body)| OutboundAnswer {
+            status,
+            body: body.into(),
+        });
+        Box::pin(std::future::ready(answer))
+    }
+}
+
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) cluster: Arc<FakeCluster>,
@@ -72,6 +110,7 @@ pub(crate) struct World {
     pub(crate) identity: TlsIdentity,
     pub(crate) roots: Vec<u8>,
     pub(crate) audit: Arc<Kept>,
+    pub(crate) outside: Arc<Outside>,
 }
 
 pub(crate) fn certificate() -> (Vec<u8>, Vec<u8>) {
@@ -113,7 +152,9 @@ impl World {
             connections_max,
         };
         let audit = Arc::new(Kept::default());
+        let outside = Arc::new(Outside::default());
         let hooks = Hooks {
+            outbound: outside.clone(),
             audit: audit.clone(),
             now_ms: Arc::new(|| NOW_S * 1000),
             is_admin_token: Arc::new(|token| token == "the-admin"),
@@ -129,6 +170,7 @@ impl World {
             identity,
             roots: chain,
             audit,
+            outside,
         }
     }
 
@@ -247,6 +289,25 @@ impl World {
         let token = self.service_token("iothubowner");
         let mut all = vec![("Authorization", token.as_str())];
         all.extend_from_slice(headers);
+        self.http_as(method, path, &all, body.as_bytes()).await
+    }
+
+    /// A request by `provisioningserviceowner`.
+    pub(crate) async fn provisioning(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: serde_json::Value,
+    ) -> Answer {
+        let token = self.service_token("provisioningserviceowner");
+        let mut all = vec![("Authorization", token.as_str())];
+        all.extend_from_slice(headers);
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         self.http_as(method, path, &all, body.as_bytes()).await
     }
 

@@ -1,6 +1,6 @@
 //! Group 0: the few things that the whole cluster must agree on, and only bounded things.
 //!
-//! Nodes, the shard map, replicas and the hub's access policies stand here; devices never do. The
+//! Nodes, the shard map, replicas, the hub's access policies and the book of provisioning stand here; devices never do. The
 //! whole directory is one value that is replaced at each change; everyone else holds a copy and the
 //! time until which it is known to be fresh. Moves are planned in [`placement`]; [`membership`] says
 //! how the leader of a group carries one out.
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Slot};
 use crate::identity::SymmetricKeys;
+use crate::provisioning::book::{Book, BookChange, BookRefusal};
 
 /// Nodes that a directory may hold, removed ones not counted.
 pub const NODES_MAX: usize = 256;
@@ -221,6 +222,14 @@ pub enum Right {
     DeviceConnect,
     /// Operate the cluster. IoT Hub has no such right; only `iothubowner` holds it.
     ClusterAdmin,
+    /// Read enrolments and linked hubs.
+    EnrollmentRead,
+    /// Change them; includes reading them.
+    EnrollmentWrite,
+    /// Read registrations.
+    RegistrationStatusRead,
+    /// Change them; includes reading them.
+    RegistrationStatusWrite,
 }
 
 /// A shared access policy: keys, and what they open.
@@ -233,14 +242,19 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether it grants `right`. RegistryReadWrite implies RegistryRead.
+    /// Whether it grants `right`. Whoever may write may read.
     pub fn grants(&self, right: Right) -> bool {
-        self.rights.contains(&right)
-            || (right == Right::RegistryRead && self.rights.contains(&Right::RegistryReadWrite))
+        let implied_by = match right {
+            Right::RegistryRead => Right::RegistryReadWrite,
+            Right::EnrollmentRead => Right::EnrollmentWrite,
+            Right::RegistrationStatusRead => Right::RegistrationStatusWrite,
+            right => right,
+        };
+        self.rights.contains(&right) || self.rights.contains(&implied_by)
     }
 }
 
-/// The policies that a hub starts with, by name, in IoT Hub's terms.
+/// The policies that a hub starts with, by name, in the terms of IoT Hub and of DPS.
 pub const DEFAULT_POLICIES: &[(&str, &[Right])] = &[
     (
         "iothubowner",
@@ -255,6 +269,10 @@ pub const DEFAULT_POLICIES: &[(&str, &[Right])] = &[
     ("device", &[Right::DeviceConnect]),
     ("registryRead", &[Right::RegistryRead]),
     ("registryReadWrite", &[Right::RegistryReadWrite]),
+    (
+        "provisioningserviceowner",
+        &[Right::EnrollmentWrite, Right::RegistrationStatusWrite],
+    ),
 ];
 
 /// The directory.
@@ -283,6 +301,8 @@ pub struct Directory {
     pub authorities: BTreeMap<String, String>,
     /// Join tokens that were not used yet: the hash of each, and until when it is good (milliseconds since 1970).
     pub join_tokens: BTreeMap<String, u64>,
+    /// Enrolment groups and linked hubs.
+    pub book: Book,
 }
 
 /// A change of the directory.
@@ -394,6 +414,8 @@ pub enum DirectoryCommand {
         /// Its name here.
         name: String,
     },
+    /// A change of enrolment groups or linked hubs.
+    Book(BookChange),
 }
 
 /// Why a change was refused; nothing changed.
@@ -423,6 +445,9 @@ pub enum DirectoryRefusal {
     /// The value makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The book of provisioning says no.
+    #[error(transparent)]
+    Book(#[from] BookRefusal),
 }
 
 impl Directory {
@@ -454,6 +479,7 @@ impl Directory {
             policies,
             authorities: BTreeMap::new(),
             join_tokens: BTreeMap::new(),
+            book: Book::default(),
         };
         let directory_voters = Self::directory_voters(hosts.len());
         for group in 0..=shard_count {
@@ -649,6 +675,7 @@ impl Directory {
                     )));
                 }
             }
+            DirectoryCommand::Book(change) => self.book.apply(change)?,
         }
         Ok(None)
     }

@@ -9,6 +9,7 @@ use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, TelemetryAc
 use crate::directory::Directory;
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
 use crate::method::{Invocation, MethodAnswer, MethodError};
+use crate::provisioning::book::{BookChange, BookRefusal};
 use crate::trace::TraceContext;
 
 /// Why a command has no outcome.
@@ -46,6 +47,17 @@ pub enum QueryError {
     /// This gateway has lost sight of the directory.
     #[error("this gateway is cut off from the cluster")]
     CutOff,
+}
+
+/// Why the book of provisioning was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// It was asked, and says no.
+    #[error(transparent)]
+    Refused(#[from] BookRefusal),
+    /// No answer came in time. The change may have been made.
+    #[error("the directory has no leader that answers")]
+    Unknown,
 }
 
 /// Where acknowledgements of telemetry go: one per connection.
@@ -119,6 +131,12 @@ pub trait ShardClient: Send + Sync + 'static {
 
     /// The directory as this node sees it now.
     fn directory(&self) -> Arc<Directory>;
+
+    /// The directory, with every change that was answered before this call. Costs a question to its leader.
+    fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>>;
+
+    /// Changes enrolment groups or linked hubs.
+    fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>>;
 
     /// Whether the directory was confirmed recently enough to admit anybody.
     fn is_fresh(&self) -> bool;

@@ -6,6 +6,7 @@
 mod audit;
 mod client;
 mod clock;
+mod outbound;
 mod replication;
 mod server;
 pub mod store;
@@ -14,6 +15,7 @@ mod trace;
 pub use audit::*;
 pub use client::*;
 pub use clock::*;
+pub use outbound::*;
 pub use replication::*;
 pub use server::*;
 pub use store::*;

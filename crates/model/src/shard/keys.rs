@@ -16,6 +16,11 @@ const KIND_QUEUE: u8 = b'q';
 /// What one message to a device carries.
 const KIND_MESSAGE: u8 = b'm';
 
+/// Individual enrolment of a registration id.
+const KIND_ENROLLMENT: u8 = b'e';
+/// Registration of a registration id.
+const KIND_REGISTRATION: u8 = b'r';
+
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
 const STREAM_OUTCOME: [u8; 2] = [0xFF, 0x02];
@@ -61,6 +66,16 @@ pub fn message(device: &[u8], number: u64) -> Vec<u8> {
     key
 }
 
+/// Key of the enrolment of a registration id.
+pub fn enrollment(id: &[u8]) -> Vec<u8> {
+    device_key(id, KIND_ENROLLMENT)
+}
+
+/// Key of the registration of a registration id.
+pub fn registration(id: &[u8]) -> Vec<u8> {
+    device_key(id, KIND_REGISTRATION)
+}
+
 /// Index entry: the queue of `device` is to be looked at when `ms` is over.
 pub fn due(ms: u64, device: &[u8]) -> Vec<u8> {
     let mut key = DUE.to_vec();
@@ -86,12 +101,31 @@ pub fn feedback(number: u64) -> Vec<u8> {
     key
 }
 
-/// Whether `key` is that of a device's registry record; modules' are not.
-pub fn is_device_record(key: &[u8]) -> bool {
-    key.len() > SLOT_BYTES + 1
-        && key[0] != 0xFF
-        && key[SLOT_BYTES] == KIND_RECORD
-        && !key[SLOT_BYTES..].contains(&b'/')
+/// What is listed by pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// Registry records, modules' included.
+    Records,
+    /// Enrolments.
+    Enrollments,
+    /// Registrations.
+    Registrations,
+}
+
+impl Listed {
+    fn kind(self) -> u8 {
+        match self {
+            Listed::Records => KIND_RECORD,
+            Listed::Enrollments => KIND_ENROLLMENT,
+            Listed::Registrations => KIND_REGISTRATION,
+        }
+    }
+}
+
+/// Whether a key of [`Listed::Records`] is a module's.
+pub fn is_module_record(key: &[u8]) -> bool {
+    // A slot may have any byte in it.
+    key.get(SLOT_BYTES..).is_some_and(|rest| rest.contains(&b'/'))
 }
 
 /// The range of the registry records of a device's modules.
@@ -108,11 +142,11 @@ pub fn parse_module(key: &[u8]) -> Option<DeviceId> {
     DeviceId::parse_identity(std::str::from_utf8(key.get(SLOT_BYTES + 1..)?).ok()?).ok()
 }
 
-/// The range of the registry records of the slot that `key` is in, from `key` on, modules' included.
-pub fn records_from(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// The range of what is listed in the slot that `key` is in, from `key` on.
+pub fn listed_from(listed: Listed, key: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let slot = key.get(..SLOT_BYTES).unwrap_or(&[0; SLOT_BYTES]);
-    let first = [slot, &[KIND_RECORD]].concat();
-    (first.max(key.to_vec()), [slot, &[KIND_RECORD + 1]].concat())
+    let first = [slot, &[listed.kind()]].concat();
+    (first.max(key.to_vec()), [slot, &[listed.kind() + 1]].concat())
 }
 
 /// The first key of the slot that `key` is in.

@@ -9,6 +9,8 @@ pub mod keys;
 mod messages;
 pub mod meta;
 mod overlay;
+mod pages;
+mod provisioning;
 pub mod read;
 pub mod registry;
 pub mod state;

@@ -1,19 +1,21 @@
 //! Reading a shard's state beside `apply`: any replica, any thread, no barrier of its own.
 
-use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use super::keys;
 use super::messages;
 use super::meta::Meta;
 use super::overlay::parse_json;
+use super::pages;
 use crate::command::{DeviceView, Query, ShardView, TwinView, View};
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
-use crate::limits::{DEVICE_PAGE_MAX, MODULES_PER_DEVICE_MAX};
+use crate::limits::MODULES_PER_DEVICE_MAX;
 use crate::messages::QUEUE_MESSAGES_MAX;
 use crate::messages::feedback::{BATCH_RECORDS_MAX, Feedback};
 use crate::messages::queue::Queue;
 use crate::port::{ShardStore, StoreError};
+use crate::provisioning::{ProvisioningView, RegistrationId};
 
 /// Devices that one answer to [`Query::DueDevices`] names.
 const DUE_PAGE_MAX: usize = 256;
@@ -45,7 +47,15 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             Ok(View::DueDevices(devices.collect()))
         }
         Query::Feedback { from, to, .. } => feedback(store, *from, *to),
-        Query::Devices { after, count_max, .. } => devices(store, after, (*count_max).min(DEVICE_PAGE_MAX)),
+        Query::Devices { after, count_max, .. } => pages::devices(store, after, *count_max),
+        Query::Provisioning(id) => Ok(View::Provisioning(Box::new(provisioning(store, id)?))),
+        Query::Enrollments { after, count_max, .. } => pages::enrollments(store, after, *count_max),
+        Query::Registrations {
+            group,
+            after,
+            count_max,
+            ..
+        } => pages::registrations(store, group, after, *count_max),
         Query::Shard(_) => {
             let meta = store
                 .get(keys::META)?
@@ -77,7 +87,19 @@ fn device_view(store: &dyn ShardStore, device: &DeviceId) -> Result<Option<Devic
     with_session(store, parse_json(&bytes)?).map(Some)
 }
 
-fn with_session(store: &dyn ShardStore, record: DeviceRecord) -> Result<DeviceView, StoreError> {
+/// What is known of a registration id.
+fn provisioning(store: &dyn ShardStore, id: &RegistrationId) -> Result<ProvisioningView, StoreError> {
+    Ok(ProvisioningView {
+        enrollment: json(store, &keys::enrollment(id.as_str().as_bytes()))?,
+        registration: json(store, &keys::registration(id.as_str().as_bytes()))?,
+    })
+}
+
+pub(super) fn json<T: DeserializeOwned>(store: &dyn ShardStore, key: &[u8]) -> Result<Option<T>, StoreError> {
+    store.get(key)?.map(|bytes| parse_json(&bytes)).transpose()
+}
+
+pub(super) fn with_session(store: &dyn ShardStore, record: DeviceRecord) -> Result<DeviceView, StoreError> {
     let session = match store.get(&keys::session(record.device.as_str().as_bytes()))? {
         Some(bytes) => parse_json(&bytes)?,
         None => SessionRecord::default(),
@@ -100,38 +122,6 @@ fn modules(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError
         devices: views.collect::<Result<_, StoreError>>()?,
         next: None,
     })
-}
-
-/// Only registry records are read: what else lies in a slot may be large.
-fn devices(store: &dyn ShardStore, after: &Bytes, count_max: usize) -> Result<View, StoreError> {
-    let mut devices = Vec::new();
-    let mut cursor = after.to_vec();
-    loop {
-        let (from, to) = keys::records_from(&cursor);
-        let rows = store.scan(&from, &to, DEVICE_PAGE_MAX)?;
-        let last_of_slot = rows.len() < DEVICE_PAGE_MAX;
-        for (key, value) in rows {
-            // The smallest key above this one.
-            cursor = [&key[..], &[0]].concat();
-            if !keys::is_device_record(&key) {
-                continue;
-            }
-            devices.push(with_session(store, parse_json(&value)?)?);
-            if devices.len() >= count_max {
-                return Ok(View::Devices {
-                    devices,
-                    next: Some(cursor.into()),
-                });
-            }
-        }
-        if last_of_slot {
-            let next = store.scan(&keys::next_slot(&from), keys::DEVICES_END, 1)?;
-            let Some((key, _)) = next.first() else {
-                return Ok(View::Devices { devices, next: None });
-            };
-            cursor = keys::slot_start(key);
-        }
-    }
 }
 
 fn dead_letters(store: &dyn ShardStore, device: &DeviceId) -> Result<View, StoreError> {

@@ -4,6 +4,7 @@
 use super::Notice;
 use super::keys;
 use super::messages;
+use super::provisioning;
 use super::state::Entry;
 use super::twin;
 use crate::command::{Command, Outcome, Refusal};
@@ -112,6 +113,22 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::FeedbackTake { lock_ms, .. } => messages::take_feedback(entry, *lock_ms),
         Command::FeedbackSettle { token, completes, .. } => {
             messages::settle_feedback(entry, *token, *completes)
+        }
+        Command::EnrollmentPut {
+            id,
+            name,
+            spec,
+            condition,
+        } => provisioning::put_enrollment(entry, id, name, spec, *condition),
+        Command::EnrollmentDelete { id, condition } => provisioning::delete_enrollment(entry, id, *condition),
+        Command::RegistrationPut {
+            id,
+            spec,
+            enrollment,
+            condition,
+        } => provisioning::put_registration(entry, id, spec, *enrollment, *condition),
+        Command::RegistrationDelete { id, condition } => {
+            provisioning::delete_registration(entry, id, *condition)
         }
     }
 }

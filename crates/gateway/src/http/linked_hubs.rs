@@ -1,0 +1,149 @@
+//! The provisioning service itself: its id scope, and the hubs that it may send devices to.
+//!
+//! Which of them a device gets is decided in [`crate::provisioning`].
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes as Body;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use dunlin_model::audit::AuditRecord;
+use dunlin_model::directory::{Directory, Right};
+use dunlin_model::provisioning::book::{BookChange, LinkedHub, WEIGHT_MAX};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::registrations::{Answered, audited, service};
+use crate::auth::{self, ConnectionString};
+use crate::provisioning::error::{ProvisioningCode, ProvisioningError};
+use crate::provisioning::id_scope;
+use crate::shared::Shared;
+
+/// `GET /provisioning`.
+pub(crate) async fn show(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answered {
+    let showing = async {
+        service(&shared, &headers, Right::EnrollmentRead, &["provisioning"])?;
+        let directory = shared.client.directory_now().await?;
+        Ok(Json(shown(&shared, &directory)))
+    };
+    let shown: Result<_, ProvisioningError> = showing.await;
+    shown.into()
+}
+
+/// Without keys.
+fn shown(shared: &Shared, directory: &Directory) -> Value {
+    let own = json!({
+        "hostName": shared.host_names[0],
+        "weight": directory.book.own_weight,
+        "isOwn": true,
+    });
+    let others = directory
+        .book
+        .hubs
+        .iter()
+        .map(|(host, hub)| json!({ "hostName": host, "weight": hub.weight, "isOwn": false }));
+    let hubs: Vec<Value> = std::iter::once(own).chain(others).collect();
+    json!({ "idScope": id_scope(directory), "linkedHubs": hubs })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Input {
+    connection_string: Option<String>,
+    authority: Option<String>,
+    weight: Option<u32>,
+}
+
+/// `PUT /provisioning/linkedHubs/{host}`: links a hub, or says what share this one has.
+pub(crate) async fn put(
+    State(shared): State<Arc<Shared>>,
+    Path(host): Path<String>,
+    headers: HeaderMap,
+    body: Result<Body, BytesRejection>,
+) -> Answered {
+    let path = ["provisioning", "linkedHubs", host.as_str()];
+    let caller = match service(&shared, &headers, Right::EnrollmentWrite, &path) {
+        Ok(caller) => caller,
+        Err(error) => return Err::<Response, _>(error).into(),
+    };
+    let record = AuditRecord::done("linked-hub.put", caller.0, super::claimed(&host));
+    let writing = async {
+        let body =
+            body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+        let input: Input = serde_json::from_slice(&body)
+            .map_err(|error| ProvisioningError::invalid(format!("the body is no linked hub: {error}")))?;
+        let change = change(&shared, &host, input)?;
+        shared.client.change_book(change).await?;
+        let directory = shared.client.directory_now().await?;
+        Ok(Json(shown(&shared, &directory)).into_response())
+    };
+    audited(record, writing.await)
+}
+
+fn change(shared: &Shared, host: &str, input: Input) -> Result<BookChange, ProvisioningError> {
+    let weight = input.weight.unwrap_or(1);
+    if weight > WEIGHT_MAX {
+        return Err(ProvisioningError::invalid(format!(
+            "a weight is 0 to {WEIGHT_MAX}"
+        )));
+    }
+    let Some(text) = input.connection_string else {
+        return if auth::is_host(&shared.host_names, host) {
+            Ok(BookChange::OwnWeight(weight))
+        } else {
+            Err(ProvisioningError::invalid("a linked hub has a connectionString"))
+        };
+    };
+    let connection =
+        ConnectionString::parse(&text).map_err(|error| ProvisioningError::invalid(error.to_string()))?;
+    if connection.shared_access_key_name.is_none() || auth::decode_key(&connection.shared_access_key).is_err()
+    {
+        return Err(ProvisioningError::invalid(
+            "the connection string is not that of a policy",
+        ));
+    }
+    if auth::is_host(&shared.host_names, host) {
+        return Err(ProvisioningError::invalid("this hub is linked already"));
+    }
+    if !auth::is_host(&[host.to_owned()], &connection.host_name) || weight == 0 {
+        return Err(ProvisioningError::invalid(
+            "the connection string names another hub, or the weight is 0",
+        ));
+    }
+    // What is no certificate would only be found out when a device comes.
+    let authority = input.authority.filter(|pem| !pem.is_empty());
+    let authority = authority
+        .map(|pem| auth::read_certificate(&pem, true))
+        .transpose();
+    Ok(BookChange::HubPut {
+        host: host.to_owned(),
+        hub: LinkedHub {
+            connection_string: text,
+            authority: authority.map_err(ProvisioningError::invalid)?,
+            weight,
+        },
+    })
+}
+
+/// `DELETE /provisioning/linkedHubs/{host}`: sends nobody there any more; who is there stays.
+pub(crate) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Path(host): Path<String>,
+    headers: HeaderMap,
+) -> Answered {
+    let path = ["provisioning", "linkedHubs", host.as_str()];
+    let caller = match service(&shared, &headers, Right::EnrollmentWrite, &path) {
+        Ok(caller) => caller,
+        Err(error) => return Err::<Response, _>(error).into(),
+    };
+    let record = AuditRecord::done("linked-hub.delete", caller.0, super::claimed(&host));
+    let deleting = async {
+        let change = BookChange::HubRemove { host: host.clone() };
+        shared.client.change_book(change).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    };
+    audited(record, deleting.await)
+}
