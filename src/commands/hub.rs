@@ -39,6 +39,8 @@ const REQUEST_TOKEN_S: u64 = 3600;
 /// Seconds that a device's token is valid; the hub ends the connection some time after that.
 const DEVICE_TOKEN_S: u64 = 24 * 3600;
 
+/// Header that names an error of provisioning.
+const PROVISIONING_ERROR_HEADER: &str = "x-ms-error-code";
 /// How rustls begins when it refuses a certificate; reqwest hands on no more than its text.
 const CERTIFICATE_REFUSED: &str = "invalid peer certificate";
 
@@ -166,7 +168,7 @@ pub(crate) enum HubError {
 }
 
 impl HubError {
-    /// IoT Hub's name of the error, if the hub said no.
+    /// IoT Hub's name of the error, or provisioning's number, if the hub said no.
     pub(crate) fn code(&self) -> &str {
         match self {
             HubError::Refused { code, .. } => code,
@@ -662,15 +664,18 @@ async fn refusal(response: Response) -> HubError {
     if matches!(status, StatusCode::UNAUTHORIZED) {
         return HubError::Unauthorized;
     }
-    let header = response
-        .headers()
-        .get(dunlin_gateway::http::error::ERROR_CODE_HEADER);
+    let headers = response.headers();
+    // Provisioning has a form of its own.
+    let header = headers
+        .get(dunlin_gateway::http::error::ERROR_CODE_HEADER)
+        .or_else(|| headers.get(PROVISIONING_ERROR_HEADER));
     let code = header
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
     let body: Value = response.json().await.unwrap_or_default();
-    let message = body.get("Message").and_then(Value::as_str).unwrap_or_default();
+    let message = body.get("Message").or_else(|| body.get("message"));
+    let message = message.and_then(Value::as_str).unwrap_or_default();
     // IoT Hub's form is `ErrorCode:Name;text`.
     let message = message.split_once(';').map_or(message, |(_, text)| text);
     HubError::Refused {

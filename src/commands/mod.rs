@@ -14,6 +14,7 @@ mod load;
 mod method;
 mod monitor;
 mod progress;
+mod provisioning;
 mod recording;
 mod send;
 mod serve;
@@ -59,6 +60,12 @@ enum Command {
     Method(method::Method),
     /// Send messages to devices, and see after those that they did not take
     C2d(c2d::C2d),
+    /// Let one device register that nobody knows yet
+    Enrollment(provisioning::Enrollment),
+    /// Let many devices register that nobody knows yet
+    EnrollmentGroup(provisioning::EnrollmentGroup),
+    /// See the provisioning service: its id scope, its hubs, and who has registered
+    Dps(provisioning::Dps),
     /// Print events as they commit, or how messages to devices ended
     Monitor(monitor::Monitor),
     /// See how the cluster is, and change its nodes and replicas
@@ -102,6 +109,9 @@ impl Cli {
             Command::Twin(command) => end(block_on(command.run())),
             Command::Method(command) => end(block_on(command.run())),
             Command::C2d(command) => end(block_on(command.run())),
+            Command::Enrollment(command) => end(block_on(command.run())),
+            Command::EnrollmentGroup(command) => end(block_on(command.run())),
+            Command::Dps(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
             Command::Health(command) => end(block_on(command.run())),
@@ -198,6 +208,13 @@ mod tests {
             "dunlin device create room- --count 100 --data /tmp/x",
             "dunlin device list --top 5 -o json",
             "dunlin device create a --thumbprint ABCD",
+            "dunlin enrollment create sn-1 --device-id pump --initial-twin-tags {}",
+            "dunlin enrollment update sn-1 --provisioning-status disabled",
+            "dunlin enrollment-group create plant --ca-name plant-ca",
+            "dunlin enrollment-group compute-device-key plant --registration-id sn-1",
+            "dunlin enrollment-group compute-device-key --key AAAA --registration-id sn-1",
+            "dunlin dps linked-hub create other.example --hub-connection-string x",
+            "dunlin dps registration list --group plant",
             "dunlin device create a --by-authority --disabled",
             "dunlin device --data /tmp/x delete dev-1 --yes",
             "dunlin device send dev-1 --body {} --property a=b --property c=",

@@ -69,6 +69,18 @@ impl Field {
         Self::run(folder, options).await
     }
 
+    /// The same with a port for HTTPS as well.
+    pub async fn at_sdk_ports(nodes: usize, (mqtts_port, amqps_port, https_port): (u16, u16, u16)) -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = LocalOptions {
+            mqtts_port,
+            amqps_port,
+            https_port,
+            ..options(&folder, nodes, &[])
+        };
+        Self::run(folder, options).await
+    }
+
     /// The same with a port for AMQP over TLS that is not drawn.
     pub async fn at_amqps_port(nodes: usize, amqps_port: u16) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");

@@ -24,6 +24,9 @@ pub(crate) const SDK_PORT: u16 = 8883;
 /// The port that AMQP clients of Azure dial, whatever they are told.
 pub(crate) const AMQPS_PORT: u16 = 5671;
 
+/// The port that the device SDKs dial over WebSocket, whatever they are told.
+const HTTPS_PORT: u16 = 443;
+
 pub(crate) fn python() -> String {
     std::env::var("DUNLIN_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
@@ -87,6 +90,31 @@ pub(crate) async fn azure_field() -> Option<([File; 2], Field)> {
     }
     let turns = [port_of_its_own(SDK_PORT).await, port_of_its_own(AMQPS_PORT).await];
     Some((turns, Field::at_ports(3, (SDK_PORT, AMQPS_PORT)).await))
+}
+
+/// The same, where the device SDK finds it over WebSocket as well, if that port may be bound here; and whether it may.
+pub(crate) async fn azure_field_with_https() -> Option<([File; 3], bool, Field)> {
+    if !is_there(
+        &python(),
+        &["-c", "import azure.iot.device"],
+        "pip install azure-iot-device",
+    )
+    .await
+    {
+        return None;
+    }
+    let turns = [port_of_its_own(SDK_PORT).await, port_of_its_own(AMQPS_PORT).await];
+    let turn = File::create(std::env::temp_dir().join("dunlin-test-port-443.lock")).expect("a lock file");
+    let may_bind = TcpListener::bind(("127.0.0.1", HTTPS_PORT)).is_ok();
+    if !may_bind {
+        eprintln!("NOT TESTED: WebSocket with the device SDK, which dials port 443; it cannot be bound here");
+        let field = Field::at_ports(3, (SDK_PORT, AMQPS_PORT)).await;
+        let [mqtts, amqps] = turns;
+        return Some(([mqtts, amqps, turn], false, field));
+    }
+    let field = Field::at_sdk_ports(3, (SDK_PORT, AMQPS_PORT, HTTPS_PORT)).await;
+    let [mqtts, amqps] = turns;
+    Some(([mqtts, amqps, turn], true, field))
 }
 
 /// A device with the device SDK, in a process of its own that says what has happened to it.

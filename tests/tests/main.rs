@@ -17,6 +17,7 @@ mod methods;
 mod network;
 mod observe;
 mod power;
+mod provisioning;
 mod registry;
 mod roles;
 mod single;
