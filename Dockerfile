@@ -13,7 +13,7 @@ FROM scratch AS base
 COPY --chown=10001:10001 docker/volumes/ /var/lib/
 WORKDIR /var/lib/dunlin
 USER 10001:10001
-EXPOSE 8883/tcp 5671/tcp 8443/tcp 8900/udp
+EXPOSE 8883/tcp 5671/tcp 9093/tcp 8443/tcp 8900/udp
 STOPSIGNAL SIGTERM
 # The data directory is `dunlin-data` in the working directory, for `serve` as for `health`.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=3 CMD ["dunlin", "health"]

@@ -46,6 +46,9 @@ pub(crate) struct Demo {
     /// Port of AMQP over TLS
     #[arg(long, value_name = "PORT", default_value_t = 5671)]
     amqps_port: u16,
+    /// Port of Kafka over TLS
+    #[arg(long, value_name = "PORT", default_value_t = 9093)]
+    kafka_port: u16,
     /// Port of HTTPS
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
@@ -93,6 +96,7 @@ impl Demo {
             csv: self.csv,
             mqtts_port: self.mqtts_port,
             amqps_port: self.amqps_port,
+            kafka_port: self.kafka_port,
             https_port: self.https_port,
             cluster_port: self.cluster_port,
             plain_port: self.plain.then_some(self.mqtt_port),

@@ -416,6 +416,20 @@ impl Hub {
         &self.doors[..self.gateways]
     }
 
+    /// Its name, without a port.
+    pub(crate) fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Its name with the port of its services, as their connection strings have it.
+    pub(crate) fn service_host(&self) -> String {
+        let https = self.gateways().first().map(|door| door.https.as_str());
+        match https.and_then(port_of).filter(|port| *port != HTTPS_PORT_DEFAULT) {
+            Some(port) => format!("{}:{port}", self.host_name),
+            None => self.host_name.clone(),
+        }
+    }
+
     /// How TLS connections to it are made.
     pub(crate) fn trust(&self) -> &Arc<rustls::ClientConfig> {
         &self.trust

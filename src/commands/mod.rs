@@ -5,6 +5,7 @@ mod cert;
 mod chaos;
 mod cluster;
 mod completions;
+mod credentials;
 mod demo;
 mod device;
 mod health;
@@ -66,6 +67,10 @@ enum Command {
     EnrollmentGroup(provisioning::EnrollmentGroup),
     /// See the provisioning service: its id scope, its hubs, and who has registered
     Dps(provisioning::Dps),
+    /// Print what services are given to connect
+    ConnectionString(credentials::ConnectionStrings),
+    /// Make shared access tokens
+    Sas(credentials::Sas),
     /// Print events as they commit, or how messages to devices ended
     Monitor(monitor::Monitor),
     /// See how the cluster is, and change its nodes and replicas
@@ -112,6 +117,8 @@ impl Cli {
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),
             Command::Dps(command) => end(block_on(command.run())),
+            Command::ConnectionString(command) => end(block_on(command.run())),
+            Command::Sas(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
             Command::Health(command) => end(block_on(command.run())),
@@ -215,6 +222,8 @@ mod tests {
             "dunlin enrollment-group compute-device-key --key AAAA --registration-id sn-1",
             "dunlin dps linked-hub create other.example --hub-connection-string x",
             "dunlin dps registration list --group plant",
+            "dunlin connection-string show --policy service --event-hub",
+            "dunlin sas generate --device pump-7 --duration 60",
             "dunlin device create a --by-authority --disabled",
             "dunlin device --data /tmp/x delete dev-1 --yes",
             "dunlin device send dev-1 --body {} --property a=b --property c=",

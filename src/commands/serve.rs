@@ -33,6 +33,9 @@ pub(crate) struct Serve {
     /// Port of AMQP over TLS [default: 5671]
     #[arg(long, value_name = "PORT")]
     amqps_port: Option<u16>,
+    /// Port of Kafka over TLS [default: 9093]
+    #[arg(long, value_name = "PORT")]
+    kafka_port: Option<u16>,
     /// Port of HTTPS and MQTT over WebSocket [default: 8443]
     #[arg(long, value_name = "PORT")]
     https_port: Option<u16>,
@@ -127,6 +130,7 @@ impl Serve {
         set(&mut config.bind, self.bind);
         set(&mut config.mqtts_port, self.mqtts_port);
         set(&mut config.amqps_port, self.amqps_port);
+        set(&mut config.kafka_port, self.kafka_port);
         set(&mut config.https_port, self.https_port);
         set(
             &mut config.https_alt_port,

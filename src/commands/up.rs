@@ -26,6 +26,9 @@ pub(crate) struct Up {
     /// Port of AMQP over TLS
     #[arg(long, value_name = "PORT", default_value_t = 5671)]
     amqps_port: u16,
+    /// Port of Kafka over TLS
+    #[arg(long, value_name = "PORT", default_value_t = 9093)]
+    kafka_port: u16,
     /// Port of HTTPS
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
@@ -67,6 +70,7 @@ impl Up {
         options.gateways = self.gateways;
         options.mqtts_port = self.mqtts_port;
         options.amqps_port = self.amqps_port;
+        options.kafka_port = self.kafka_port;
         options.https_port = self.https_port;
         options.mqtt_port = self.mqtt_port;
         options.cluster_port = self.cluster_port;

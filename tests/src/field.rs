@@ -233,6 +233,7 @@ fn options(folder: &TempDir, nodes: usize, arguments: &[&str]) -> LocalOptions {
         program: dunlin().to_owned(),
         mqtts_port: ports.mqtts,
         amqps_port: ports.amqps,
+        kafka_port: ports.kafka,
         https_port: ports.https,
         cluster_port: ports.cluster,
         arguments: all.map(|argument| (*argument).to_owned()).collect(),

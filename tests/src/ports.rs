@@ -20,6 +20,8 @@ pub struct Ports {
     pub mqtts: u16,
     /// AMQP over TLS.
     pub amqps: u16,
+    /// Kafka over TLS.
+    pub kafka: u16,
     /// HTTPS.
     pub https: u16,
     /// Between nodes (UDP).
@@ -32,6 +34,7 @@ impl Ports {
         Ports {
             mqtts: free_port(),
             amqps: free_port(),
+            kafka: free_port(),
             https: free_port(),
             cluster: free_port(),
         }

@@ -124,6 +124,7 @@ impl Serve {
             .args(["--shards", "4"])
             .args(["--mqtts-port", &self.ports.mqtts.to_string()])
             .args(["--amqps-port", &self.ports.amqps.to_string()])
+            .args(["--kafka-port", &self.ports.kafka.to_string()])
             .args(["--https-port", &self.ports.https.to_string()])
             .args(["--cluster-port", &self.ports.cluster.to_string()])
             .arg("--data")

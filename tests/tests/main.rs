@@ -10,6 +10,7 @@ mod eventhub;
 mod full;
 mod hostile;
 mod house;
+mod kafka;
 mod load;
 mod members;
 mod messages;

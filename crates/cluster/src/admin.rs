@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::directory::{
-    Directory, DirectoryCommand, GroupEntry, NodeState, Origin, ReplicaEntry, Role, placement,
+    Directory, DirectoryCommand, GroupEntry, NodeState, Origin, ReplicaEntry, Right, Role, placement,
 };
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
+use dunlin_model::identity::SymmetricKeys;
 use dunlin_model::port::{Clock as _, QueryError};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -85,11 +86,22 @@ pub enum AdminRequest {
         /// Its name here.
         name: String,
     },
+    /// The hub's shared access policies with their keys: a map of [`PolicyLine`] by name.
+    Policies,
     /// How many replicas each group should have.
     SetReplication {
         /// 1, 3, 5 or 7.
         replicas: u32,
     },
+}
+
+/// A shared access policy, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLine {
+    /// What it grants.
+    pub rights: Vec<Right>,
+    /// Its keys.
+    pub keys: SymmetricKeys,
 }
 
 /// What lets one node join.
@@ -259,6 +271,17 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::JoinTokenUse { hash, now_ms }, None).await
         }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
+        AdminRequest::Policies => {
+            let directory = shared.view.get();
+            let lines = directory.policies.iter().map(|(name, policy)| {
+                let line = PolicyLine {
+                    rights: policy.rights.clone(),
+                    keys: policy.keys.clone(),
+                };
+                (name, line)
+            });
+            answer(&lines.collect::<BTreeMap<_, _>>())
+        }
         AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
         AdminRequest::PutAuthority { name, certificate } => {
             let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);

@@ -95,6 +95,8 @@ pub struct ClusterConfig {
     pub listen: SocketAddr,
     /// Where peers reach this node: `host:port`. What is bound, if not given.
     pub advertise: Option<String>,
+    /// Where readers over Kafka reach this node: `host:port`. It takes none, if not given.
+    pub kafka: Option<String>,
     /// Where peers may be found: `host:port`, names may have many addresses.
     pub seeds: Vec<String>,
     /// What this node does.

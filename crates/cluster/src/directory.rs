@@ -65,6 +65,11 @@ impl DirectoryView {
             .fetch_max(asked_ms + FRESH_MS, Ordering::Relaxed);
     }
 
+    /// Whether somebody has vouched for this copy who was asked at `since_ms` or later.
+    pub(crate) fn is_confirmed_since(&self, since_ms: u64) -> bool {
+        self.fresh_until_ms.load(Ordering::Relaxed) >= since_ms + FRESH_MS
+    }
+
     /// Whether this copy was the latest a moment ago: nothing is taken apart on an older one.
     pub(crate) fn is_current(&self, now_ms: u64) -> bool {
         now_ms <= self.fresh_until_ms.load(Ordering::Relaxed)
@@ -87,6 +92,7 @@ mod tests {
         let view = DirectoryView::new();
         assert!(!view.is_fresh(0) && !view.is_fresh(FRESH_GRACE_MS));
         view.confirm(100);
+        assert!(view.is_confirmed_since(100) && !view.is_confirmed_since(101));
         assert!(view.is_current(100 + FRESH_MS) && !view.is_current(101 + FRESH_MS));
         let end_ms = 100 + FRESH_MS + FRESH_GRACE_MS;
         assert!(view.is_fresh(end_ms) && !view.is_fresh(end_ms + 1));

@@ -91,6 +91,7 @@ impl Forming {
             node: shared.node,
             address: shared.address.clone(),
             roles: shared.config.roles.clone(),
+            kafka: shared.config.kafka.clone(),
             cluster_id: shared.view.get().cluster_id.clone(),
             rank: shared.view.get().rank(),
             peers: shared.peers.known(),
@@ -113,6 +114,7 @@ impl Forming {
             return;
         }
         shared.peers.learn(hello.node, &hello.address);
+        shared.brokers.learn(hello.node, hello.kafka.clone());
         for (node, address) in &hello.peers {
             // What others say does not replace what a node says of itself.
             if !shared.peers.knows(*node) {

@@ -9,6 +9,7 @@ pub mod admin;
 mod agreed_clock;
 mod authorities;
 mod blocking;
+mod brokers;
 mod changes;
 mod codec;
 pub mod config;

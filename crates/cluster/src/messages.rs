@@ -71,6 +71,8 @@ pub(crate) struct Hello {
     /// `host:port` where it is reached.
     pub(crate) address: String,
     pub(crate) roles: Vec<Role>,
+    /// `host:port` where readers over Kafka reach it, if it takes any.
+    pub(crate) kafka: Option<String>,
     /// Empty while it belongs to none.
     pub(crate) cluster_id: String,
     /// Rank of its copy of the directory.

@@ -20,6 +20,7 @@ use dunlin_storage::journal::Journal;
 
 use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
 use crate::agreed_clock::AgreedClock;
+use crate::brokers::Brokers;
 use crate::config::{ClusterConfig, NodeIdentity, TimingError};
 use crate::detector::Detector;
 use crate::directory::DirectoryView;
@@ -114,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<DirectoryView>,
     pub(crate) detector: Detector,
     pub(crate) forming: Forming,
+    /// Where nodes take readers over Kafka.
+    pub(crate) brokers: Brokers,
     pub(crate) clock: Arc<AgreedClock>,
     pub(crate) shard: Option<ShardParts>,
     /// As `shard`, there or not.
@@ -332,6 +335,7 @@ impl Cluster {
             peers: peers.clone(),
             view: DirectoryView::new(),
             forming: Forming::default(),
+            brokers: Brokers::default(),
             clock: parts.clock,
             shard: parts.shard,
             spools,

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::command::{Command, Consistency, Outcome, Place, Query, ReadFrom, View};
-use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal};
-use dunlin_model::id::{DeviceId, NodeId, ShardId, StreamId};
+use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Role};
+use dunlin_model::id::{DeviceId, NodeId, ShardId, Slot, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient,
@@ -72,6 +72,8 @@ pub(crate) struct Router {
     lanes: RwLock<Vec<Arc<Lane>>>,
     remotes: Mutex<HashMap<NodeId, Arc<RemoteShards>>>,
     budget: Arc<Budget>,
+    /// Held by whoever asks for the directory as it is now.
+    directory_turn: tokio::sync::Mutex<()>,
 }
 
 impl Router {
@@ -81,6 +83,7 @@ impl Router {
             lanes: RwLock::default(),
             remotes: Mutex::default(),
             budget: Arc::default(),
+            directory_turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -157,14 +160,19 @@ impl Router {
 
     /// The shard of a device; none before the cluster is formed, when doors are open already.
     fn place_of(&self, device: &DeviceId) -> Option<ShardId> {
+        self.shard_of_slot(device.slot())
+    }
+
+    fn shard_of_slot(&self, slot: Slot) -> Option<ShardId> {
         let directory = self.shared.view.load();
-        directory.is_formed().then(|| directory.shard_of(device.slot()))
+        directory.is_formed().then(|| directory.shard_of(slot))
     }
 
     fn shard_at(&self, place: Place<'_>) -> Option<ShardId> {
         match place {
             Place::Device(device) => self.place_of(device),
             Place::Shard(shard) => Some(shard),
+            Place::Slot(slot) => self.shard_of_slot(slot),
         }
     }
 
@@ -236,9 +244,20 @@ impl ShardClient for Router {
 
     fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>> {
         async {
+            // Later than any change that was answered before: a question that began within this very millisecond
+            // may not have seen it.
+            let since_ms = self.shared.clock.monotonic_ms() + 1;
             let asking = async {
-                while !confirm_directory(&self.shared).await {
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                loop {
+                    // One question answers all who wait by the time that it begins.
+                    let _turn = self.directory_turn.lock().await;
+                    if self.shared.view.is_confirmed_since(since_ms) {
+                        return;
+                    }
+                    confirm_directory(&self.shared).await;
+                    if !self.shared.view.is_confirmed_since(since_ms) {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
                 }
             };
             let asked = tokio::time::timeout(QUERY_TIMEOUT, asking).await;
@@ -352,6 +371,27 @@ impl ShardClient for Router {
         invocation: Invocation,
     ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>> {
         invocations::invoke(&self.shared, gateway, invocation).boxed()
+    }
+
+    fn brokers(&self) -> Vec<(NodeId, String)> {
+        let (shared, now_ms) = (&self.shared, self.shared.clock.monotonic_ms());
+        let directory = shared.view.load();
+        let is_there = |node: NodeId| {
+            let is_member = directory
+                .nodes
+                .get(&node)
+                .is_some_and(|entry| entry.roles.contains(&Role::Gateway));
+            is_member && shared.detector.is_alive(node, now_ms)
+        };
+        let own = shared.config.kafka.clone().map(|address| (shared.node, address));
+        let mut all = shared.brokers.those(|node| node != shared.node && is_there(node));
+        all.extend(own);
+        all.sort_unstable();
+        all
+    }
+
+    fn node(&self) -> NodeId {
+        self.shared.node
     }
 
     fn attach(&self, sink: Arc<dyn DownlinkSink>) {

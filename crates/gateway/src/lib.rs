@@ -17,6 +17,7 @@ mod feedback;
 pub mod fuzzing;
 mod handshakes;
 pub mod http;
+pub mod kafka;
 pub mod limits;
 mod listen;
 mod log_audit;
@@ -55,7 +56,7 @@ pub enum Audience {
 /// Where the doors are and what they show.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// Whom they are for. [`Audience::Operators`] allows no address for MQTT or AMQP.
+    /// Whom they are for. [`Audience::Operators`] allows no address for MQTT, AMQP or Kafka.
     pub audience: Audience,
     /// Names of the hub, without ports, the first being its own: what user names and tokens must name.
     pub host_names: Vec<String>,
@@ -65,6 +66,8 @@ pub struct GatewayConfig {
     pub https: Vec<SocketAddr>,
     /// Addresses for AMQP over TLS (5671).
     pub amqps: Vec<SocketAddr>,
+    /// Addresses for Kafka over TLS (9093).
+    pub kafka: Vec<SocketAddr>,
     /// Address for MQTT without TLS; must be a loopback address.
     pub mqtt_plain: Option<SocketAddr>,
     /// Certificate and key of the TLS listeners.
@@ -156,6 +159,7 @@ pub struct Gateway {
     mqtts: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
     amqps: Vec<SocketAddr>,
+    kafka: Vec<SocketAddr>,
     mqtt_plain: Option<SocketAddr>,
 }
 
@@ -179,18 +183,21 @@ impl Gateway {
         }
         let is_for_devices = config.audience == Audience::Everyone;
         let has_mqtt = !config.mqtts.is_empty() || config.mqtt_plain.is_some();
-        if !is_for_devices && (has_mqtt || !config.amqps.is_empty()) {
+        let has_events = !config.amqps.is_empty() || !config.kafka.is_empty();
+        if !is_for_devices && (has_mqtt || has_events) {
             return Err(StartError::Config(
-                "doors for operators alone take neither MQTT nor AMQP",
+                "doors for operators alone take neither MQTT nor AMQP nor Kafka",
             ));
         }
         let mqtt_tls = config.tls.server_config(&[])?;
         let amqp_tls = config.tls.server_config(&[])?;
+        let kafka_tls = config.tls.server_config(&[])?;
         let http_tls = config.tls.server_config(&[b"h2", b"http/1.1"])?;
         // Everything is bound before anything is served.
         let mqtts = bind_all(&config.mqtts).await?;
         let https = bind_all(&config.https).await?;
         let amqps = bind_all(&config.amqps).await?;
+        let kafka = bind_all(&config.kafka).await?;
         let plain = bind_all(config.mqtt_plain.as_slice()).await?;
         let shared = Arc::new(Shared::new(
             client,
@@ -206,6 +213,7 @@ impl Gateway {
             mqtts: addresses(&mqtts),
             https: addresses(&https),
             amqps: addresses(&amqps),
+            kafka: addresses(&kafka),
             mqtt_plain: addresses(&plain).first().copied(),
             shared: Arc::clone(&shared),
         };
@@ -214,6 +222,10 @@ impl Gateway {
         }
         for listener in amqps {
             listen::spawn_amqps(&shared, listener, Arc::clone(&amqp_tls));
+        }
+        let door = kafka::door(&shared);
+        for listener in kafka {
+            listen::spawn_kafka(&shared, listener, Arc::clone(&kafka_tls), &door);
         }
         for listener in plain {
             listen::spawn_mqtt_plain(&shared, listener);
@@ -238,6 +250,11 @@ impl Gateway {
     /// Addresses of AMQP over TLS, with the ports that were given.
     pub fn amqps_addresses(&self) -> &[SocketAddr] {
         &self.amqps
+    }
+
+    /// Addresses of Kafka over TLS, with the ports that were given.
+    pub fn kafka_addresses(&self) -> &[SocketAddr] {
+        &self.kafka
     }
 
     /// Address of MQTT without TLS.

@@ -128,6 +128,10 @@ pub const EVENT_STREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Characters of a status reason.
 pub const STATUS_REASON_CHARS_MAX: usize = 128;
 
+/// Times that a command on a consumer group is sent whose answer was lost; then its client is told to come again.
+pub const KAFKA_ASKS_MAX: u32 = 2;
+/// Searches for the group of a device at a time; others wait for theirs.
+pub const ATTESTING_MAX: usize = 4;
 /// Devices that register at a gateway at a time; one more is answered 429.
 pub const PROVISIONING_MAX: usize = 256;
 /// Time for a registration; then the answer is 503, and the device may ask again. Below the 30 s that SDKs wait.

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use crate::amqp;
 use crate::auth::Shown;
 use crate::handshakes::Handshakes;
+use crate::kafka;
 use crate::limits::{HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT};
 use crate::metrics::{Gauge, count};
 use crate::mqtt::connection;
@@ -46,6 +47,19 @@ pub(crate) fn spawn_mqtt_plain(shared: &Arc<Shared>, listener: TcpListener) {
 /// AMQP over TLS.
 pub(crate) fn spawn_amqps(shared: &Arc<Shared>, listener: TcpListener, config: Arc<ServerConfig>) {
     spawn_tls(shared, listener, config, amqp::connection::serve);
+}
+
+/// Kafka over TLS.
+pub(crate) fn spawn_kafka(
+    shared: &Arc<Shared>,
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    door: &Arc<kafka::Door>,
+) {
+    let door = Arc::clone(door);
+    spawn_tls(shared, listener, config, move |_, stream, peer| {
+        kafka::connection::serve(Arc::clone(&door), stream, peer)
+    });
 }
 
 /// HTTPS, with whatever the router answers.

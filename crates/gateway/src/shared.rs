@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
+    /// One permit per search for the group of a device that registers.
+    pub(crate) attesting: Arc<Semaphore>,
     /// One permit per device that registers.
     pub(crate) provisioning: Arc<Semaphore>,
     /// How far away the linked hubs are.
@@ -67,6 +69,7 @@ impl Shared {
             amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
             seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
+            attesting: Arc::new(Semaphore::new(crate::limits::ATTESTING_MAX)),
             provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
             latencies: Latencies::default(),
             pending: Pending::default(),

@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DeviceId, ShardId, StreamId};
+use crate::group::GroupError;
+use crate::group::ask::{GroupAnswer, GroupAsk, GroupLine, GroupQuestion, GroupSaid};
+use crate::id::{DeviceId, ShardId, Slot, StreamId, slot_of};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, SessionRecord};
 use crate::limits::COMMAND_WEIGHT_BYTES;
 use crate::messages::feedback::{FeedbackBatch, FeedbackRecord};
@@ -207,6 +209,13 @@ pub enum Command {
         /// When.
         condition: Condition,
     },
+    /// A consumer group is asked for something.
+    Group {
+        /// Its id, checked.
+        group: String,
+        /// For what.
+        ask: Box<GroupAsk>,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -216,6 +225,8 @@ pub enum Place<'a> {
     Device(&'a DeviceId),
     /// A shard by its number.
     Shard(ShardId),
+    /// The shard of a slot.
+    Slot(Slot),
 }
 
 impl Query {
@@ -228,9 +239,11 @@ impl Query {
             | Query::Messages { device, .. }
             | Query::DeadLetters(device) => Place::Device(device),
             Query::Provisioning(id) => Place::Device(id.as_device()),
+            Query::Group { group, .. } => Place::Slot(slot_of(group.as_bytes())),
             Query::Devices { shard, .. }
             | Query::Shard(shard)
-            | Query::DueDevices { shard, .. }
+            | Query::Due { shard, .. }
+            | Query::Groups { shard, .. }
             | Query::Enrollments { shard, .. }
             | Query::Registrations { shard, .. }
             | Query::Feedback { shard, .. } => Place::Shard(*shard),
@@ -249,6 +262,7 @@ impl Command {
                 Command::MessageSend { message, .. } => message.content.bytes(),
                 Command::EnrollmentPut { spec, .. } => spec.bytes(),
                 Command::RegistrationPut { spec, .. } => text(&spec.payload),
+                Command::Group { ask, .. } => ask.bytes(),
                 _ => 0,
             }
     }
@@ -275,6 +289,7 @@ impl Command {
             | Command::EnrollmentDelete { id, .. }
             | Command::RegistrationPut { id, .. }
             | Command::RegistrationDelete { id, .. } => Place::Device(id.as_device()),
+            Command::Group { group, .. } => Place::Slot(slot_of(group.as_bytes())),
             Command::FeedbackTake { shard, .. } | Command::FeedbackSettle { shard, .. } => {
                 Place::Shard(*shard)
             }
@@ -342,6 +357,8 @@ pub enum Outcome {
         /// Stamp of the entry.
         updated_ms: u64,
     },
+    /// What the consumer group says.
+    Group(Result<GroupAnswer, GroupError>),
 }
 
 /// Why a command changed nothing.
@@ -466,8 +483,8 @@ pub enum Query {
     },
     /// The dead letters of a device.
     DeadLetters(DeviceId),
-    /// Devices of one shard whose queues are to be looked at.
-    DueDevices {
+    /// What in one shard is to be looked at because some time is over.
+    Due {
         /// Which shard.
         shard: ShardId,
         /// The time, milliseconds since 1970.
@@ -494,6 +511,20 @@ pub enum Query {
         after: Bytes,
         /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
         count_max: usize,
+    },
+    /// What a consumer group says without being changed.
+    Group {
+        /// Its id.
+        group: String,
+        /// What is asked.
+        question: GroupQuestion,
+    },
+    /// Consumer groups of one shard, by slot and name, after a cursor that an earlier page returned.
+    Groups {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
     },
     /// Registrations of one shard under a group, in the same way. A page may be short, or empty, and not the last.
     Registrations {
@@ -528,10 +559,19 @@ pub enum View {
     Messages(Vec<(u64, MessageContent)>),
     /// Answer to [`Query::DeadLetters`].
     DeadLetters(Vec<DeadLetter>),
-    /// Answer to [`Query::DueDevices`]: some of them.
-    DueDevices(Vec<DeviceId>),
+    /// Answer to [`Query::Due`]: some of it.
+    Due(Vec<Due>),
     /// Answer to [`Query::Feedback`].
     Feedback(Vec<FeedbackRecord>),
+    /// Answer to [`Query::Group`].
+    Group(Box<GroupSaid>),
+    /// Answer to [`Query::Groups`].
+    Groups {
+        /// The page.
+        found: Vec<GroupLine>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
     /// Answer to [`Query::Provisioning`].
     Provisioning(Box<ProvisioningView>),
     /// Answer to [`Query::Enrollments`].
@@ -548,6 +588,15 @@ pub enum View {
         /// Cursor of the next page; `None` at the end.
         next: Option<Bytes>,
     },
+}
+
+/// Something that time has passed for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Due {
+    /// The queue of messages to a device.
+    Messages(DeviceId),
+    /// A consumer group.
+    Group(String),
 }
 
 /// A device and its session.

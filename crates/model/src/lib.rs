@@ -11,6 +11,7 @@ pub mod device;
 pub mod directory;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod group;
 pub mod id;
 pub mod identity;
 pub mod limits;

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use dunlin_model::directory::Role;
+
 use crate::config::NodeConfig;
 
 /// Hosts that documents are written with (RFC 5737, RFC 3849): nobody is there, and the way to
@@ -57,6 +59,28 @@ pub(crate) fn advertised(config: &NodeConfig) -> Option<String> {
         .or_else(|| machine_name().map(|name| format!("{name}:{port}")))
 }
 
+/// `host:port` that Kafka's clients are told to dial, if this node takes any and it can be known.
+pub(crate) fn advertised_kafka(config: &NodeConfig) -> Option<String> {
+    if !config.roles.contains(&Role::Gateway) {
+        return None;
+    }
+    if config.kafka_advertise.is_some() {
+        return config.kafka_advertise.clone();
+    }
+    let host = match &config.advertise {
+        Some(told) => told
+            .rsplit_once(':')
+            .map_or(told.as_str(), |(host, _)| host)
+            .to_owned(),
+        None => match facing(config) {
+            Some(IpAddr::V6(address)) => format!("[{address}]"),
+            Some(address) => address.to_string(),
+            None => machine_name()?,
+        },
+    };
+    Some(format!("{host}:{}", config.kafka_port))
+}
+
 fn source_towards(target: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -104,6 +128,18 @@ mod tests {
     fn the_way_to_loopback_begins_on_loopback() {
         let source = source_towards("127.0.0.1:9".parse().unwrap());
         assert_eq!(source, Some(IpAddr::from([127, 0, 0, 1])));
+    }
+
+    #[test]
+    fn readers_over_kafka_are_told_the_same_host() {
+        let mut told = config("127.0.0.3", &[]);
+        assert_eq!(advertised_kafka(&told).as_deref(), Some("127.0.0.3:9093"));
+        told.advertise = Some("hub-1:8900".into());
+        assert_eq!(advertised_kafka(&told).as_deref(), Some("hub-1:9093"));
+        told.kafka_advertise = Some("outside:19093".into());
+        assert_eq!(advertised_kafka(&told).as_deref(), Some("outside:19093"));
+        told.roles = vec![Role::Shard];
+        assert_eq!(advertised_kafka(&told), None);
     }
 
     #[test]

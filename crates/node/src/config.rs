@@ -27,6 +27,10 @@ pub struct NodeConfig {
     pub mqtts_port: u16,
     /// Port of AMQP over TLS.
     pub amqps_port: u16,
+    /// Port of Kafka over TLS.
+    pub kafka_port: u16,
+    /// `host:port` that Kafka's clients are told to dial for this node.
+    pub kafka_advertise: Option<String>,
     /// Port of HTTPS and of MQTT over WebSocket.
     pub https_port: u16,
     /// A second port of HTTPS, where the device SDKs look for WebSockets. Tried, not demanded.
@@ -86,6 +90,8 @@ impl Default for NodeConfig {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             mqtts_port: 8883,
             amqps_port: 5671,
+            kafka_port: 9093,
+            kafka_advertise: None,
             https_port: 8443,
             https_alt_port: Some(443),
             mqtt_port: None,
@@ -134,6 +140,8 @@ struct File {
     bind: Option<IpAddr>,
     mqtts_port: Option<u16>,
     amqps_port: Option<u16>,
+    kafka_port: Option<u16>,
+    kafka_advertise: Option<String>,
     https_port: Option<u16>,
     https_alt_port: Option<u16>,
     mqtt_port: Option<u16>,
@@ -168,6 +176,8 @@ const KEYS: &[&str] = &[
     "bind",
     "mqtts_port",
     "amqps_port",
+    "kafka_port",
+    "kafka_advertise",
     "https_port",
     "https_alt_port",
     "mqtt_port",
@@ -241,6 +251,8 @@ impl NodeConfig {
         set(&mut self.bind, file.bind);
         set(&mut self.mqtts_port, file.mqtts_port);
         set(&mut self.amqps_port, file.amqps_port);
+        set(&mut self.kafka_port, file.kafka_port);
+        set(&mut self.kafka_advertise, file.kafka_advertise.map(Some));
         set(&mut self.https_port, file.https_port);
         set(
             &mut self.https_alt_port,

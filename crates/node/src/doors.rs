@@ -35,6 +35,7 @@ pub(crate) async fn open(
         host_names: names,
         mqtts: Vec::new(),
         amqps: Vec::new(),
+        kafka: Vec::new(),
         https: vec![at(config.https_port)],
         mqtt_plain: None,
         tls: observed.certificates.doors(),
@@ -44,6 +45,7 @@ pub(crate) async fn open(
         doors.audience = Audience::Everyone;
         doors.mqtts.push(at(config.mqtts_port));
         doors.amqps.push(at(config.amqps_port));
+        doors.kafka.push(at(config.kafka_port));
         doors.mqtt_plain = config.mqtt_port.map(at);
         doors.https.extend(config.https_alt_port.map(at).filter(can_bind));
     }

@@ -19,6 +19,8 @@ use crate::ready::{Ready, ReadyNode};
 pub const LOCAL_NODES_MAX: usize = 9;
 /// The port of AMQP over TLS that clients look for.
 const AMQPS_PORT_DEFAULT: u16 = 5671;
+/// The port of Kafka over TLS, as Event Hubs has it.
+const KAFKA_PORT_DEFAULT: u16 = 9093;
 /// Where nodes listen that share this machine's network.
 const LOOPBACK: [u8; 3] = [127, 0, 0];
 /// How long a node may take to become ready, in seconds.
@@ -41,6 +43,8 @@ pub struct LocalOptions {
     pub mqtts_port: u16,
     /// Port of AMQP over TLS.
     pub amqps_port: u16,
+    /// Port of Kafka over TLS.
+    pub kafka_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port of MQTT without TLS, if wanted.
@@ -71,6 +75,7 @@ impl LocalOptions {
             program: std::env::current_exe()?,
             mqtts_port: 8883,
             amqps_port: AMQPS_PORT_DEFAULT,
+            kafka_port: KAFKA_PORT_DEFAULT,
             https_port: 8443,
             mqtt_port: None,
             cluster_port: 8900,
@@ -401,6 +406,12 @@ fn spawn(options: &LocalOptions, index: usize) -> Result<Child, LocalError> {
         .args(
             (options.amqps_port != AMQPS_PORT_DEFAULT)
                 .then(|| ["--amqps-port".to_owned(), options.amqps_port.to_string()])
+                .into_iter()
+                .flatten(),
+        )
+        .args(
+            (options.kafka_port != KAFKA_PORT_DEFAULT)
+                .then(|| ["--kafka-port".to_owned(), options.kafka_port.to_string()])
                 .into_iter()
                 .flatten(),
         )

@@ -20,6 +20,9 @@ pub struct Ready {
     /// `host:port` of AMQP over TLS; empty, and left out, where no node is a gateway.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub amqps: String,
+    /// `host:port` of Kafka over TLS; empty, and left out, where no node is a gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kafka: String,
     /// `host:port` of HTTPS and of MQTT over WebSocket.
     pub https: String,
     /// `host:port` of MQTT without TLS, if asked for.
@@ -50,6 +53,9 @@ pub struct ReadyNode {
     /// `host:port` of its AMQP over TLS; empty, and left out, when it is no gateway.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub amqps: String,
+    /// `host:port` of its Kafka over TLS; empty, and left out, when it is no gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kafka: String,
     /// `host:port` of its HTTPS; of a node that is no gateway it serves operators alone.
     pub https: String,
     /// `host:port` of its MQTT without TLS, if asked for.

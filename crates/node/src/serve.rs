@@ -86,6 +86,7 @@ fn text(ready: &Ready, is_terminal: bool) -> String {
     if ready.is_gateway() {
         line("MQTT over TLS", &ready.mqtts);
         line("AMQP over TLS", &ready.amqps);
+        line("Kafka over TLS", &ready.kafka);
         line("HTTPS, WebSocket", &ready.https);
     } else {
         line("HTTPS (operators)", &ready.https);
@@ -122,6 +123,7 @@ mod tests {
             roles: vec![Role::Shard],
             mqtts: mqtts.into(),
             amqps: mqtts.replace("8883", "5671"),
+            kafka: mqtts.replace("8883", "9093"),
             https: "localhost:8443".into(),
             mqtt: None,
             data_dir: "/data".into(),
@@ -130,6 +132,7 @@ mod tests {
             ready: true,
             mqtts: mqtts.into(),
             amqps: mqtts.replace("8883", "5671"),
+            kafka: mqtts.replace("8883", "9093"),
             https: "localhost:8443".into(),
             mqtt: None,
             ca_file: "/pki/ca.pem".into(),

@@ -246,6 +246,7 @@ impl RunningNode {
         let shown = |address: Option<&SocketAddr>| address.map(|address| self.shown(*address));
         let mqtts = shown(self.gateway.mqtts_addresses().first()).unwrap_or_default();
         let amqps = shown(self.gateway.amqps_addresses().first()).unwrap_or_default();
+        let kafka = shown(self.gateway.kafka_addresses().first()).unwrap_or_default();
         let https = shown(self.gateway.https_addresses().first()).unwrap_or_default();
         let mqtt = self
             .gateway
@@ -267,6 +268,7 @@ impl RunningNode {
             roles: self.config.roles.clone(),
             mqtts: mqtts.clone(),
             amqps: amqps.clone(),
+            kafka: kafka.clone(),
             https: https.clone(),
             mqtt: mqtt.clone(),
             data_dir: absolute(self.data.path()),
@@ -275,6 +277,7 @@ impl RunningNode {
             ready: true,
             mqtts: self.dialled(&mqtts),
             amqps: self.dialled(&amqps),
+            kafka: self.dialled(&kafka),
             https: self.dialled(&https),
             mqtt,
             ca_file: absolute(&self.authority.ca_file()),
@@ -371,6 +374,7 @@ fn cluster_config(config: &NodeConfig, identity: NodeIdentity) -> ClusterConfig 
     ClusterConfig {
         listen: SocketAddr::new(config.bind, config.cluster_port),
         advertise: address::advertised(config),
+        kafka: address::advertised_kafka(config),
         seeds: config.seeds.clone(),
         roles: config.roles.clone(),
         expect: config.expect,

@@ -22,7 +22,7 @@ pub(super) struct Run {
     /// Nodes as containers of a compose file, which are brought up for the run and taken down after it
     #[arg(
         long, value_name = "FILE", num_args = 0..=1, default_missing_value = "docker-compose.yml",
-        conflicts_with_all = ["local", "mqtts_port", "amqps_port", "https_port", "cluster_port"]
+        conflicts_with_all = ["local", "mqtts_port", "amqps_port", "kafka_port", "https_port", "cluster_port"]
     )]
     compose: Option<PathBuf>,
     /// Nodes as processes, each in a network namespace of its own; the kernel drops packets between them
@@ -49,6 +49,9 @@ pub(super) struct Run {
     /// Port of AMQP over TLS
     #[arg(long, value_name = "PORT", default_value_t = 5671)]
     amqps_port: u16,
+    /// Port of Kafka over TLS
+    #[arg(long, value_name = "PORT", default_value_t = 9093)]
+    kafka_port: u16,
     /// Port of HTTPS
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
@@ -108,6 +111,7 @@ impl Run {
             namespaces: self.namespaces,
             mqtts_port: self.mqtts_port,
             amqps_port: self.amqps_port,
+            kafka_port: self.kafka_port,
             https_port: self.https_port,
             cluster_port: self.cluster_port,
             progress: if self.json {

@@ -188,7 +188,8 @@ impl Settings {
         }
         if !self.hubs.is_empty() {
             body["iotHubs"] = json!(self.hubs);
-            if let ([only], Some(Allocation::Static)) = (&self.hubs[..], self.allocation_policy) {
+            // One that there was before would come first.
+            if let ([only], true) = (&self.hubs[..], body["allocationPolicy"] == "static") {
                 body["iotHubHostName"] = only.clone().into();
             }
         }

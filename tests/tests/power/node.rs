@@ -329,6 +329,7 @@ impl Machine {
         let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let config = ClusterConfig {
             listen: address(ports[place]),
+            kafka: None,
             advertise: None,
             seeds: ports.iter().map(|port| address(*port).to_string()).collect(),
             roles: vec![Role::Shard, Role::Gateway],

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dunlin_model::command::{Command, Query, View};
+use dunlin_model::command::{Command, Due, Query, View};
 use dunlin_model::device::concerned_device;
-use dunlin_model::id::{DeviceId, NodeId, StreamId};
+use dunlin_model::group::ask::GroupAsk;
+use dunlin_model::id::{NodeId, StreamId};
 use dunlin_model::port::{AppliedEntry, Frame, ProposeError, TraceSpan};
 use dunlin_model::shard::{Batch, Notice, Part};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -46,10 +47,10 @@ pub(crate) enum ShardMessage {
     LeaseCheck,
     /// Offer refused batches to the journal again.
     Retry,
-    /// Queues of messages to devices may be due.
+    /// Queues of messages to devices, or consumer groups, may be due.
     DueCheck,
-    /// The queues of these devices are due.
-    Due(Vec<DeviceId>),
+    /// These are due.
+    Due(Vec<Due>),
     /// This node has no room for more, or has it again.
     Storage { is_full: bool },
     /// Finish what was taken in, then end, then say so by dropping `done`.
@@ -144,7 +145,7 @@ impl Actor for ShardActor {
             ShardMessage::LeaseCheck => work.handle_lease_check(),
             ShardMessage::Retry => work.handle_retry(),
             ShardMessage::DueCheck => work.look_for_due(&myself),
-            ShardMessage::Due(devices) => work.handle_due(&myself, devices),
+            ShardMessage::Due(due) => work.handle_due(&myself, due),
             ShardMessage::Storage { is_full } => work.handle_storage(is_full),
             ShardMessage::Drain { done } => work.draining = Some(done),
             ShardMessage::End { hint } => work.end(&myself, hint),
@@ -276,28 +277,34 @@ impl ShardWork {
         let (room, actor) = (self.room.clone(), myself.clone());
         self.proposals.spawn(async move {
             let ms = room.clock.wall_ms();
-            let query = Query::DueDevices {
+            let query = Query::Due {
                 shard: room.shard,
                 ms,
             };
-            let devices = match room.replication.read(&query) {
-                Ok(View::DueDevices(devices)) => devices,
+            let due = match room.replication.read(&query) {
+                Ok(View::Due(due)) => due,
                 Ok(_) => Vec::new(),
                 Err(error) => {
-                    tracing::warn!(shard = %room.shard, %error, "read which queues of messages are due");
+                    tracing::warn!(shard = %room.shard, %error, "read what is due");
                     Vec::new()
                 }
             };
             // Nobody is left to hear it when the leadership has ended meanwhile.
-            let _ = actor.send_message(ShardMessage::Due(devices));
+            let _ = actor.send_message(ShardMessage::Due(due));
         });
     }
 
-    /// Time passes for queues by an entry of the log, as everything does.
-    fn handle_due(&mut self, myself: &ActorRef<ShardMessage>, devices: Vec<DeviceId>) {
+    /// Time passes by an entry of the log, as everything does.
+    fn handle_due(&mut self, myself: &ActorRef<ShardMessage>, due: Vec<Due>) {
         while self.proposals.try_join_next().is_some() {}
-        for device in devices {
-            let command = Command::MessagesExpire { device };
+        for due in due {
+            let command = match due {
+                Due::Messages(device) => Command::MessagesExpire { device },
+                Due::Group(group) => Command::Group {
+                    group,
+                    ask: Box::new(GroupAsk::Tick),
+                },
+            };
             self.pump.handle_part(Part::Internal(command));
         }
         self.due_timer = Some(arm_due_check(myself));

@@ -213,11 +213,11 @@ async fn a_device_that_is_deleted_leaves_nothing_of_its_messages() {
         numbers: vec![1, 2],
     };
     assert_eq!(read(&field, contents).await, View::Messages(vec![]));
-    let due = Query::DueDevices {
+    let due = Query::Due {
         shard: SHARD,
         ms: u64::MAX,
     };
-    assert_eq!(read(&field, due).await, View::DueDevices(vec![]));
+    assert_eq!(read(&field, due).await, View::Due(vec![]));
     let ended = |id: &str| (id.to_owned(), MessageEnd::Purged);
     assert_eq!(feedback(&field).await, [ended("one"), ended("two")]);
 }

@@ -35,6 +35,7 @@ fn register(enrollment: Option<u64>, condition: Condition) -> Command {
             storage_root_key: None,
             hub: "hub.example".into(),
             device: device("pump"),
+            leaving: None,
             substatus: Substatus::InitialAssignment,
             payload: None,
             operation: "5.x".into(),

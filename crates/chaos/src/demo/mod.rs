@@ -60,6 +60,8 @@ pub struct Options {
     pub mqtts_port: u16,
     /// Port of AMQP over TLS.
     pub amqps_port: u16,
+    /// Port of Kafka over TLS.
+    pub kafka_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port between nodes.
@@ -84,6 +86,7 @@ impl Default for Options {
             csv: None,
             mqtts_port: 8883,
             amqps_port: 5671,
+            kafka_port: 9093,
             https_port: 8443,
             cluster_port: 8900,
             plain_port: None,
@@ -252,6 +255,7 @@ async fn play(
     let mut local = LocalOptions::new(options.nodes, data).map_err(io("find this program"))?;
     local.mqtts_port = options.mqtts_port;
     local.amqps_port = options.amqps_port;
+    local.kafka_port = options.kafka_port;
     local.https_port = options.https_port;
     local.cluster_port = options.cluster_port;
     local.mqtt_port = options.plain_port;

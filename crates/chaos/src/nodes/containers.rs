@@ -35,6 +35,7 @@ const KILLED: i64 = 137;
 /// Port of MQTT over TLS inside a gateway.
 const MQTTS_PORT: u16 = 8883;
 const AMQPS_PORT: u16 = 5671;
+const KAFKA_PORT: u16 = 9093;
 /// Port of HTTPS inside a node.
 const HTTPS_PORT: u16 = 8443;
 /// The data directory, in the folder that the node's program runs in.
@@ -209,6 +210,7 @@ fn node_of(said: &Ready, container: &Container) -> Result<ReadyNode, ComposeErro
         mqtts,
         // No load goes there: a file that does not publish it will do.
         amqps: at(AMQPS_PORT).unwrap_or_default(),
+        kafka: at(KAFKA_PORT).unwrap_or_default(),
         https,
         mqtt: None,
         ..node.clone()
@@ -227,6 +229,7 @@ async fn first(
     Ok(Ready {
         mqtts: node.mqtts.clone(),
         amqps: node.amqps.clone(),
+        kafka: node.kafka.clone(),
         https: node.https.clone(),
         mqtt: None,
         ca_file,
@@ -468,6 +471,7 @@ mod tests {
             ready: true,
             mqtts: mqtts.into(),
             amqps: String::new(),
+            kafka: String::new(),
             https: "hub.example:8443".into(),
             mqtt: None,
             ca_file: "/var/lib/dunlin-pki/ca.pem".into(),
@@ -479,6 +483,7 @@ mod tests {
                 roles: vec![Role::Gateway],
                 mqtts: mqtts.into(),
                 amqps: String::new(),
+                kafka: String::new(),
                 https: "0.0.0.0:8443".into(),
                 mqtt: None,
                 data_dir: "/var/lib/dunlin/dunlin-data".into(),

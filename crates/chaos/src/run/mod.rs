@@ -82,6 +82,8 @@ pub struct Options {
     pub mqtts_port: u16,
     /// Port of AMQP over TLS.
     pub amqps_port: u16,
+    /// Port of Kafka over TLS.
+    pub kafka_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
     /// Port between nodes.
@@ -111,6 +113,7 @@ impl Options {
             folder: None,
             mqtts_port: 8883,
             amqps_port: 5671,
+            kafka_port: 9093,
             https_port: 8443,
             cluster_port: 8900,
             program: None,
@@ -411,6 +414,7 @@ async fn start_processes(
     local.gateways = shape.gateways;
     local.mqtts_port = options.mqtts_port;
     local.amqps_port = options.amqps_port;
+    local.kafka_port = options.kafka_port;
     local.https_port = options.https_port;
     local.cluster_port = options.cluster_port;
     local.program = options.program.clone().unwrap_or(local.program);

@@ -185,6 +185,7 @@ impl Machine {
         let address = site.addresses[self.place];
         let config = ClusterConfig {
             listen: address,
+            kafka: None,
             advertise: None,
             seeds: site.addresses.iter().map(ToString::to_string).collect(),
             roles: vec![Role::Shard, Role::Gateway],

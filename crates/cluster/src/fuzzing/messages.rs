@@ -203,6 +203,7 @@ pub fn node_frames_seeds() -> Vec<Vec<u8>> {
     let hello = Hello {
         node: NodeId(1),
         address: "127.0.0.1:8900".into(),
+        kafka: Some("hub-1:9093".into()),
         roles: vec![],
         cluster_id: String::new(),
         rank: (1, 2),

@@ -93,13 +93,13 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Has a message queued, and the audit kept, before anybody is told.
+/// Has a message of somebody with the policy `who` queued, and the audit kept, before anybody is told.
 pub(crate) async fn send(
     shared: Arc<Shared>,
-    peer: SocketAddr,
+    (who, peer): (String, SocketAddr),
     (device, message): (DeviceId, NewMessage),
 ) -> Result<(), Fault> {
-    let mut record = AuditRecord::done("message.send", "amqp", device.as_str());
+    let mut record = AuditRecord::done("message.send", who, device.as_str());
     record.detail.clone_from(&message.id);
     let sent = downward::send(&shared, &device, message).await;
     if let Err(error) = &sent {

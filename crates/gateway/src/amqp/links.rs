@@ -245,10 +245,15 @@ impl Links {
         match devicebound::read(message) {
             Err(fault) => self.machine.settle(id, delivery, Some(&fault)),
             Ok(message) => {
-                let (shared, peer) = (Arc::clone(&self.shared), self.peer);
-                // Goes on without its link: it may be in the log already.
+                let directory = self.shared.client.directory();
+                let policy = self.tokens.covering(devicebound::PATH, self.judge(&directory));
+                let from = (policy.unwrap_or_default(), self.peer);
+                // Goes on without its link, and its connection: it may be in the log already, and is to be in the audit.
+                let sending = devicebound::send(Arc::clone(&self.shared), from, message);
+                let sending = self.shared.tasks.spawn(sending);
                 self.work.push(Box::pin(async move {
-                    let sent = devicebound::send(shared, peer, message).await;
+                    let lost = || Fault::new(condition::TIMEOUT, "nobody knows whether it was sent");
+                    let sent = sending.await.unwrap_or_else(|_| Err(lost()));
                     Some(Done::Sent(id, delivery, sent))
                 }));
             }

@@ -83,7 +83,14 @@ impl Tokens {
 
     /// Whether one of them covers the resource at `path`.
     pub(crate) fn cover(&self, path: &[&str], judge: Judge<'_>) -> bool {
-        self.held.iter().any(|held| held.check(path, judge).is_ok())
+        self.covering(path, judge).is_some()
+    }
+
+    /// The policy of the first that covers the resource at `path`.
+    pub(crate) fn covering(&self, path: &[&str], judge: Judge<'_>) -> Option<String> {
+        let covers = |held: &&Held| held.check(path, judge).is_ok();
+        let token = SasToken::parse(&self.held.iter().find(covers)?.text).ok()?;
+        token.policy.map(std::borrow::Cow::into_owned)
     }
 
     /// Lets go of those that no longer count, and says whether any of those was not just over.

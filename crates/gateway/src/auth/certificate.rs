@@ -100,6 +100,21 @@ impl Shown {
         })
     }
 
+    /// Whether a certificate (PEM) has the name of somebody whom what was shown calls its issuer. Only then is it worth
+    /// looking whether it has signed.
+    pub(crate) fn may_be_below(&self, pem: &str) -> bool {
+        let Some(above) = read_pem(pem) else {
+            return false;
+        };
+        let Ok((_, above)) = X509Certificate::from_der(&above) else {
+            return false;
+        };
+        self.0.iter().any(|shown| {
+            let read = X509Certificate::from_der(shown);
+            read.is_ok_and(|(_, read)| read.issuer().as_raw() == above.subject().as_raw())
+        })
+    }
+
     /// How far above the leaf a certificate (PEM) stands in what was shown; above all of it if it was not shown.
     pub(crate) fn depth_of(&self, pem: &str) -> usize {
         let wanted = read_pem(pem);

@@ -1,13 +1,15 @@
 //! What comes through the doors, as fuzz targets: bytes in, a panic when a decoder breaks its word.
 //!
-//! Built for `fuzz/` and for tests only. [`mqtt`](mqtt_decode) has packets and sessions, [`amqp`] frames and selectors, `text` names,
+//! Built for `fuzz/` and for tests only. [`mqtt`](mqtt_decode) has packets and sessions, [`amqp`] frames and selectors, [`kafka`] requests, `text` names,
 //! tokens and what stands in requests. Seeds are made by the encoders themselves.
 
 mod amqp;
+mod kafka;
 mod mqtt;
 mod text;
 
 pub use amqp::{amqp, amqp_seeds};
+pub use kafka::{kafka, kafka_seeds};
 pub use mqtt::{
     mqtt_client, mqtt_client_seeds, mqtt_decode, mqtt_decode_seeds, mqtt_session, mqtt_session_seeds,
 };
@@ -39,6 +41,11 @@ mod tests {
     #[test]
     fn frames_and_selectors_keep_their_word_under_mutation() {
         mutate::exercise("amqp", amqp, amqp_seeds(), 20_000);
+    }
+
+    #[test]
+    fn requests_of_kafka_keep_their_word_under_mutation() {
+        mutate::exercise("kafka", kafka, kafka_seeds(), 20_000);
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl ApiError {
         &self.message
     }
 
+    /// The record that the audit keeps of it.
+    pub(crate) fn into_record(self) -> Option<Box<AuditRecord>> {
+        self.record
+    }
+
     /// The same error, of which the audit keeps a record.
     pub(crate) fn audited(mut self, record: AuditRecord) -> Self {
         self.record = Some(Box::new(record));

@@ -108,6 +108,19 @@ fn change(shared: &Shared, host: &str, input: Input) -> Result<BookChange, Provi
     if auth::is_host(&shared.host_names, host) {
         return Err(ProvisioningError::invalid("this hub is linked already"));
     }
+    let is_name = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+    };
+    let (name, port) = connection
+        .host_name
+        .split_once(':')
+        .unwrap_or((&connection.host_name, "443"));
+    if !is_name(host) || !is_name(name) || port.parse::<u16>().is_err() {
+        return Err(ProvisioningError::invalid(
+            "a linked hub has a name without a port, and its connection string the same name, perhaps with one",
+        ));
+    }
     if !auth::is_host(&[host.to_owned()], &connection.host_name) || weight == 0 {
         return Err(ProvisioningError::invalid(
             "the connection string names another hub, or the weight is 0",

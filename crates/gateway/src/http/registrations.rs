@@ -60,6 +60,9 @@ fn of_error(error: &ProvisioningError, body: Value) -> Response {
     if error.code.is_passing() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(PROVISIONING_RETRY_S));
     }
+    if let Some(record) = &error.record {
+        response.extensions_mut().insert(Audited((**record).clone()));
+    }
     response
 }
 
@@ -129,9 +132,6 @@ pub(crate) async fn register(
 
 /// Clients over HTTPS take nothing for an answer but that they have to ask once more, and then are told.
 fn registered(body: Value) -> Response {
-    if body["status"] != "assigned" {
-        return Json(body).into_response();
-    }
     let body = object!({ "operationId": body["operationId"], "status": "assigning" });
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let retry = HeaderValue::from(PROVISIONING_RETRY_S);

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 
 use super::attest::Attested;
 use super::error::{ProvisioningCode, ProvisioningError};
-use super::{Answer, Asked, TpmShown, admit, json as shapes, possession, register as carry_out};
+use super::{Answer, Asked, TpmShown, admit, guid, json as shapes, possession, register as carry_out};
 use crate::http::time::iso_utc;
 use crate::limits::PROVISIONING_REQUEST_BYTES_MAX;
 use crate::shared::Shared;
+
+/// How the name of an operation begins that failed; its error's number follows.
+const FAILED: &str = "4.failed-";
 
 /// A status, as HTTP has it, and a body.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub(crate) struct Answered {
     pub(crate) body: Value,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Request {
     registration_id: Option<String>,
@@ -42,8 +45,13 @@ pub(crate) async fn register(
             format!("a request has more than {PROVISIONING_REQUEST_BYTES_MAX} bytes"),
         ));
     }
-    let request: Request = serde_json::from_slice(body)
-        .map_err(|error| ProvisioningError::invalid(format!("the body is no registration: {error}")))?;
+    // Some SDKs send nothing, or a space, where they have nothing to say.
+    let request = if body.trim_ascii().is_empty() {
+        Request::default()
+    } else {
+        serde_json::from_slice(body)
+            .map_err(|error| ProvisioningError::invalid(format!("the body is no registration: {error}")))?
+    };
     let other = request
         .registration_id
         .filter(|id| !id.eq_ignore_ascii_case(asked.name));
@@ -78,7 +86,13 @@ fn ended(attested: &Attested, status: &str, now_ms: u64, error: Option<&Provisio
         state["errorCode"] = error.code.number().into();
         state["errorMessage"] = error.message.clone().into();
     }
-    json!({ "operationId": "", "status": status, "registrationState": state })
+    // Nothing is kept of it: what is asked for later stands in its name.
+    let drawn = guid(rand::random());
+    let operation = match error {
+        Some(error) => format!("{FAILED}{}.{drawn}", error.code.number()),
+        None => format!("4.disabled.{drawn}"),
+    };
+    json!({ "operationId": operation, "status": status, "registrationState": state })
 }
 
 /// What became of an operation. Registrations are answered at once, so one that is not that of the device's registration
@@ -89,6 +103,19 @@ pub(crate) async fn operation(
     operation: &str,
 ) -> Result<Answered, ProvisioningError> {
     let attested = admit(shared, asked).await?;
+    let now_ms = shared.now_ms();
+    if !attested.enrollment.spec.is_enabled {
+        let body = ended(&attested, "disabled", now_ms, None);
+        return Ok(Answered { status: 200, body });
+    }
+    let failed = operation
+        .strip_prefix(FAILED)
+        .and_then(|rest| rest.split('.').next()?.parse().ok());
+    if let Some(code) = failed.and_then(ProvisioningCode::of_number) {
+        let error = ProvisioningError::new(code, "the enrollment leads to no hub: its operator knows why");
+        let body = ended(&attested, "failed", now_ms, Some(&error));
+        return Ok(Answered { status: 200, body });
+    }
     let registration = attested
         .registration
         .filter(|found| found.spec.operation == operation);

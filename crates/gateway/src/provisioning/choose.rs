@@ -25,6 +25,8 @@ use crate::shared::Shared;
 
 /// How long a measured latency counts.
 const LATENCY_LIFE: Duration = Duration::from_secs(60);
+/// How long it counts that a hub did not answer: it may only have been slow to shake hands.
+const SILENCE_LIFE: Duration = Duration::from_secs(3);
 
 /// The hub of a device, and what a webhook said beside it.
 #[derive(Debug)]
@@ -118,7 +120,12 @@ impl Latencies {
     fn get(&self, host: &str, now: Instant) -> Option<Option<u64>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, latency) = known.get(host)?;
-        (now.saturating_duration_since(*at) < LATENCY_LIFE).then_some(*latency)
+        let life = if latency.is_some() {
+            LATENCY_LIFE
+        } else {
+            SILENCE_LIFE
+        };
+        (now.saturating_duration_since(*at) < life).then_some(*latency)
     }
 
     fn put(&self, host: &str, now: Instant, latency: Option<u64>) {
@@ -179,6 +186,7 @@ mod tests {
         latencies.put("b", now, None);
         assert_eq!(latencies.get("a", now + LATENCY_LIFE / 2), Some(Some(7)));
         assert_eq!(latencies.get("b", now), Some(None));
+        assert_eq!(latencies.get("b", now + SILENCE_LIFE), None);
         assert_eq!(latencies.get("a", now + LATENCY_LIFE), None);
         latencies.put("c", now + LATENCY_LIFE, None);
         assert_eq!(latencies.0.lock().expect("no panic").len(), 1, "old ones go");

@@ -1,7 +1,7 @@
 //! Errors in the form of Azure's DPS, over MQTT and HTTPS alike: a number whose first three digits are the HTTP status,
 //! and a body of its own shape. `docs/errors.md` says when each comes.
 
-use dunlin_model::audit::AuditOutcome;
+use dunlin_model::audit::{AuditOutcome, AuditRecord};
 use dunlin_model::command::Refusal;
 use dunlin_model::port::{BookError, QueryError, SubmitError};
 use dunlin_model::provisioning::book::BookRefusal;
@@ -45,8 +45,8 @@ impl ProvisioningCode {
     /// All of them, with their numbers and names.
     pub const ALL: &[(ProvisioningCode, u32, &str)] = &[
         (Self::BadRequest, 400_004, "BadRequest"),
-        (Self::NoHub, 400_207, "NoHub"),
-        (Self::HubRefused, 400_208, "HubRefused"),
+        (Self::NoHub, 400_208, "NoHub"),
+        (Self::HubRefused, 400_209, "HubRefused"),
         (Self::Unauthorized, 401_002, "Unauthorized"),
         (Self::NotFound, 404_000, "NotFound"),
         (Self::EnrollmentNotFound, 404_201, "EnrollmentNotFound"),
@@ -63,6 +63,12 @@ impl ProvisioningCode {
         let entry = Self::ALL.iter().find(|(code, ..)| *code == self);
         let (_, number, name) = entry.expect("every code is in the list");
         (*number, name)
+    }
+
+    /// The one with this number.
+    pub(crate) fn of_number(number: u32) -> Option<Self> {
+        let entry = Self::ALL.iter().find(|(_, known, _)| *known == number);
+        entry.map(|(code, ..)| *code)
     }
 
     /// Its number.
@@ -93,6 +99,8 @@ pub(crate) struct ProvisioningError {
     pub(crate) message: String,
     /// What a TPM has to open first, Base64.
     challenge: Option<String>,
+    /// For the audit, if a door turned somebody away.
+    pub(crate) record: Option<Box<AuditRecord>>,
 }
 
 impl ProvisioningError {
@@ -101,6 +109,7 @@ impl ProvisioningError {
             code,
             message: message.into(),
             challenge: None,
+            record: None,
         }
     }
 
@@ -223,7 +232,11 @@ impl From<ApiError> for ProvisioningError {
             status if status < 500 => ProvisioningCode::BadRequest,
             _ => ProvisioningCode::ServerError,
         };
-        Self::new(code, error.message().to_owned())
+        let message = error.message().to_owned();
+        Self {
+            record: error.into_record(),
+            ..Self::new(code, message)
+        }
     }
 }
 

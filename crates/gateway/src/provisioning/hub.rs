@@ -43,12 +43,16 @@ pub(crate) struct Wanted<'a> {
     pub(crate) device: &'a DeviceId,
     pub(crate) authentication: &'a Authentication,
     pub(crate) is_edge: bool,
+    /// Whether one that is there with other credentials is given these. Otherwise that is somebody else's.
+    pub(crate) may_change: bool,
 }
 
 /// Whether a device was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ensured {
     Made,
+    /// With other credentials.
+    Changed,
     There,
 }
 
@@ -60,6 +64,19 @@ impl Hub {
         }
         let linked = directory.book.hubs.get(&host.to_ascii_lowercase())?;
         Some(Self::Linked(linked.clone()))
+    }
+
+    /// Whether it is the same hub, whatever it is called.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let host = |hub: &LinkedHub| {
+            let connection = ConnectionString::parse(&hub.connection_string).ok()?;
+            Some(connection.host_name.to_ascii_lowercase())
+        };
+        match (self, other) {
+            (Self::Own, Self::Own) => true,
+            (Self::Linked(one), Self::Linked(other)) => host(one) == host(other),
+            _ => false,
+        }
     }
 
     /// Has the device be there, with these credentials. Nothing else of one that is there is touched.
@@ -213,6 +230,14 @@ fn refused(refusal: Refusal) -> ProvisioningError {
     ProvisioningError::new(ProvisioningCode::HubRefused, refusal.to_string())
 }
 
+/// Somebody else has the name.
+fn taken() -> ProvisioningError {
+    ProvisioningError::new(
+        ProvisioningCode::HubRefused,
+        "the hub has a device of this name that did not register under this group",
+    )
+}
+
 /// `None` if others were quicker.
 async fn ensure_own(shared: &Shared, wanted: Wanted<'_>) -> Result<Option<Ensured>, ProvisioningError> {
     let view = query_device(&*shared.client, wanted.device, Consistency::Linearizable).await?;
@@ -227,12 +252,13 @@ async fn ensure_own(shared: &Shared, wanted: Wanted<'_>) -> Result<Option<Ensure
         Some(DeviceRecord { spec, .. }) if spec.authentication == *wanted.authentication => {
             return Ok(Some(Ensured::There));
         }
+        Some(_) if !wanted.may_change => return Err(taken()),
         Some(DeviceRecord { spec, version, .. }) => {
             let spec = DeviceSpec {
                 authentication: wanted.authentication.clone(),
                 ..spec
             };
-            (spec, Condition::Version(version), Ensured::There)
+            (spec, Condition::Version(version), Ensured::Changed)
         }
     };
     let command = Command::DevicePut {
@@ -271,8 +297,18 @@ async fn ensure_linked(
         let Some(etag) = body["etag"].as_str().map(|etag| format!("\"{etag}\"")) else {
             return Err(unreadable("the device has no etag"));
         };
-        body["authentication"] = json!(authentication);
-        (body, Some(etag), Ensured::There)
+        let wants = json!(authentication);
+        let is_so = ["type", "symmetricKey", "x509Thumbprint"]
+            .iter()
+            .all(|part| body["authentication"][part] == wants[part]);
+        if is_so {
+            return Ok(Some(Ensured::There));
+        }
+        if !wanted.may_change {
+            return Err(taken());
+        }
+        body["authentication"] = wants;
+        (body, Some(etag), Ensured::Changed)
     };
     let answer = call(shared, hub, "PUT", &path, Some(&body), condition.as_deref()).await?;
     match answer.status {

@@ -259,10 +259,14 @@ fn check_webhook(url: &str) -> Result<(), ProvisioningError> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let address: Option<std::net::IpAddr> = host.parse().ok();
     let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-    let is_link_local = match address {
+    let is_link_local = match address.map(|address| address.to_canonical()) {
         Some(std::net::IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
         Some(std::net::IpAddr::V6(address)) => address.is_unicast_link_local() || address.is_unspecified(),
-        None => false,
+        // Whatever else a resolver would take for an address.
+        None => host
+            .rsplit('.')
+            .next()
+            .is_none_or(|last| last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit())),
     };
     match uri.scheme_str() {
         _ if host.is_empty() || is_link_local => Err(ProvisioningError::invalid("webhookUrl leads nowhere")),
@@ -703,6 +707,10 @@ mod tests {
             "https://169.254.169.254/",
             "https://[fe80::1]/",
             "https://0.0.0.0/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://2852039166/",
+            "https://0xa9fea9fe/",
+            "https://169.254.43518/",
         ] {
             assert!(check_webhook(wrong).is_err(), "{wrong}");
         }

@@ -87,22 +87,33 @@ pub(crate) async fn register(
     asked: &Asked<'_>,
     payload: Option<&Value>,
 ) -> Result<Answer, ProvisioningError> {
-    let Ok(_permit) = shared.provisioning.try_acquire() else {
-        return Err(ProvisioningError::new(
-            ProvisioningCode::Throttled,
-            "too many devices register at this gateway",
-        ));
-    };
     let registering = async {
         for _ in 0..PROVISIONING_ATTEMPTS_MAX {
             let attested = admit(shared, asked).await?;
+            // Only those who may register keep others waiting.
+            let Ok(_permit) = shared.provisioning.try_acquire() else {
+                return Err(ProvisioningError::new(
+                    ProvisioningCode::Throttled,
+                    "too many devices register at this gateway",
+                ));
+            };
             if !attested.enrollment.spec.is_enabled {
+                let now = shared.client.directory_now().await?;
+                if !assign::is_current(&now, &attested) {
+                    continue;
+                }
                 refuse(shared, asked, "the enrollment is disabled").await;
                 return Ok(Answer::Disabled(Box::new(attested)));
             }
             match assign::assign(shared, &attested, payload).await {
-                Ok(Assigned::Kept(registration)) => {
-                    audit(shared, asked, &attested, &registration).await;
+                Ok(Assigned::Kept {
+                    registration,
+                    is_news,
+                }) => {
+                    // One device that comes again and again must not wash out what others did.
+                    if is_news {
+                        audit(shared, asked, &attested, &registration).await;
+                    }
                     return Ok(Answer::Assigned(Box::new(attested), registration));
                 }
                 Ok(Assigned::Changed) => {}

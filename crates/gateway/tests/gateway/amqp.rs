@@ -313,8 +313,8 @@ async fn a_message_to_a_device_is_accepted_when_it_is_queued_and_rejected_by_nam
     assert!(said.contains("com.microsoft:argument-error"), "{said}");
     let record = world.audit.next("message.send").await;
     assert_eq!(
-        (record.what.as_str(), record.outcome),
-        ("dev-1", AuditOutcome::Done)
+        (record.who.as_str(), record.what.as_str(), record.outcome),
+        ("service", "dev-1", AuditOutcome::Done)
     );
 }
 

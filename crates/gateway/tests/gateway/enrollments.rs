@@ -191,6 +191,7 @@ async fn policies_open_what_they_name() {
         let headers = [("Authorization", token.as_str())];
         let answer = world.http_as("GET", "/enrollments/x", &headers, b"").await;
         assert_eq!(code(&answer), (401, json!(401_002)), "{policy}");
+        assert_eq!(world.audit.next("http.request").await.who, policy);
     }
     let token = world.service_token("provisioningserviceowner");
     let headers = [("Authorization", token.as_str())];
@@ -278,7 +279,7 @@ async fn each_error_of_the_list_is_met() {
     world.cluster.fail_commands(SubmitError::Unknown);
     meet(&put("sn-2", body("enrollments", "sn-2")).await, 503_001);
     // What is wrong with an enrolment is told within an answer: those are met where devices register.
-    met.extend([400_207, 400_208]);
+    met.extend([400_208, 400_209]);
     met.sort_unstable();
     assert_eq!(met, documented().into_keys().collect::<Vec<_>>());
 }

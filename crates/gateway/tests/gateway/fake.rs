@@ -145,6 +145,8 @@ impl State {
 
 pub(crate) struct FakeCluster {
     state: Mutex<State>,
+    /// Changed, and not heard of here yet.
+    newer: Mutex<Option<Arc<Directory>>>,
     directory: Mutex<Arc<Directory>>,
     downlinks: Mutex<Option<Arc<dyn DownlinkSink>>>,
     /// Rises with every change, so that tests wait without sleeping.
@@ -203,6 +205,7 @@ impl FakeCluster {
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            newer: Mutex::default(),
             directory: Mutex::new(Arc::new(directory)),
             downlinks: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -437,6 +440,7 @@ impl FakeCluster {
         match place {
             Place::Device(device) => self.shard_of(device),
             Place::Shard(shard) => shard,
+            Place::Slot(slot) => self.directory().shard_of(slot),
         }
     }
 
@@ -474,6 +478,9 @@ impl ShardClient for FakeCluster {
 
     fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>> {
         let is_cut_off = self.lock().cut_off;
+        if let Some(newer) = self.newer.lock().unwrap().take() {
+            *self.directory.lock().unwrap() = newer;
+        }
         let directory = self.directory();
         Box::pin(async move {
             if is_cut_off {
@@ -485,11 +492,13 @@ impl ShardClient for FakeCluster {
     }
 
     fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>> {
-        let mut directory = self.directory.lock().unwrap();
-        let mut changed = Directory::clone(&directory);
+        let mut newer = self.newer.lock().unwrap();
+        let known = newer.clone().unwrap_or_else(|| self.directory());
+        let mut changed = Directory::clone(&known);
         let result = changed.book.apply(change);
         if result.is_ok() {
-            *directory = Arc::new(changed);
+            changed.version += 1;
+            *newer = Some(Arc::new(changed));
         }
         Box::pin(async move { Ok(result?) })
     }
@@ -652,6 +661,14 @@ impl ShardClient for FakeCluster {
         drop(state);
         let sink = self.downlinks.lock().unwrap().clone();
         sink.expect("doors have attached").invoke(invocation)
+    }
+
+    fn brokers(&self) -> Vec<(NodeId, String)> {
+        vec![(STREAM.gateway, "127.0.0.1:9093".to_owned())]
+    }
+
+    fn node(&self) -> NodeId {
+        STREAM.gateway
     }
 
     fn attach(&self, sink: Arc<dyn DownlinkSink>) {

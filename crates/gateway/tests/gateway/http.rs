@@ -476,6 +476,7 @@ async fn doors_for_operators_refuse_an_address_for_mqtt_or_amqp() {
             audience: Audience::Operators,
             host_names: vec![HOST.into()],
             mqtts,
+            kafka: amqps.clone(),
             amqps,
             https: vec![any],
             mqtt_plain,

@@ -195,6 +195,12 @@ async fn a_device_with_an_enrolment_of_its_own_is_known_at_once() {
         .json();
     assert_eq!(own["registrationState"], body["registrationState"]);
 
+    // Some SDKs say nothing where others say null.
+    for blank in ["", " "] {
+        let (topic, body) = ask(&mut client, REGISTER, blank).await;
+        assert_eq!(topic, "$dps/registrations/res/200/?$rid=r1", "{body}");
+    }
+
     // A connection like this is for nothing else.
     client
         .publish("devices/sn-1/messages/events/", b"x")
@@ -202,6 +208,88 @@ async fn a_device_with_an_enrolment_of_its_own_is_known_at_once() {
         .unwrap();
     client.flush().await.unwrap();
     assert!(matches!(next(&mut client).await, Event::Disconnected { .. }));
+}
+
+#[tokio::test]
+async fn no_group_takes_a_device_that_is_not_its_own() {
+    let world = World::new().await;
+    for (name, key) in [("a", KEY), ("b", OTHER_KEY)] {
+        let attestation =
+            json!({"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}});
+        put(
+            &world,
+            &format!("/enrollmentGroups/{name}"),
+            group(name, attestation, json!({})),
+        )
+        .await;
+    }
+    let failed = |body: &Value| {
+        assert_eq!(body["status"], "failed", "{body}");
+        assert_eq!(body["registrationState"]["errorCode"], 400_209);
+    };
+    // One that a service has made by hand, and one of another group.
+    let before = world.http("GET", "/devices/dev-1", &[], "").await.json();
+    failed(&register(&world, "dev-1", &derived(KEY, "dev-1")).await);
+    assert_eq!(world.http("GET", "/devices/dev-1", &[], "").await.json(), before);
+    register(&world, "pump", &derived(KEY, "pump")).await;
+    failed(&register(&world, "pump", &derived(OTHER_KEY, "pump")).await);
+    let token = device_token(HOST, "pump", &derived(KEY, "pump"), NOW_S + 3600).unwrap();
+    let hub = ConnectOptions::new(world.tcp(), HOST, "pump", token);
+    Client::connect(&hub).await.unwrap().disconnect().await;
+    // Its own group may give it other keys; and once that is gone, another one.
+    let gone = world
+        .provisioning("DELETE", "/enrollmentGroups/a", &[], Value::Null)
+        .await;
+    assert_eq!(gone.status, 204);
+    let body = register(&world, "pump", &derived(OTHER_KEY, "pump")).await;
+    assert_eq!(
+        body["registrationState"]["symmetricKey"],
+        json!({"enrollmentGroupId": "b"})
+    );
+}
+
+#[tokio::test]
+async fn a_hub_under_another_name_is_no_other_hub() {
+    let world = World::new().await;
+    let at = |hub: &str| {
+        enrollment(
+            "sn-1",
+            json!({"allocationPolicy": "static", "iotHubHostName": hub}),
+        )
+    };
+    put(&world, "/enrollments/sn-1", at(HOST)).await;
+    register(&world, "sn-1", KEY).await;
+    let generation = world.http("GET", "/devices/sn-1", &[], "").await.json()["generationId"].clone();
+    // As a registration of the time when the hub was called otherwise would have it.
+    use dunlin_model::command::{Command, Query, View};
+    use dunlin_model::identity::Condition;
+    use dunlin_model::port::ShardClient as _;
+    use dunlin_model::provisioning::RegistrationId;
+    let id = RegistrationId::parse("sn-1").unwrap();
+    let known = world.cluster.query(
+        Query::Provisioning(id.clone()),
+        dunlin_model::command::Consistency::Leader,
+    );
+    let View::Provisioning(known) = known.await.unwrap() else {
+        panic!("another view")
+    };
+    let mut spec = known.registration.unwrap().spec;
+    spec.hub = "localhost".into();
+    let renamed = Command::RegistrationPut {
+        id,
+        spec: Box::new(spec),
+        enrollment: known.enrollment.map(|enrollment| enrollment.version),
+        condition: Condition::Present,
+    };
+    world.cluster.submit(renamed).await.unwrap();
+    let body = register(&world, "sn-1", KEY).await;
+    let state = &body["registrationState"];
+    assert_eq!(
+        (&state["assignedHub"], &state["substatus"]),
+        (&json!(HOST), &json!("reprovisionedToInitialAssignment"))
+    );
+    let device = world.http("GET", "/devices/sn-1", &[], "").await.json();
+    assert_eq!(device["generationId"], generation, "it is the same device");
 }
 
 #[tokio::test]
@@ -442,6 +530,41 @@ async fn over_https_a_device_asks_twice() {
         .await;
     assert_eq!((told.status, &told.json()["status"]), (200, &json!("assigned")));
     assert_eq!(told.json()["registrationState"]["deviceId"], "sn-1");
+    change(
+        &world,
+        "/enrollments/sn-1",
+        enrollment("sn-1", json!({"provisioningStatus": "disabled"})),
+    )
+    .await;
+    let asked = world
+        .http_as("PUT", &format!("{path}/register"), &headers, body)
+        .await;
+    assert_eq!(
+        (asked.status, &asked.json()["status"]),
+        (202, &json!("assigning"))
+    );
+    let operation = asked.json()["operationId"].as_str().unwrap().to_owned();
+    let disabled = world
+        .http_as("GET", &format!("{path}/operations/{operation}"), &headers, b"")
+        .await;
+    assert_eq!(
+        (disabled.status, &disabled.json()["status"]),
+        (200, &json!("disabled"))
+    );
+    let away = json!({"allocationPolicy": "static", "iotHubHostName": "gone.example"});
+    change(&world, "/enrollments/sn-1", enrollment("sn-1", away)).await;
+    let asked = world
+        .http_as("PUT", &format!("{path}/register"), &headers, body)
+        .await;
+    let operation = asked.json()["operationId"].as_str().unwrap().to_owned();
+    let failed = world
+        .http_as("GET", &format!("{path}/operations/{operation}"), &headers, b"")
+        .await
+        .json();
+    assert_eq!(
+        (&failed["status"], &failed["registrationState"]["errorCode"]),
+        (&json!("failed"), &json!(400_208))
+    );
     let looked = world.http_as("POST", &path, &headers, b"{}").await;
     assert_eq!(looked.json(), told.json()["registrationState"]);
     for (path, headers, body, expected) in [
@@ -628,14 +751,14 @@ async fn devices_move_between_hubs_with_their_twin_or_without() {
         assert_eq!(status, expected, "{answer:?} {body}");
         if status == 200 {
             assert_eq!(body["registrationState"]["status"], "failed");
-            assert_eq!(body["registrationState"]["errorCode"], 400_208);
+            assert_eq!(body["registrationState"]["errorCode"], 400_209);
         }
     }
     change(&world, "/enrollments/sn-1", at("third.example", json!({}))).await;
     let failed = register(&world, "sn-1", KEY).await;
     assert_eq!(
         (&failed["status"], &failed["registrationState"]["errorCode"]),
-        (&json!("failed"), &json!(400_207))
+        (&json!("failed"), &json!(400_208))
     );
     let stays = world
         .provisioning("GET", "/registrations/sn-1", &[], Value::Null)
@@ -679,18 +802,18 @@ async fn a_webhook_chooses_and_the_nearest_hub_is_measured() {
         (
             Ok((200, json!({"iotHubHostName": "third.example"}).to_string())),
             200,
-            400_207,
+            400_208,
         ),
-        (Ok((200, "x".to_owned())), 200, 400_208),
+        (Ok((200, "x".to_owned())), 200, 400_209),
         (
             Ok((
                 200,
                 json!({"iotHubHostName": HOST, "payload": "x".repeat(20_000)}).to_string(),
             )),
             200,
-            400_208,
+            400_209,
         ),
-        (Ok((400, String::new())), 200, 400_208),
+        (Ok((400, String::new())), 200, 400_209),
         (Ok((500, String::new())), 503, 0),
         (Err("x".to_owned()), 503, 0),
     ] {

@@ -146,6 +146,7 @@ impl World {
             host_names: vec![HOST.into(), "localhost".into()],
             mqtts: mqtt.into_iter().collect(),
             amqps: mqtt.into_iter().collect(),
+            kafka: mqtt.into_iter().collect(),
             https: vec![any],
             mqtt_plain: mqtt,
             tls: identity.clone(),

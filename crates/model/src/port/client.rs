@@ -194,6 +194,12 @@ pub trait ShardClient: Send + Sync + 'static {
         invocation: Invocation,
     ) -> BoxFuture<'_, Result<MethodAnswer, MethodError>>;
 
+    /// The gateways that take readers over Kafka and are there, this one among them: node and `host:port`, by node.
+    fn brokers(&self) -> Vec<(NodeId, String)>;
+
+    /// This gateway's node.
+    fn node(&self) -> NodeId;
+
     /// Names the place where downlinks for this gateway go. Called once, before the doors open.
     fn attach(&self, sink: Arc<dyn DownlinkSink>);
 

@@ -16,18 +16,13 @@ pub const GROUPS_MAX: usize = 200;
 pub const LINKED_HUBS_MAX: usize = 50;
 /// Highest weight of a linked hub.
 pub const WEIGHT_MAX: u32 = 1000;
-/// Bytes of all groups together.
-pub const GROUPS_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a linked hub: its connection string, and the certificate of whoever vouches for it.
-pub const LINKED_HUB_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the whole book as JSON: what texts are escaped to counts as well.
+pub const BOOK_BYTES_MAX: usize = 1536 * 1024;
 /// Characters of a group's name.
 pub const GROUP_NAME_CHARS_MAX: usize = 128;
 
 // The directory with all of it fits one message between nodes.
-const _: () = assert!(
-    GROUPS_BYTES_MAX + LINKED_HUBS_MAX * LINKED_HUB_BYTES_MAX + 1024 * 1024
-        <= crate::limits::WIRE_FRAME_BYTES_MAX
-);
+const _: () = assert!(BOOK_BYTES_MAX + 1024 * 1024 <= crate::limits::WIRE_FRAME_BYTES_MAX);
 
 /// Another hub, where devices may be provisioned.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +143,19 @@ impl Book {
 
     /// Makes a change, or refuses it as a whole.
     pub fn apply(&mut self, change: BookChange) -> Result<(), BookRefusal> {
+        let mut changed = self.clone();
+        changed.change(change)?;
+        let json = serde_json::to_vec(&changed).expect("a book is plain data");
+        if json.len() > BOOK_BYTES_MAX {
+            return Err(BookRefusal::LimitReached(format!(
+                "enrollment groups and linked hubs have {BOOK_BYTES_MAX} bytes together"
+            )));
+        }
+        *self = changed;
+        Ok(())
+    }
+
+    fn change(&mut self, change: BookChange) -> Result<(), BookRefusal> {
         match change {
             BookChange::GroupPut {
                 name,
@@ -170,10 +178,9 @@ impl Book {
                         "{LINKED_HUBS_MAX} linked hubs"
                     )));
                 }
-                let bytes = hub.connection_string.len() + hub.authority.as_ref().map_or(0, String::len);
-                if bytes > LINKED_HUB_BYTES_MAX || !(1..=WEIGHT_MAX).contains(&hub.weight) {
+                if !(1..=WEIGHT_MAX).contains(&hub.weight) {
                     return Err(BookRefusal::LimitReached(format!(
-                        "a linked hub has {LINKED_HUB_BYTES_MAX} bytes and a weight of 1 to {WEIGHT_MAX}"
+                        "a linked hub has a weight of 1 to {WEIGHT_MAX}"
                     )));
                 }
                 self.hubs.insert(key, hub);
@@ -206,19 +213,12 @@ impl Book {
             return Ok(());
         }
         check(condition, known.map(|group| group.enrollment.version))?;
-        let others = self.groups.iter().filter(|(other, _)| **other != key);
-        let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, group)| {
-            (count + 1, bytes + group.enrollment.spec.bytes())
-        });
-        if count >= GROUPS_MAX || bytes + spec.bytes() > GROUPS_BYTES_MAX {
+        let is_full = self.groups.len() >= GROUPS_MAX && known.is_none();
+        if is_full || spec.bytes() > ENROLLMENT_BYTES_MAX {
             return Err(BookRefusal::LimitReached(format!(
-                "{GROUPS_MAX} enrollment groups, {GROUPS_BYTES_MAX} bytes together"
+                "{GROUPS_MAX} enrollment groups, {ENROLLMENT_BYTES_MAX} bytes each"
             )));
         }
-        assert!(
-            spec.bytes() <= ENROLLMENT_BYTES_MAX,
-            "doors check what they pass on"
-        );
         let first = known.map(|group| (group.enrollment.name.clone(), group.enrollment.created_ms));
         let (name, created_ms) = first.unwrap_or((name, now_ms));
         let enrollment = Enrollment {
@@ -329,9 +329,26 @@ mod tests {
             mark: n + 1,
             now_ms: 1,
         };
-        let count = (GROUPS_BYTES_MAX / ENROLLMENT_BYTES_MAX) as u64;
+        let count = (BOOK_BYTES_MAX / ENROLLMENT_BYTES_MAX - 1) as u64;
         assert!((0..count).all(|n| book.apply(large(n)) == Ok(())));
-        assert!(full(book.apply(large(count))));
+        let before = book.clone();
+        assert!((count..count + 2).any(|n| full(book.apply(large(n)))));
+        assert!(
+            book.groups().count() - before.groups().count() <= 1,
+            "all or nothing"
+        );
+        // Six bytes of JSON each.
+        let escaped = |bytes: usize| BookChange::GroupPut {
+            name: "escaped".into(),
+            spec: Box::new(EnrollmentSpec {
+                hub: Some("\u{1}".repeat(bytes)),
+                ..spec()
+            }),
+            condition: Condition::Any,
+            mark: 7_777,
+            now_ms: 1,
+        };
+        assert!(full(book.apply(escaped(ENROLLMENT_BYTES_MAX))));
         let hub = |weight| LinkedHub {
             connection_string: "c".into(),
             authority: None,

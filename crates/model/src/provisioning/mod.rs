@@ -299,6 +299,8 @@ pub struct RegistrationSpec {
     pub hub: String,
     /// What it is called there.
     pub device: DeviceId,
+    /// Where it was before, and what it was called there, as long as it is still to be removed there.
+    pub leaving: Option<(String, DeviceId)>,
     /// How it came about.
     pub substatus: Substatus,
     /// JSON text of a webhook for the device; [`PAYLOAD_BYTES_MAX`] at the most.

@@ -21,12 +21,16 @@ const KIND_ENROLLMENT: u8 = b'e';
 /// Registration of a registration id.
 const KIND_REGISTRATION: u8 = b'r';
 
+/// Consumer group.
+const KIND_GROUP: u8 = b'g';
+
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
 const STREAM_OUTCOME: [u8; 2] = [0xFF, 0x02];
 const HELD_SESSION: [u8; 2] = [0xFF, 0x03];
 const DUE: [u8; 2] = [0xFF, 0x04];
 const FEEDBACK: [u8; 2] = [0xFF, 0x05];
+const DUE_GROUP: [u8; 2] = [0xFF, 0x07];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -94,6 +98,34 @@ pub fn parse_due(key: &[u8]) -> Option<DeviceId> {
     DeviceId::parse_identity(std::str::from_utf8(key.get(2 + 8..)?).ok()?).ok()
 }
 
+/// Key of a consumer group.
+pub fn group(id: &str) -> Vec<u8> {
+    device_key(id.as_bytes(), KIND_GROUP)
+}
+
+/// The id of a group in a key made by [`group`].
+pub fn parse_group(key: &[u8]) -> Option<String> {
+    String::from_utf8(key.get(SLOT_BYTES + 1..)?.to_vec()).ok()
+}
+
+/// Index entry: the consumer group `id` is to be looked at when `ms` is over.
+pub fn due_group(ms: u64, id: &str) -> Vec<u8> {
+    let mut key = DUE_GROUP.to_vec();
+    key.extend_from_slice(&ms.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// The range of those index entries up to `ms`.
+pub fn due_group_range(ms: u64) -> (Vec<u8>, Vec<u8>) {
+    (DUE_GROUP.to_vec(), due_group(ms.saturating_add(1), ""))
+}
+
+/// The group of a key made by [`due_group`].
+pub fn parse_due_group(key: &[u8]) -> Option<String> {
+    String::from_utf8(key.get(2 + 8..)?.to_vec()).ok()
+}
+
 /// Key of record `number` of the feedback.
 pub fn feedback(number: u64) -> Vec<u8> {
     let mut key = FEEDBACK.to_vec();
@@ -110,6 +142,8 @@ pub enum Listed {
     Enrollments,
     /// Registrations.
     Registrations,
+    /// Consumer groups.
+    Groups,
 }
 
 impl Listed {
@@ -118,6 +152,7 @@ impl Listed {
             Listed::Records => KIND_RECORD,
             Listed::Enrollments => KIND_ENROLLMENT,
             Listed::Registrations => KIND_REGISTRATION,
+            Listed::Groups => KIND_GROUP,
         }
     }
 }

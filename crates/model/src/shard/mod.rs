@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod fence;
+mod groups;
 pub mod keys;
 mod messages;
 pub mod meta;

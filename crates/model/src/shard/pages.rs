@@ -9,12 +9,16 @@ use super::keys::{self, Listed};
 use super::overlay::parse_json;
 use super::read::{json, with_session};
 use crate::command::View;
+use crate::group::Group;
+use crate::group::ask::GroupLine;
 use crate::limits::{DEVICE_PAGE_MAX, PROVISIONING_PAGE_MAX};
 use crate::port::{ShardStore, StoreError};
 use crate::provisioning::{Enrollment, Registration};
 
 /// Rows that one page looks at, wanted or not.
 const ROWS_MAX: usize = DEVICE_PAGE_MAX;
+/// The same of groups, which may be large.
+const GROUP_ROWS_MAX: usize = 50;
 
 /// A page of devices, without their modules.
 pub(super) fn devices(store: &dyn ShardStore, after: &[u8], count_max: usize) -> Result<View, StoreError> {
@@ -64,6 +68,19 @@ pub(super) fn registrations(
         Ok(found.len() < count_max)
     })?;
     Ok(View::Registrations { found, next })
+}
+
+/// A page of consumer groups.
+pub(super) fn groups(store: &dyn ShardStore, after: &[u8]) -> Result<View, StoreError> {
+    let mut found = Vec::new();
+    let next = walk(store, Listed::Groups, after, GROUP_ROWS_MAX, |key, value| {
+        let group: Group = parse_json(value)?;
+        if let (Some(id), Some(listing)) = (keys::parse_group(key), group.list()) {
+            found.push(GroupLine { id, listing });
+        }
+        Ok(true)
+    })?;
+    Ok(View::Groups { found, next })
 }
 
 /// Visits what is listed, slot by slot, after a cursor, until the visitor has enough or `rows_max` were seen; returns

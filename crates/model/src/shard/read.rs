@@ -7,7 +7,8 @@ use super::messages;
 use super::meta::Meta;
 use super::overlay::parse_json;
 use super::pages;
-use crate::command::{DeviceView, Query, ShardView, TwinView, View};
+use crate::command::{DeviceView, Due, Query, ShardView, TwinView, View};
+use crate::group::Group;
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
 use crate::limits::MODULES_PER_DEVICE_MAX;
@@ -17,7 +18,7 @@ use crate::messages::queue::Queue;
 use crate::port::{ShardStore, StoreError};
 use crate::provisioning::{ProvisioningView, RegistrationId};
 
-/// Devices that one answer to [`Query::DueDevices`] names.
+/// Queues, and groups, that one answer to [`Query::Due`] names.
 const DUE_PAGE_MAX: usize = 256;
 
 /// Answers `query` from what `store` holds now. Offsets and the term of a [`ShardView`] are left to
@@ -40,12 +41,22 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
         Query::Modules(device) => modules(store, device),
         Query::Messages { device, numbers } => contents(store, device, numbers),
         Query::DeadLetters(device) => dead_letters(store, device),
-        Query::DueDevices { ms, .. } => {
+        Query::Due { ms, .. } => {
             let (from, to) = keys::due_range(*ms);
-            let rows = store.scan(&from, &to, DUE_PAGE_MAX)?;
-            let devices = rows.iter().filter_map(|(key, _)| keys::parse_due(key));
-            Ok(View::DueDevices(devices.collect()))
+            let queues = store.scan(&from, &to, DUE_PAGE_MAX)?;
+            let queues = queues.iter().filter_map(|(key, _)| keys::parse_due(key));
+            let (from, to) = keys::due_group_range(*ms);
+            let groups = store.scan(&from, &to, DUE_PAGE_MAX)?;
+            let groups = groups.iter().filter_map(|(key, _)| keys::parse_due_group(key));
+            Ok(View::Due(
+                queues.map(Due::Messages).chain(groups.map(Due::Group)).collect(),
+            ))
         }
+        Query::Group { group, question } => {
+            let group: Group = json(store, &keys::group(group))?.unwrap_or_default();
+            Ok(View::Group(Box::new(question.answer(&group))))
+        }
+        Query::Groups { after, .. } => pages::groups(store, after),
         Query::Feedback { from, to, .. } => feedback(store, *from, *to),
         Query::Devices { after, count_max, .. } => pages::devices(store, after, *count_max),
         Query::Provisioning(id) => Ok(View::Provisioning(Box::new(provisioning(store, id)?))),

@@ -2,6 +2,7 @@
 //! the order in which [`Refusal`](crate::command::Refusal) lists them.
 
 use super::Notice;
+use super::groups;
 use super::keys;
 use super::messages;
 use super::provisioning;
@@ -130,6 +131,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::RegistrationDelete { id, condition } => {
             provisioning::delete_registration(entry, id, *condition)
         }
+        Command::Group { group, ask } => groups::apply(entry, group, ask),
     }
 }
 

@@ -1,0 +1,623 @@
+//! The hub behind the Kafka door: shards as partitions, policies, and consumer groups as commands and questions to the
+//! shard that keeps them.
+//!
+//! Decides what is tried again here: a command on a group whose answer was lost, which the group takes as the same one.
+//! What a group does is decided in [`dunlin_model::group`]. See [`backend`](super::backend) for what is promised.
+
+use std::sync::Arc;
+
+use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
+use dunlin_model::directory::Right;
+use dunlin_model::group::ask::{GroupAnswer, GroupAsk, GroupQuestion, GroupSaid};
+use dunlin_model::group::request::{
+    CommitRequest, JoinRequest, MemberAssignment, MemberIdentity, OffsetCommit, Protocol, SyncRequest,
+};
+use dunlin_model::group::{CLIENT_BYTES_MAX, GroupError, MEMBER_ID_BYTES_MAX, Opaque, check_group_id};
+use dunlin_model::id::{NodeId, ShardId};
+use dunlin_model::port::{EventPage, QueryError, SubmitError};
+use dunlin_model::telemetry::{self, Record, Source};
+use futures_util::future::BoxFuture;
+use ring::digest;
+
+use super::backend::{
+    Backend, Bounds, Broker, Code, Committed, Described, DescribedMember, Event, Join, JoinRefused, Joined,
+    JoinedMember, Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced,
+    Syncing,
+};
+use super::connection_string::{ConnectionString, USER};
+use crate::auth;
+use crate::bag;
+use crate::limits::KAFKA_ASKS_MAX;
+use crate::provisioning::guid;
+use crate::shared::Shared;
+
+/// Name of the topic.
+pub(crate) const TOPIC: &str = "messages";
+
+/// See the file.
+pub(crate) struct Hub {
+    shared: Arc<Shared>,
+}
+
+impl Hub {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+/// A node as Kafka counts brokers: above all that clients make up for nodes they only know by address.
+fn broker_id(node: NodeId) -> i32 {
+    (node.0 & 0x3FFF_FFFF) as i32
+}
+
+fn read_error(error: QueryError) -> ReadError {
+    match error {
+        QueryError::Unavailable(_) | QueryError::CutOff => ReadError::Unavailable,
+        QueryError::NoSuchShard(_) | QueryError::Refused(_) => ReadError::Other,
+        QueryError::Store(why) => {
+            tracing::warn!(error = %why, "a partition could not be read");
+            ReadError::Other
+        }
+    }
+}
+
+fn group_error(error: &GroupError) -> Code {
+    Code(error.code())
+}
+
+/// The digest by which a key is known.
+fn key_hash(key: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+    hash
+}
+
+fn identity(member: &str, instance: Option<&String>) -> MemberIdentity {
+    MemberIdentity {
+        member_id: member.to_owned(),
+        instance_id: instance.cloned(),
+    }
+}
+
+/// As much of a text as a group keeps.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let plain = text.chars().filter(|c| !c.is_control());
+    let mut kept = String::new();
+    for c in plain {
+        if kept.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+impl Hub {
+    /// Has a group do something. A command whose answer was lost is sent again: to a group that is the same one.
+    async fn ask(&self, group: &str, ask: GroupAsk) -> Result<GroupAnswer, GroupFailure> {
+        check_group_id(group)?;
+        let mut left = KAFKA_ASKS_MAX;
+        loop {
+            let command = Command::Group {
+                group: group.to_owned(),
+                ask: Box::new(ask.clone()),
+            };
+            left -= 1;
+            match self.shared.client.submit(command).await {
+                Ok(Outcome::Group(answer)) => return Ok(answer?),
+                Ok(_) => return Err(GroupFailure::Code(Code::UNKNOWN_SERVER_ERROR)),
+                Err(SubmitError::Unknown) if left > 0 => {}
+                Err(SubmitError::Busy(_)) => {
+                    return Err(GroupFailure::Code(Code::COORDINATOR_LOAD_IN_PROGRESS));
+                }
+                Err(_) => return Err(GroupFailure::Code(Code::COORDINATOR_NOT_AVAILABLE)),
+            }
+        }
+    }
+
+    /// Asks a group what it says without being changed.
+    async fn question(
+        &self,
+        group: &str,
+        question: GroupQuestion,
+        consistency: Consistency,
+    ) -> Result<GroupSaid, Code> {
+        check_group_id(group).map_err(|error| group_error(&error))?;
+        let query = Query::Group {
+            group: group.to_owned(),
+            question,
+        };
+        match self.shared.client.query(query, consistency).await {
+            Ok(View::Group(said)) => Ok(*said),
+            Ok(_) => Err(Code::UNKNOWN_SERVER_ERROR),
+            Err(error) => Err(match read_error(error) {
+                ReadError::Unavailable => Code::COORDINATOR_NOT_AVAILABLE,
+                ReadError::OffsetGone | ReadError::Other => Code::UNKNOWN_SERVER_ERROR,
+            }),
+        }
+    }
+
+    /// Whether `text` is a connection string of a policy that may read events.
+    fn check(&self, user: &str, text: &str) -> Result<Principal, Refused> {
+        let read = ConnectionString::parse(text).filter(|_| user == USER);
+        let shown = read.ok_or(Refused::Wrong)?;
+        if !self.shared.client.is_fresh() {
+            return Err(Refused::Unavailable);
+        }
+        let principal = Principal {
+            key_hash: key_hash(&shown.key),
+            policy: shown.policy,
+        };
+        let is_ours = auth::is_host(&self.shared.host_names, &shown.host);
+        if is_ours && self.is_still_good(&principal) {
+            Ok(principal)
+        } else {
+            Err(Refused::Wrong)
+        }
+    }
+
+    async fn page(
+        &self,
+        partition: u32,
+        from: ReadFrom,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> Result<EventPage, ReadError> {
+        let reading = self
+            .shared
+            .client
+            .read_events(ShardId(partition), from, bytes_max, wait_ms);
+        reading.await.map_err(read_error)
+    }
+}
+
+/// Why a group did not do something.
+enum GroupFailure {
+    /// It says so.
+    Refused(GroupError),
+    /// It could not be asked.
+    Code(Code),
+}
+
+impl From<GroupError> for GroupFailure {
+    fn from(error: GroupError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl GroupFailure {
+    fn code(&self) -> Code {
+        match self {
+            Self::Refused(error) => group_error(error),
+            Self::Code(code) => *code,
+        }
+    }
+}
+
+/// One end for each that was named.
+fn each(answer: Result<GroupAnswer, GroupFailure>) -> Result<Vec<Code>, Code> {
+    match answer {
+        Ok(GroupAnswer::Each(each)) => {
+            let code = |one: &Result<(), GroupError>| one.as_ref().err().map_or(Code::NONE, group_error);
+            Ok(each.iter().map(code).collect())
+        }
+        Ok(_) => Err(Code::UNKNOWN_SERVER_ERROR),
+        Err(failure) => Err(failure.code()),
+    }
+}
+
+/// A record as the door shows it.
+fn event(offset: u64, time_ms: u64, record: &Record) -> Event {
+    let mut system = vec![
+        ("iothub-connection-auth-method", auth::method_text(record.auth)),
+        ("iothub-message-source", "Telemetry".to_owned()),
+    ];
+    let mut properties = Vec::new();
+    for (key, value) in bag::properties(&record.bag) {
+        match (bag::system_name(&key), value) {
+            (None, value) => properties.push((key.into_owned(), value.map(|value| value.into_owned()))),
+            (Some(_), None) => {}
+            (Some(name), Some(value)) => system.push((name, value.into_owned())),
+        }
+    }
+    if record.source == Source::MqttRetain {
+        properties.push(("mqtt-retain".to_owned(), Some("true".to_owned())));
+    }
+    Event {
+        offset,
+        time_ms,
+        device: record.device_str().to_owned(),
+        system,
+        properties,
+        payload: record.payload.clone(),
+    }
+}
+
+fn events(page: &EventPage, partition: u32, from: u64) -> Vec<Event> {
+    let mut events = Vec::new();
+    for run in &page.runs {
+        for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
+            if offset < from {
+                continue;
+            }
+            match record {
+                Ok(record) => events.push(event(offset, run.time_ms, &record)),
+                // What a segment holds was checked when it was read. Readers go on behind it all the same; a gap would
+                // make them ask for it for ever.
+                Err(error) => {
+                    tracing::warn!(partition, offset, %error, "stored record not understood");
+                    events.push(Event {
+                        offset,
+                        time_ms: run.time_ms,
+                        device: String::new(),
+                        system: Vec::new(),
+                        properties: Vec::new(),
+                        payload: bytes::Bytes::new(),
+                    });
+                }
+            }
+        }
+    }
+    events
+}
+
+impl Backend for Hub {
+    fn node_id(&self) -> i32 {
+        broker_id(self.shared.client.node())
+    }
+
+    fn brokers(&self) -> Vec<Broker> {
+        let mut brokers: Vec<Broker> = Vec::new();
+        for (node, address) in self.shared.client.brokers() {
+            let Some((host, port)) = address.rsplit_once(':') else {
+                continue;
+            };
+            let node_id = broker_id(node);
+            let Some(port) = port
+                .parse()
+                .ok()
+                .filter(|_| brokers.iter().all(|one| one.node_id != node_id))
+            else {
+                continue;
+            };
+            let host = host.trim_matches(['[', ']']).to_owned();
+            brokers.push(Broker { node_id, host, port });
+        }
+        brokers
+    }
+
+    fn partition_count(&self) -> u32 {
+        self.shared.client.directory().shard_count
+    }
+
+    fn log_epoch(&self, partition: u32) -> i32 {
+        let epoch = self.shared.client.directory().epoch_of(ShardId(partition));
+        i32::try_from(epoch).unwrap_or(i32::MAX)
+    }
+
+    fn authorize<'a>(
+        &'a self,
+        user: &'a str,
+        password: &'a str,
+    ) -> BoxFuture<'a, Result<Principal, Refused>> {
+        Box::pin(std::future::ready(self.check(user, password)))
+    }
+
+    fn is_still_good(&self, principal: &Principal) -> bool {
+        let directory = self.shared.client.directory();
+        let Some(policy) = directory.policies.get(&principal.policy) else {
+            return false;
+        };
+        let keys = [&policy.keys.primary, &policy.keys.secondary];
+        // Digests are compared: what their comparison takes tells nothing of the keys.
+        policy.grants(Right::ServiceConnect)
+            && keys
+                .into_iter()
+                .any(|key| auth::decode_key(key).is_ok() && key_hash(key) == principal.key_hash)
+    }
+
+    fn bounds(&self, partition: u32) -> BoxFuture<'_, Result<Bounds, ReadError>> {
+        Box::pin(async move {
+            let query = Query::Shard(ShardId(partition));
+            let asked = self.shared.client.query(query, Consistency::Linearizable).await;
+            match asked.map_err(read_error)? {
+                View::Shard(view) => Ok(Bounds {
+                    first_offset: view.first_offset,
+                    next_offset: view.next_offset,
+                }),
+                _ => Err(ReadError::Other),
+            }
+        })
+    }
+
+    fn offset_at(&self, partition: u32, time_ms: u64) -> BoxFuture<'_, Result<Option<Place>, ReadError>> {
+        Box::pin(async move {
+            let page = self.page(partition, ReadFrom::TimeMs(time_ms), 1, 0).await?;
+            Ok(page.runs.first().map(|run| Place {
+                offset: page.from.max(run.first_offset),
+                time_ms: run.time_ms,
+            }))
+        })
+    }
+
+    fn read(
+        &self,
+        partition: u32,
+        from: u64,
+        bytes_max: usize,
+        wait_ms: u64,
+    ) -> BoxFuture<'_, Result<Page, ReadError>> {
+        Box::pin(async move {
+            let page = self
+                .page(partition, ReadFrom::Offset(from), bytes_max, wait_ms)
+                .await?;
+            if from < page.first_offset {
+                return Err(ReadError::OffsetGone);
+            }
+            Ok(Page {
+                events: events(&page, partition, from),
+                first_offset: page.first_offset,
+                next_offset: page.next_offset,
+            })
+        })
+    }
+
+    fn join(&self, join: Join) -> BoxFuture<'_, Result<Joining, JoinRefused>> {
+        Box::pin(async move {
+            // What a client calls itself leaves room for what makes it one of its kind.
+            let name = cut(&join.client_id, MEMBER_ID_BYTES_MAX - 37);
+            let protocols = join.protocols.into_iter().map(|(name, metadata)| Protocol {
+                name,
+                metadata: Opaque(metadata),
+            });
+            let request = JoinRequest {
+                member: identity(&join.member, join.instance.as_ref()),
+                drawn_id: format!("{name}-{}", guid(rand::random())),
+                id_required: join.is_id_needed,
+                client_id: cut(&join.client_id, CLIENT_BYTES_MAX),
+                client_host: cut(&join.client_host, CLIENT_BYTES_MAX),
+                session_timeout_ms: join.session_ms,
+                rebalance_timeout_ms: join.rebalance_ms,
+                protocol_type: join.protocol_type,
+                protocols: protocols.collect(),
+            };
+            let refused = |code, member| Err(JoinRefused { code, member });
+            match self.ask(&join.group, GroupAsk::Join(request)).await {
+                Ok(GroupAnswer::Joining(joining)) => Ok(Joining {
+                    instance: join.instance,
+                    member: joining.member_id,
+                    round: joining.generation.unsigned_abs().into(),
+                }),
+                Ok(_) => refused(Code::UNKNOWN_SERVER_ERROR, join.member),
+                Err(GroupFailure::Refused(GroupError::MemberIdRequired { member_id })) => {
+                    refused(Code::MEMBER_ID_REQUIRED, member_id)
+                }
+                Err(failure) => refused(failure.code(), join.member),
+            }
+        })
+    }
+
+    fn join_result<'a>(
+        &'a self,
+        group: &'a str,
+        joining: &'a Joining,
+    ) -> BoxFuture<'a, Result<Option<Joined>, Code>> {
+        Box::pin(async move {
+            let question = GroupQuestion::Joined {
+                member: identity(&joining.member, joining.instance.as_ref()),
+                generation: i32::try_from(joining.round).unwrap_or(i32::MAX),
+            };
+            let said = self.question(group, question, Consistency::Linearizable).await?;
+            let GroupSaid::Joined(said) = said else {
+                return Err(Code::UNKNOWN_SERVER_ERROR);
+            };
+            let Some(joined) = said.transpose().map_err(|error| group_error(&error))? else {
+                return Ok(None);
+            };
+            let members = joined.members.into_iter().map(|member| JoinedMember {
+                member: member.member.member_id,
+                instance: member.member.instance_id,
+                metadata: member.metadata.0,
+            });
+            Ok(Some(Joined {
+                generation: joined.generation,
+                protocol_type: joined.protocol_type,
+                protocol: joined.protocol,
+                leader: joined.leader,
+                member: joined.member_id,
+                is_assigned: joined.skip_assignment,
+                members: members.collect(),
+            }))
+        })
+    }
+
+    fn sync(&self, syncing: Syncing) -> BoxFuture<'_, Result<(), Code>> {
+        Box::pin(async move {
+            let assignments = syncing
+                .assignments
+                .into_iter()
+                .map(|(member_id, share)| MemberAssignment {
+                    member_id,
+                    assignment: Opaque(share),
+                });
+            let request = SyncRequest {
+                member: identity(&syncing.member.member, syncing.member.instance.as_ref()),
+                generation: syncing.member.generation,
+                protocol_type: syncing.protocol_type,
+                protocol: syncing.protocol,
+                assignments: assignments.collect(),
+            };
+            let asked = self.ask(&syncing.member.group, GroupAsk::Sync(request)).await;
+            asked.map(|_| ()).map_err(|failure| failure.code())
+        })
+    }
+
+    fn sync_result<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Option<Synced>, Code>> {
+        Box::pin(async move {
+            let question = GroupQuestion::Synced {
+                member: identity(&member.member, member.instance.as_ref()),
+                generation: member.generation,
+            };
+            let said = self
+                .question(&member.group, question, Consistency::Linearizable)
+                .await?;
+            let GroupSaid::Synced(said) = said else {
+                return Err(Code::UNKNOWN_SERVER_ERROR);
+            };
+            let synced = said.transpose().map_err(|error| group_error(&error))?;
+            Ok(synced.map(|synced| Synced {
+                protocol_type: synced.protocol_type,
+                protocol: synced.protocol,
+                assignment: synced.assignment.0,
+            }))
+        })
+    }
+
+    fn heartbeat(&self, member: Member) -> BoxFuture<'_, Result<(), Code>> {
+        Box::pin(async move {
+            let who = identity(&member.member, member.instance.as_ref());
+            let question = GroupQuestion::Fresh {
+                member: who.clone(),
+                generation: member.generation,
+                now_ms: self.shared.now_ms(),
+            };
+            // Most need not go through the log: the member was heard of a moment ago.
+            let said = self.question(&member.group, question, Consistency::Leader).await;
+            if matches!(said, Ok(GroupSaid::Fresh(true))) {
+                return Ok(());
+            }
+            let ask = GroupAsk::Heartbeat {
+                member: who,
+                generation: member.generation,
+            };
+            let asked = self.ask(&member.group, ask).await;
+            asked.map(|_| ()).map_err(|failure| failure.code())
+        })
+    }
+
+    fn leave(&self, group: String, leavers: Vec<Leaver>) -> BoxFuture<'_, Result<Vec<Code>, Code>> {
+        Box::pin(async move {
+            let leaving = leavers
+                .iter()
+                .map(|leaver| identity(&leaver.member, leaver.instance.as_ref()));
+            each(self.ask(&group, GroupAsk::Leave(leaving.collect())).await)
+        })
+    }
+
+    fn commit(&self, member: Member, offsets: Vec<Committed>) -> BoxFuture<'_, Result<Vec<Code>, Code>> {
+        Box::pin(async move {
+            let offsets = offsets.into_iter().map(|one| OffsetCommit {
+                topic: TOPIC.to_owned(),
+                partition: i32::try_from(one.partition).unwrap_or(i32::MAX),
+                offset: i64::try_from(one.offset).unwrap_or(i64::MAX),
+                leader_epoch: (one.log_epoch >= 0).then_some(one.log_epoch),
+                metadata: one.metadata,
+            });
+            let request = CommitRequest {
+                member: identity(&member.member, member.instance.as_ref()),
+                generation: member.generation,
+                offsets: offsets.collect(),
+            };
+            each(self.ask(&member.group, GroupAsk::Commit(request)).await)
+        })
+    }
+
+    fn offsets(
+        &self,
+        group: String,
+        partitions: Option<Vec<u32>>,
+    ) -> BoxFuture<'_, Result<Vec<Committed>, Code>> {
+        Box::pin(async move {
+            let said = self
+                .question(&group, GroupQuestion::Offsets, Consistency::Linearizable)
+                .await?;
+            let GroupSaid::Offsets(offsets) = said else {
+                return Err(Code::UNKNOWN_SERVER_ERROR);
+            };
+            let of_topic = offsets.iter().filter(|(topic, ..)| *topic == TOPIC);
+            let kept = of_topic.filter_map(|(_, partition, kept)| {
+                let partition = u32::try_from(partition).ok()?;
+                let is_wanted = partitions
+                    .as_ref()
+                    .is_none_or(|wanted| wanted.contains(&partition));
+                is_wanted.then(|| Committed {
+                    partition,
+                    offset: u64::try_from(kept.offset).unwrap_or(0),
+                    log_epoch: kept.leader_epoch.unwrap_or(-1),
+                    metadata: kept.metadata.clone(),
+                })
+            });
+            Ok(kept.collect())
+        })
+    }
+
+    fn describe(&self, group: String) -> BoxFuture<'_, Result<Described, Code>> {
+        Box::pin(async move {
+            let question = GroupQuestion::Description;
+            let said = self.question(&group, question, Consistency::Linearizable).await?;
+            let GroupSaid::Description(said) = said else {
+                return Err(Code::UNKNOWN_SERVER_ERROR);
+            };
+            let description = match said {
+                Ok(description) => description,
+                Err(GroupError::GroupIdNotFound) => {
+                    return Ok(Described {
+                        state: "Dead".to_owned(),
+                        protocol_type: String::new(),
+                        protocol: String::new(),
+                        members: Vec::new(),
+                    });
+                }
+                Err(error) => return Err(group_error(&error)),
+            };
+            let members = description.members.into_iter().map(|member| DescribedMember {
+                member: member.member.member_id,
+                instance: member.member.instance_id,
+                client_id: member.client_id,
+                client_host: member.client_host,
+                metadata: member.metadata.0,
+                assignment: member.assignment.0,
+            });
+            Ok(Described {
+                state: description.state,
+                protocol_type: description.protocol_type,
+                protocol: description.protocol,
+                members: members.collect(),
+            })
+        })
+    }
+
+    fn groups(&self) -> BoxFuture<'_, Result<Vec<Listed>, Code>> {
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for shard in self.shared.client.directory().shards() {
+                let mut after = bytes::Bytes::new();
+                loop {
+                    let query = Query::Groups { shard, after };
+                    let asked = self.shared.client.query(query, Consistency::Linearizable).await;
+                    let View::Groups { found, next } = asked.map_err(|_| Code::COORDINATOR_NOT_AVAILABLE)?
+                    else {
+                        return Err(Code::UNKNOWN_SERVER_ERROR);
+                    };
+                    all.extend(found.into_iter().map(|line| Listed {
+                        group: line.id,
+                        protocol_type: line.listing.protocol_type,
+                        state: line.listing.state,
+                    }));
+                    match next {
+                        Some(next) => after = next,
+                        None => break,
+                    }
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    fn delete(&self, group: String) -> BoxFuture<'_, Result<(), Code>> {
+        Box::pin(async move {
+            let asked = self.ask(&group, GroupAsk::Delete).await;
+            asked.map(|_| ()).map_err(|failure| failure.code())
+        })
+    }
+}

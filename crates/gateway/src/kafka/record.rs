@@ -1,0 +1,109 @@
+//! An event as a record of Kafka: the device as its key, the body as its value, everything else as headers.
+//!
+//! Decides the names of headers and how their values look: text in UTF-8, as it is, numbers in decimal. Names are those
+//! that readers over AMQP know. Where records stand is decided in [`batch`](super::batch).
+
+use bytes::{BufMut, BytesMut};
+
+use super::backend::Event;
+
+/// A header: a name, and a value unless the name stands alone.
+type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+/// The parts of a device's id and, for a module, its own.
+fn parts(device: &str) -> (&str, Option<&str>) {
+    match device.split_once('/') {
+        Some((device, module)) => (device, Some(module)),
+        None => (device, None),
+    }
+}
+
+/// Writes the record, with its length in front.
+pub(crate) fn put(out: &mut BytesMut, event: &Event, offset_delta: i32) {
+    let (device, module) = parts(&event.device);
+    let time = event.time_ms.to_string();
+    let headers = || {
+        let own = [
+            ("iothub-connection-device-id", Some(device.as_bytes())),
+            ("iothub-connection-module-id", module.map(str::as_bytes)),
+            ("iothub-enqueuedtime", Some(time.as_bytes())),
+        ];
+        let own = own.into_iter().filter(|(_, value)| value.is_some());
+        let system = event
+            .system
+            .iter()
+            .map(|(name, value)| (*name, Some(value.as_bytes())));
+        let properties = event.properties.iter();
+        let properties = properties.map(|(name, value)| (name.as_str(), value.as_deref().map(str::as_bytes)));
+        own.chain(system).chain(properties)
+    };
+    let head = |out: &mut Sink<'_>| {
+        // No attributes are defined; the time is the batch's.
+        out.u8(0);
+        out.varint(0);
+        out.varint(offset_delta.into());
+        out.blob(Some(device.as_bytes()));
+        out.blob(Some(&event.payload));
+        out.varint(headers().count() as i64);
+        headers().for_each(|header| out.header(header));
+    };
+    let mut size = Sink::Count(0);
+    head(&mut size);
+    let mut sink = Sink::Bytes(out);
+    sink.varint(size.count());
+    head(&mut sink);
+}
+
+/// Writes, or counts what would be written: lengths stand in front of what has them.
+enum Sink<'a> {
+    Count(usize),
+    Bytes(&'a mut BytesMut),
+}
+
+impl Sink<'_> {
+    fn count(&self) -> i64 {
+        match self {
+            Self::Count(count) => *count as i64,
+            Self::Bytes(out) => out.len() as i64,
+        }
+    }
+
+    fn u8(&mut self, byte: u8) {
+        match self {
+            Self::Count(count) => *count += 1,
+            Self::Bytes(out) => out.put_u8(byte),
+        }
+    }
+
+    fn slice(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Count(count) => *count += bytes.len(),
+            Self::Bytes(out) => out.put_slice(bytes),
+        }
+    }
+
+    /// A signed number, small ones short ("zigzag"), seven bits a byte.
+    fn varint(&mut self, value: i64) {
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            self.u8(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.u8(rest as u8);
+    }
+
+    fn blob(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            None => self.varint(-1),
+            Some(bytes) => {
+                self.varint(bytes.len() as i64);
+                self.slice(bytes);
+            }
+        }
+    }
+
+    fn header(&mut self, (name, value): Header<'_>) {
+        self.blob(Some(name.as_bytes()));
+        self.blob(value);
+    }
+}
