@@ -6,6 +6,7 @@ mod calls;
 mod compare;
 mod merge;
 mod options;
+mod provision;
 mod run;
 mod sink;
 mod target;
@@ -34,6 +35,9 @@ enum Action {
     /// Call methods of a hub's devices, and measure how long their answers take
     #[command(disable_help_flag = true)]
     Method(calls::Calls),
+    /// Register devices that nobody knows, and measure how long that takes
+    #[command(disable_help_flag = true)]
+    Provision(provision::Provision),
     /// Subscribe, and measure how long messages were on their way
     #[command(disable_help_flag = true)]
     Sub(run::Subscribe),
@@ -55,6 +59,7 @@ impl Load {
             Action::Pub(command) => command.run(&self.hub).await,
             Action::Twin(command) => command.run(&self.hub).await,
             Action::Method(command) => command.run(&self.hub).await,
+            Action::Provision(command) => command.run(&self.hub).await,
             Action::Sub(command) => command.run(&self.hub).await,
             Action::Conn(command) => command.run(&self.hub).await,
             Action::Compare(command) => command.run(&self.hub).await,

@@ -7,11 +7,8 @@ mod settings;
 
 use std::process::ExitCode;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use reqwest::{Method, header};
-use ring::hmac;
 use serde_json::{Value, json};
 
 pub(super) use dps::Dps;
@@ -273,10 +270,8 @@ impl EnrollmentGroup {
 
 /// A device's key in a group.
 fn derive(key: &str, registration: &str) -> Result<String, CommandError> {
-    let key =
-        dunlin_gateway::auth::decode_key(key).map_err(|error| CommandError::Usage(error.to_string()))?;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-    Ok(BASE64.encode(hmac::sign(&key, registration.as_bytes())))
+    dunlin_gateway::auth::derive_key(key, registration)
+        .map_err(|error| CommandError::Usage(error.to_string()))
 }
 
 /// The error with what to do about it, where that is known.

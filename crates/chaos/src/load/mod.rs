@@ -8,7 +8,8 @@
 //! [`schedule`] says when, [`content`] what, [`template`] where. [`figures`] is what came of it,
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
-//! takes several servers in turn, [`merge`] makes several generators one. [`calls`] is another load, on methods.
+//! takes several servers in turn, [`merge`] makes several generators one. [`calls`] and [`provisions`] are other loads, on methods and on
+//! provisioning.
 
 pub mod calls;
 pub mod ceiling;
@@ -24,6 +25,7 @@ pub mod live;
 pub mod merge;
 mod packet;
 pub mod plan;
+pub mod provisions;
 pub mod publisher;
 pub mod recorder;
 pub mod report;

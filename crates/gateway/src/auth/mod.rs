@@ -20,6 +20,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use dunlin_model::directory::{Directory, Right};
 use dunlin_model::identity::{DeviceRecord, SymmetricKeys};
 use dunlin_model::telemetry::AuthMethod;
+use ring::hmac;
 
 /// Bytes of a decoded key at least.
 pub const KEY_BYTES_MIN: usize = 16;
@@ -297,6 +298,12 @@ pub fn decode_key(key: &str) -> Result<Vec<u8>, AuthError> {
     } else {
         Err(AuthError::BadKey)
     }
+}
+
+/// A device's key in an enrolment group: Base64 of the HMAC-SHA256 of its registration id under the group's key.
+pub fn derive_key(group_key: &str, registration: &str) -> Result<String, AuthError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &decode_key(group_key)?);
+    Ok(BASE64.encode(hmac::sign(&key, registration.as_bytes())))
 }
 
 /// Draws a key: Base64 of 32 random bytes.

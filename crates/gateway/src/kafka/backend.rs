@@ -6,6 +6,7 @@
 //! stand in [`group`](super::group).
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -148,8 +149,13 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Whether a connection string opens the topic. See [`ConnectionString`](super::connection_string::ConnectionString).
-    fn authorize<'a>(&'a self, user: &'a str, password: &'a str)
-    -> BoxFuture<'a, Result<Principal, Refused>>;
+    /// Who is refused is kept for whoever audits.
+    fn authorize<'a>(
+        &'a self,
+        user: &'a str,
+        password: &'a str,
+        peer: SocketAddr,
+    ) -> BoxFuture<'a, Result<Principal, Refused>>;
 
     /// Whether it would still: the policy is there and has that key. Asked often, so it never waits.
     fn is_still_good(&self, principal: &Principal) -> bool;

@@ -186,7 +186,7 @@ fn begin(
     match work {
         Work::SignIn(Shown { user, password }) => {
             Box::pin(async move {
-                let result = door.backend.authorize(&user, &password).await;
+                let result = door.backend.authorize(&user, &password, peer).await;
                 if result.is_err() {
                     // Clients dial again as soon as they are told, some twenty times a second.
                     sleep(REFUSAL_PAUSE).await;

@@ -4,8 +4,10 @@
 //! Decides what is tried again here: a command on a group whose answer was lost, which the group takes as the same one.
 //! What a group does is decided in [`dunlin_model::group`]. See [`backend`](super::backend) for what is promised.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, ReadFrom, View};
 use dunlin_model::directory::Right;
 use dunlin_model::group::ask::{GroupAnswer, GroupAsk, GroupQuestion, GroupSaid};
@@ -27,6 +29,7 @@ use super::backend::{
 use super::connection_string::{ConnectionString, USER};
 use crate::auth;
 use crate::bag;
+use crate::http::claimed;
 use crate::limits::KAFKA_ASKS_MAX;
 use crate::provisioning::guid;
 use crate::shared::Shared;
@@ -299,8 +302,17 @@ impl Backend for Hub {
         &'a self,
         user: &'a str,
         password: &'a str,
+        peer: SocketAddr,
     ) -> BoxFuture<'a, Result<Principal, Refused>> {
-        Box::pin(std::future::ready(self.check(user, password)))
+        let checked = self.check(user, password);
+        if checked == Err(Refused::Wrong) {
+            let shown = ConnectionString::parse(password).map(|shown| shown.policy);
+            let who = claimed(&shown.unwrap_or_default());
+            let record = AuditRecord::refused("kafka.sign-in", who, "events", Refused::Wrong.to_string());
+            let from = peer.to_string();
+            self.shared.hooks.audit.refused(AuditRecord { from, ..record });
+        }
+        Box::pin(std::future::ready(checked))
     }
 
     fn is_still_good(&self, principal: &Principal) -> bool {

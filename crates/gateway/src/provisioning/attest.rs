@@ -7,19 +7,17 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use dunlin_model::command::{Consistency, Query, View};
 use dunlin_model::directory::Directory;
 use dunlin_model::identity::{Authentication, SymmetricKeys, Thumbprints};
 use dunlin_model::provisioning::{
     Attestation, Enrollment, Pair, ProofKind, ProvisioningView, Registration, RegistrationId, TpmAttestation,
 };
-use ring::hmac;
 
 use super::error::ProvisioningError;
 use super::possession::{self, TpmShown};
 use super::{Asked, id_scope};
-use crate::auth::{self, AuthError, BASE64, SasToken, Scope, Shown, decode_key};
+use crate::auth::{self, AuthError, SasToken, Scope, Shown, decode_key, derive_key};
 use crate::shared::Shared;
 
 /// Whoever may register.
@@ -297,11 +295,10 @@ fn find_group(
             let Attestation::SymmetricKey(keys) = &group.spec.attestation else {
                 return None;
             };
-            let derived = [&keys.primary, &keys.secondary].map(|key| derive(key, name));
-            let is_signed = |key: &&Vec<u8>| token.is_signed_with(key);
+            let derived = [&keys.primary, &keys.secondary].map(|key| derive_key(key, name));
+            let is_signed = |key: &&String| decode_key(key).is_ok_and(|key| token.is_signed_with(&key));
             derived.iter().flatten().find(is_signed)?;
-            let [primary, secondary] =
-                derived.map(|key| key.map_or_else(String::new, |key| BASE64.encode(key)));
+            let [primary, secondary] = derived.map(Result::unwrap_or_default);
             let authentication = Authentication::Sas(SymmetricKeys { primary, secondary });
             Some((group.clone(), authentication))
         }),
@@ -318,12 +315,6 @@ fn find_group(
             Some((group.clone(), Authentication::SelfSigned(shown.thumbprints())))
         }
     }
-}
-
-/// A device's key in a group: HMAC-SHA256 of its registration id under the group's key.
-pub(crate) fn derive(group_key: &str, registration: &str) -> Option<Vec<u8>> {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &decode_key(group_key).ok()?);
-    Some(hmac::sign(&key, registration.as_bytes()).as_ref().to_vec())
 }
 
 /// How far above the leaf the certificate of a group stands that has signed it, if one has.
@@ -365,14 +356,11 @@ mod tests {
     fn keys_are_derived_as_azure_has_it() {
         let group = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         let name = "sn-007-888-abc-mac-a1-b2";
-        let derived = derive(group, name).expect("a key");
-        assert_eq!(
-            BASE64.encode(&derived),
-            "l6Rq0kavrR+hzFKfH+hUf7E3hlbCrl4k+yOwD25qnDQ="
-        );
+        let derived = derive_key(group, name).expect("a key");
+        assert_eq!(derived, "l6Rq0kavrR+hzFKfH+hUf7E3hlbCrl4k+yOwD25qnDQ=");
         let token = auth::sign(
             &format!("0ne00000001/registrations/{name}"),
-            &BASE64.encode(derived),
+            &derived,
             1_893_456_000,
             None,
         );
@@ -381,6 +369,6 @@ mod tests {
             token.contains("sig=kWvVQycGmm3UpvcZkRyHJR%2FIrhnaCr1r57wrgpY10%2FE%3D"),
             "{token}"
         );
-        assert_eq!(derive("short", "x"), None);
+        assert_eq!(derive_key("short", "x"), Err(AuthError::BadKey));
     }
 }

@@ -8,6 +8,7 @@ mod enrollments;
 mod errors;
 mod fake;
 mod http;
+mod kafka;
 mod messages;
 mod methods;
 mod mqtt;

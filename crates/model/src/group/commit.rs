@@ -1,6 +1,6 @@
 //! OffsetCommit, OffsetFetch, OffsetDelete and DeleteGroups: who may say how far the group has read, and forget it.
 //!
-//! How much is kept is decided in [`super::offsets`].
+//! How much is kept is decided in [`offsets`](super::offsets).
 
 use super::offsets::{CommittedOffset, Offsets};
 use super::request::{CommitRequest, TopicPartition};

@@ -90,8 +90,7 @@ impl Group {
     fn joiner(&self, request: &JoinRequest) -> Result<Joiner, GroupError> {
         let (member, drawn) = (&request.member, &request.drawn_id);
         if !member.member_id.is_empty() {
-            let is_pending = self.pending.iter().any(|pending| pending.id == member.member_id);
-            return if is_pending && member.instance_id.is_none() {
+            return if self.is_pending(&member.member_id) && member.instance_id.is_none() {
                 Ok(Joiner::New(member.member_id.clone()))
             } else {
                 self.place_of_identity(member).map(Joiner::Known)
@@ -100,10 +99,12 @@ impl Group {
         if let Some(instance_id) = &member.instance_id {
             let place = self.place_of_instance(instance_id);
             let it = place.map(|place| (place, &self.members[place]));
+            let is_taken = self.is_pending(drawn) || self.place_of(drawn).is_some();
             return match it {
                 Some((place, it)) if it.id == *drawn => Ok(Joiner::Known(place)),
                 Some((_, it)) if it.former_id.as_ref() == Some(drawn) => Err(GroupError::FencedInstanceId),
-                Some(_) | None if self.place_of(drawn).is_some() => Err(GroupError::InvalidRequest),
+                // The door drew an id that is another's.
+                Some(_) | None if is_taken => Err(GroupError::InvalidRequest),
                 Some((place, _)) => Ok(Joiner::Returning(place)),
                 None => Ok(Joiner::New(drawn.clone())),
             };

@@ -2,7 +2,7 @@
 
 use super::super::request::JoinRequest;
 use super::super::tests::{Desk, first_request, join_request, protocol, who};
-use super::super::{INITIAL_REBALANCE_DELAY_MS, METADATA_BYTES_MAX};
+use super::super::{INITIAL_REBALANCE_DELAY_MS, MEMBER_ID_BYTES_MAX, MEMBERS_BYTES_MAX, METADATA_BYTES_MAX};
 use super::*;
 
 fn named(member_id: &str) -> Result<i32, GroupError> {
@@ -182,6 +182,11 @@ fn what_is_read_must_be_as_new_as_the_join() {
         "the answer of an older rebalance is none"
     );
     assert_eq!(old.join_result("x", 2), Some(Err(GroupError::UnknownMemberId)));
+    assert_eq!(
+        desk.join_result("a", 1),
+        None,
+        "who asked earlier waits with who asked again"
+    );
 }
 
 #[test]
@@ -255,7 +260,15 @@ fn a_full_group_takes_nobody_else() {
     assert_eq!(desk.join(first_request("i1/x")), full);
     assert_eq!(desk.join(join_request("m-7")), Ok(1), "who is in stays in");
     desk.leave(&["m-7"]);
+    assert_eq!(desk.join(first_request("late")), named("late"));
     desk.come("x");
+    assert_eq!(desk.join(join_request("late")), full);
+    let unknown = Err(GroupError::UnknownMemberId);
+    assert_eq!(
+        desk.join(join_request("late")),
+        unknown,
+        "nobody waits for it any more"
+    );
 }
 
 #[test]
@@ -283,7 +296,6 @@ fn a_member_that_grows_too_large_stays_as_it_was() {
     }
     let name = "i/m";
     assert_eq!(desk.join(first_request(name)), Ok(1));
-    assert!(desk.join(first_request("p")).is_err());
     let before = desk.group.clone();
     let full = Err(GroupError::GroupMaxSizeReached);
     assert_eq!(desk.join(large(name, METADATA_BYTES_MAX)), full);
@@ -293,9 +305,32 @@ fn a_member_that_grows_too_large_stays_as_it_was() {
     };
     assert_eq!(desk.join(returning), full);
     assert_eq!(desk.group, before);
-    assert_eq!(
-        desk.join(large(name, 10_000)),
-        Ok(1),
-        "and an id that was given makes room"
+    assert_eq!(desk.join(large(name, 9_000)), Ok(1));
+}
+
+#[test]
+fn ids_that_were_given_make_room_for_members() {
+    let mut desk = Desk::new();
+    let id = |n: usize| format!("{n:0>width$}", width = MEMBER_ID_BYTES_MAX);
+    for n in 0..PENDING_MEMBERS_MAX {
+        assert_eq!(desk.join(first_request(&id(n))), named(&id(n)));
+    }
+    for n in 0..10 {
+        let request = JoinRequest {
+            protocols: vec![protocol("range", &"x".repeat(METADATA_BYTES_MAX - 5))],
+            ..first_request(&format!("i-{n}/m-{n}"))
+        };
+        assert_eq!(desk.join(request), Ok(1));
+    }
+    let (members, pending) = (&desk.group.members, &desk.group.pending);
+    let pending_bytes: usize = pending.iter().map(Pending::bytes).sum();
+    let bytes = members.iter().map(Member::bytes).sum::<usize>() + pending_bytes;
+    assert!(
+        (MEMBERS_BYTES_MAX - 200..=MEMBERS_BYTES_MAX).contains(&bytes),
+        "{bytes}"
     );
+    assert!(!pending.is_empty(), "not more than must be");
+    let (oldest, newest) = (id(0), id(PENDING_MEMBERS_MAX - 1));
+    assert_eq!(desk.join(join_request(&oldest)), Err(GroupError::UnknownMemberId));
+    assert_eq!(desk.join(join_request(&newest)), Ok(1));
 }

@@ -5,9 +5,9 @@
 //! time is the stamp that the command carries. It never looks at a clock, never waits, never draws, and never looks into
 //! what members say to each other. An absent group is [`Group::default`]: every operation on it gives the right answer.
 //!
-//! Rebalances are decided in [`state`], which says how time passes; [`join`] and [`sync`] decide who comes in and what
-//! comes out, [`session`] who stays, [`offsets`] and [`commit`] what is remembered, [`view`] what others see. Requests and
-//! answers are in [`request`], errors in [`error`], and what travels in [`ask`].
+//! Rebalances are decided in `state`, which says how time passes; `join` and `sync` decide who comes in and what comes
+//! out, `session` who stays, [`offsets`] and `commit` what is remembered, [`view`] what others see. Requests and answers
+//! are in [`request`], errors in [`error`], what travels in [`ask`].
 //!
 //! # Waiting
 //!

@@ -62,8 +62,7 @@ impl Group {
         let mut gone = Vec::new();
         let mut answers = Vec::with_capacity(leaving.len());
         for member in leaving {
-            let is_pending = |id: &str| self.pending.iter().any(|pending| pending.id == id);
-            let id = if is_pending(&member.member_id) {
+            let id = if self.is_pending(&member.member_id) {
                 self.pending.retain(|pending| pending.id != member.member_id);
                 Ok(None)
             } else {

@@ -126,18 +126,20 @@ impl Group {
     /// Lets time pass until `now_ms`, which never falls: drops whose time is over, and ends the phase if its is. Twice is
     /// once. When nothing was due, nothing changes. Stamps may come late: whatever begins then begins now.
     pub fn tick(&mut self, now_ms: u64) {
-        // Comes to an end: each round drops somebody or something, or begins a phase whose end is yet to come.
-        while self.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-            self.pending.retain(|pending| pending.until_ms > now_ms);
-            let dead = self.members.iter().filter(|member| {
-                let expires_ms = self.expires_ms(member);
-                expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
-            });
-            let dead: Vec<String> = dead.map(|member| member.id.clone()).collect();
-            self.remove_members(&dead, now_ms);
-            self.complete_join_if_all_joined(now_ms);
-            self.end_phase(now_ms);
+        let is_due = |group: &Self| group.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        if !is_due(self) {
+            return;
         }
+        self.pending.retain(|pending| pending.until_ms > now_ms);
+        let dead = self.members.iter().filter(|member| {
+            let expires_ms = self.expires_ms(member);
+            expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+        });
+        let dead: Vec<String> = dead.map(|member| member.id.clone()).collect();
+        self.remove_members(&dead, now_ms);
+        self.complete_join_if_all_joined(now_ms);
+        self.end_phase(now_ms);
+        assert!(!is_due(self), "what begins now ends later");
     }
 
     /// Gives everybody a whole time-out from now, without letting time pass first. For the leader of a shard that could
@@ -343,6 +345,11 @@ impl Group {
     /// Where the member is, if it is one.
     pub(super) fn place_of(&self, member_id: &str) -> Option<usize> {
         self.members.iter().position(|member| member.id == member_id)
+    }
+
+    /// Whether an id was given and not joined with yet.
+    pub(super) fn is_pending(&self, member_id: &str) -> bool {
+        self.pending.iter().any(|pending| pending.id == member_id)
     }
 
     /// Where the static member of that instance is, if there is one.

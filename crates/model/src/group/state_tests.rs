@@ -113,15 +113,33 @@ fn who_does_not_join_again_in_time_is_dropped() {
 
 #[test]
 fn a_leader_that_does_not_join_again_leads_no_more() {
-    let mut desk = Desk::stable(&["a", "b", "c"]);
-    desk.leave(&["c"]);
-    assert_eq!(desk.join(join_request("b")), Ok(2));
-    desk.wait(SESSION);
-    assert_eq!(
-        (desk.word(), desk.member_ids()),
-        ("CompletingRebalance", vec!["b"])
-    );
-    assert_eq!(desk.group.leader.as_deref(), Some("b"));
+    for leader in ["a", "i1/a"] {
+        let mut desk = Desk::stable(&[leader, "b", "c"]);
+        desk.leave(&["c"]);
+        assert_eq!(desk.join(join_request("b")), Ok(2));
+        for _ in 0..REBALANCE / 5_000 {
+            assert_eq!(desk.heartbeat(leader, 1), Err(GroupError::RebalanceInProgress));
+            desk.wait(5_000);
+        }
+        assert_eq!(
+            (desk.word(), desk.group.leader.as_deref()),
+            ("CompletingRebalance", Some("b"))
+        );
+        let count = if leader == "a" { 1 } else { 2 };
+        assert_eq!(desk.member_ids().len(), count, "who is static stays");
+    }
+}
+
+#[test]
+fn who_goes_while_it_waits_is_told() {
+    let mut desk = Desk::stable(&["a"]);
+    desk.come("b");
+    assert_eq!(desk.join_result("b", 2), None);
+    let turn = desk.group.turn();
+    assert_eq!(desk.leave(&["b"]), [Ok(())]);
+    assert_ne!(desk.group.turn(), turn);
+    assert_eq!(desk.join_result("b", 2), Some(Err(GroupError::UnknownMemberId)));
+    assert_eq!(desk.word(), "PreparingRebalance");
 }
 
 #[test]
@@ -341,6 +359,17 @@ fn a_shard_that_could_not_listen_forgives_silence() {
     desk.now_ms += 100 * SESSION;
     desk.apply(Group::resume);
     assert_eq!(desk.sync("b", 2, &[]), Ok(()));
+}
+
+#[test]
+fn forgiveness_takes_nothing_from_who_may_wait_longer() {
+    let mut desk = patient();
+    desk.come("b");
+    desk.apply(Group::resume);
+    let due_ms = desk.now_ms + SESSION;
+    assert_eq!(desk.group.due_ms(), Some(due_ms));
+    wait_in_rebalance(&mut desk, NEW_MEMBER_JOIN_TIMEOUT_MS - 5_000);
+    assert_eq!(desk.member_ids(), ["a", "c", "b"]);
 }
 
 #[test]

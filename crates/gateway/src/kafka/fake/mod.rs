@@ -244,6 +244,7 @@ impl Backend for Gateway {
         &'a self,
         user: &'a str,
         password: &'a str,
+        _peer: std::net::SocketAddr,
     ) -> BoxFuture<'a, Result<Principal, Refused>> {
         Box::pin(async move {
             if self.1.state().is_undecided {

@@ -44,6 +44,18 @@ fn a_static_member_comes_in_without_an_id_and_keeps_its_place() {
 }
 
 #[test]
+fn a_static_member_that_comes_back_has_a_whole_session() {
+    let session_ms = u64::from(SESSION_MS);
+    let mut desk = Desk::stable(&["i1/a"]);
+    desk.wait(session_ms - 1);
+    assert_eq!(desk.join(first_request("i1/a2")), Ok(1));
+    desk.wait(session_ms - 1);
+    assert_eq!((desk.word(), desk.member_ids()), ("Stable", vec!["a2"]));
+    desk.wait(1);
+    assert!(desk.group.is_absent());
+}
+
+#[test]
 fn the_repetition_of_a_static_member_s_join_takes_nothing_from_the_next() {
     let mut desk = Desk::stable(&["i1/a"]);
     assert_eq!(
@@ -111,12 +123,10 @@ fn ids_do_not_pass_from_one_kind_of_member_to_the_other() {
         unknown,
         "a static member is given no id beforehand"
     );
+    let taken = Err(GroupError::InvalidRequest);
+    assert_eq!(desk.join(first_request("i1/a")), taken);
     desk.join_all(&["b"]);
     assert_eq!(desk.join(join_request("i1/b")), unknown);
-    assert_eq!(
-        desk.join(first_request("i1/b")),
-        Err(GroupError::InvalidRequest),
-        "another's id was drawn"
-    );
+    assert_eq!(desk.join(first_request("i1/b")), taken, "another's id was drawn");
     assert_eq!(desk.member_ids(), ["b"]);
 }

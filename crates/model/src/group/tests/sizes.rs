@@ -41,7 +41,7 @@ fn worst_request(n: usize, metadata_bytes: usize) -> JoinRequest {
     }
 }
 
-/// The desk itself checks the bound before each step.
+/// The desk itself checks the bound, too.
 #[test]
 fn a_group_that_is_filled_with_the_worst_stays_in_its_bound() {
     let mut desk = Desk::new();

@@ -118,7 +118,8 @@ impl Client {
         match self.state {
             State::Init => Some(self.join_ms),
             State::WaitJoin | State::WaitSync => Some(self.request_ends_ms),
-            State::WaitMetadata { ready_ms, .. } | State::Revoking { ready_ms } => Some(ready_ms),
+            State::WaitMetadata { ready_ms, .. } => Some(ready_ms),
+            State::Revoking { ready_ms } => Some(ready_ms.min(self.heartbeat_ms)),
             State::Steady => Some(self.heartbeat_ms.min(self.commit_ms)),
             State::Gone => None,
         }
@@ -147,6 +148,10 @@ impl Client {
                 let parts = self.assign(&members, random);
                 vec![self.sync(parts, now_ms, random)]
             }
+            State::Revoking { ready_ms } if ready_ms > now_ms => {
+                self.state = State::Revoking { ready_ms };
+                vec![self.heartbeat(now_ms, random)]
+            }
             State::Revoking { .. } => {
                 self.owned.clear();
                 self.join_ms = now_ms;
@@ -169,12 +174,16 @@ impl Client {
             sent.extend(self.commit());
         }
         if self.heartbeat_ms <= now_ms {
-            self.heartbeat_ms = now_ms + HEARTBEAT_MS;
-            let number = random.number();
-            self.heartbeat = Some(number);
-            sent.push((number, Command::Heartbeat(self.identity(), self.generation)));
+            sent.push(self.heartbeat(now_ms, random));
         }
         sent
+    }
+
+    fn heartbeat(&mut self, now_ms: u64, random: &mut Random) -> (u64, Command) {
+        self.heartbeat_ms = now_ms + HEARTBEAT_MS;
+        let number = random.number();
+        self.heartbeat = Some(number);
+        (number, Command::Heartbeat(self.identity(), self.generation))
     }
 
     fn commit(&mut self) -> Option<(u64, Command)> {
@@ -273,7 +282,7 @@ impl Client {
             }
             Answer::Heartbeat(Err(error)) => {
                 self.heartbeat = None;
-                if self.is_steady() {
+                if matches!(self.state, State::Steady | State::Revoking { .. }) {
                     self.fail(error, now_ms);
                 }
             }
