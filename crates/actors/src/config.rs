@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dunlin_model::device::DEVICE_IDLE_MS;
+use dunlin_model::group::SESSION_TIMEOUT_MS_MIN;
 use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::limits::{ENTRY_BYTES_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
 use dunlin_model::port::Tracer;
@@ -41,6 +42,9 @@ pub(crate) const EVENT_READERS_WAITING_MAX: usize = 4096;
 pub(crate) const JOURNAL_RETRY_MS: u64 = 200;
 /// Milliseconds between two looks for queues of messages whose time has come.
 pub(crate) const DUE_CHECK_MS: u64 = 1000;
+/// A new leader gives consumer groups that are to be looked at within as many milliseconds a whole time-out. No session is
+/// shorter, so that every member that lives has come to heartbeat by then.
+pub(crate) const GROUPS_RESUME_MS: u64 = SESSION_TIMEOUT_MS_MIN as u64;
 /// Milliseconds that a clean stop gives a shard to finish what it took in.
 pub(crate) const DRAIN_WAIT_MS: u64 = 5_000;
 /// Milliseconds that the actors of a shard get to end after that.

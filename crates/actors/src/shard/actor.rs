@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 
 use super::pump::Pump;
-use crate::config::{DUE_CHECK_MS, JOURNAL_RETRY_MS};
+use crate::config::{DUE_CHECK_MS, GROUPS_RESUME_MS, JOURNAL_RETRY_MS};
 use crate::device::buckets::Buckets;
 use crate::room::ShardRoom;
 use crate::tenure::Tenure;
@@ -117,6 +117,8 @@ impl Actor for ShardActor {
         work: &mut ShardWork,
     ) -> Result<(), ActorProcessingErr> {
         tracing::info!(shard = %work.room.shard, term = work.tenure.term(), "lead");
+        work.resume_groups();
+        work.propose_waiting(&myself);
         work.arm_lease_check(&myself);
         if !work.tenure.has_ended() {
             work.due_timer = Some(arm_due_check(&myself));
@@ -179,6 +181,22 @@ impl Drop for DueTimer {
 
 fn arm_due_check(myself: &ActorRef<ShardMessage>) -> DueTimer {
     DueTimer(myself.send_after(Duration::from_millis(DUE_CHECK_MS), || ShardMessage::DueCheck))
+}
+
+/// What is due when `ms` is over, or some of it.
+fn read_due(room: &ShardRoom, ms: u64) -> Vec<Due> {
+    let query = Query::Due {
+        shard: room.shard,
+        ms,
+    };
+    match room.replication.read(&query) {
+        Ok(View::Due(due)) => due,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            tracing::warn!(shard = %room.shard, %error, "read what is due");
+            Vec::new()
+        }
+    }
 }
 
 impl ShardWork {
@@ -273,22 +291,23 @@ impl ShardWork {
         self.pump.handle_retry(self.room.clock.wall_ms());
     }
 
+    /// Members of consumer groups that nobody led could not be heard, and are not taken for dead: those whose time would
+    /// soon be over get a whole one. The first of this leadership, since whatever else a group is told lets time pass.
+    fn resume_groups(&mut self) {
+        let until_ms = self.room.clock.wall_ms() + GROUPS_RESUME_MS;
+        for due in read_due(&self.room, until_ms) {
+            if let Due::Group(group) = due {
+                let ask = Box::new(GroupAsk::Resume);
+                self.pump
+                    .handle_part(Part::Internal(Command::Group { group, ask }));
+            }
+        }
+    }
+
     fn look_for_due(&mut self, myself: &ActorRef<ShardMessage>) {
         let (room, actor) = (self.room.clone(), myself.clone());
         self.proposals.spawn(async move {
-            let ms = room.clock.wall_ms();
-            let query = Query::Due {
-                shard: room.shard,
-                ms,
-            };
-            let due = match room.replication.read(&query) {
-                Ok(View::Due(due)) => due,
-                Ok(_) => Vec::new(),
-                Err(error) => {
-                    tracing::warn!(shard = %room.shard, %error, "read what is due");
-                    Vec::new()
-                }
-            };
+            let due = read_due(&room, room.clock.wall_ms());
             // Nobody is left to hear it when the leadership has ended meanwhile.
             let _ = actor.send_message(ShardMessage::Due(due));
         });

@@ -7,6 +7,7 @@
 
 mod devices;
 mod frames;
+mod groups;
 mod leases;
 mod messages;
 mod provisioning;

@@ -34,6 +34,8 @@ pub enum GroupAsk {
     Delete,
     /// See [`Group::tick`]. Only the shard's leader says so.
     Tick,
+    /// See [`Group::resume`]. Only the shard's leader says so, before anything else that it does.
+    Resume,
 }
 
 /// What comes of it.
@@ -59,7 +61,7 @@ impl GroupAsk {
                 .map(|member| member.member_id.len() + member.instance_id.as_ref().map_or(0, String::len))
                 .sum(),
             GroupAsk::DeleteOffsets(partitions) => partitions.iter().map(|one| one.topic.len()).sum(),
-            GroupAsk::Heartbeat { .. } | GroupAsk::Delete | GroupAsk::Tick => 0,
+            GroupAsk::Heartbeat { .. } | GroupAsk::Delete | GroupAsk::Tick | GroupAsk::Resume => 0,
         }
     }
 
@@ -80,6 +82,10 @@ impl GroupAsk {
             GroupAsk::Delete => group.delete(now_ms).map(done),
             GroupAsk::Tick => {
                 group.tick(now_ms);
+                Ok(GroupAnswer::Done)
+            }
+            GroupAsk::Resume => {
+                group.resume(now_ms);
                 Ok(GroupAnswer::Done)
             }
         }

@@ -12,7 +12,9 @@ const CONSUMER_TYPE: &str = "consumer";
 
 impl Group {
     /// Keeps offsets, each of which is answered in its place. A member must be of the current generation; whoever is none
-    /// may commit while the group is empty. Counts as a heartbeat.
+    /// may commit while the group is empty. Counts as a heartbeat. `Err(UnknownMemberId)`, `FencedInstanceId` or
+    /// `IllegalGeneration` for who is not of the generation, `RebalanceInProgress` for who has nothing to commit in it yet,
+    /// `InvalidRequest` if a bound is broken.
     ///
     /// Twice is harmless as long as the member has not committed more in between; then it moves the offsets back, and what
     /// lies between is read again by whoever comes next. So a door repeats a commit only while its client waits for it.

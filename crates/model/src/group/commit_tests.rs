@@ -172,7 +172,7 @@ fn offsets_have_bounds() {
         generation: -1,
         offsets: vec![large(0, 7)],
     };
-    assert_eq!(request.bytes(), 8);
+    assert_eq!(request.bytes(), 32 + 8);
 }
 
 #[test]

@@ -28,6 +28,10 @@ impl Group {
     /// Twice is harmless: who has joined joins in the same round again, the drawn id tells a first join from its
     /// repetition, also from one that comes after the next client took the instance id. Only if the leader's repetition
     /// comes when the round is over does it cost a second one.
+    ///
+    /// `Err(MemberIdRequired)` is the way in for who has no id; `UnknownMemberId` and `FencedInstanceId` for whose id is no
+    /// longer good, `InvalidSessionTimeout`, `InvalidRequest` and `InconsistentGroupProtocol` for what it asks,
+    /// `GroupMaxSizeReached` if there is no room.
     pub fn join(&mut self, request: JoinRequest, now_ms: u64) -> Result<Joining, GroupError> {
         self.tick(now_ms);
         request.check()?;
@@ -53,7 +57,7 @@ impl Group {
     }
 
     /// The answer to a join, as soon as there is one. `generation` is what [`join`](Self::join) named. What is read must
-    /// be as new as that join.
+    /// be as new as that join. `Err(UnknownMemberId)` or `Err(FencedInstanceId)` if the member is none any more.
     pub fn join_result(
         &self,
         member: &MemberIdentity,

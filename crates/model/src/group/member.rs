@@ -160,11 +160,18 @@ pub(super) fn rebalance_timeout_ms(members: &[Member]) -> u64 {
 /// Chooses among the protocols that all members offer: each votes for the one that is dearest to it, most votes win, and
 /// of two with as many the one that an earlier member wants. `None` if they have none in common.
 pub(super) fn choose_protocol(members: &[Member]) -> Option<&str> {
-    let is_common = |name: &str| members.iter().all(|member| member.offers(name));
+    let names = members
+        .first()?
+        .protocols
+        .iter()
+        .map(|protocol| protocol.name.as_str());
+    let common: Vec<&str> = names
+        .filter(|name| members.iter().all(|member| member.offers(name)))
+        .collect();
     let mut votes: Vec<(&str, usize)> = Vec::new();
     for member in members {
         let mut names = member.protocols.iter().map(|protocol| protocol.name.as_str());
-        let name = names.find(|name| is_common(name))?;
+        let name = names.find(|name| common.contains(name))?;
         match votes.iter_mut().find(|(other, _)| *other == name) {
             Some((_, count)) => *count += 1,
             None => votes.push((name, 1)),

@@ -58,10 +58,12 @@ pub struct JoinRequest {
 impl JoinRequest {
     /// Bytes that it carries.
     pub fn bytes(&self) -> usize {
-        self.protocols
-            .iter()
-            .map(|protocol| protocol.name.len() + protocol.metadata.len())
-            .sum()
+        let protocols = self.protocols.iter();
+        let protocols = protocols.map(|protocol| protocol.name.len() + protocol.metadata.len());
+        let instance = self.member.instance_id.as_ref().map_or(0, String::len);
+        let ids = self.member.member_id.len() + instance + self.drawn_id.len();
+        let client = self.client_id.len() + self.client_host.len();
+        ids + client + self.protocol_type.len() + protocols.sum::<usize>()
     }
 
     pub(super) fn check(&self) -> Result<(), GroupError> {
@@ -219,12 +221,15 @@ pub struct OffsetCommit {
     pub metadata: String,
 }
 
+/// Bytes of an offset without its texts: those of a thousand of them are no trifle.
+const OFFSET_NUMBERS_BYTES: usize = 32;
+
 impl CommitRequest {
     /// Bytes that it carries.
     pub fn bytes(&self) -> usize {
         let offsets = self.offsets.iter();
         offsets
-            .map(|offset| offset.topic.len() + offset.metadata.len())
+            .map(|offset| OFFSET_NUMBERS_BYTES + offset.topic.len() + offset.metadata.len())
             .sum()
     }
 

@@ -60,8 +60,7 @@ fn requests_have_bounds() {
         assert!(desk.join(first_request("a")).is_err());
         assert_eq!(desk.join(request.clone()), answer, "{request:?}");
     }
-    assert_eq!(
-        base().bytes(),
-        "range".len() + "roundrobin".len() + 2 * "topic".len()
-    );
+    let client = "a".len() + "rdkafka".len() + "/10.0.0.1".len();
+    let protocols = "consumer".len() + "range".len() + "roundrobin".len() + 2 * "topic".len();
+    assert_eq!(base().bytes(), client + protocols);
 }

@@ -5,7 +5,8 @@ use super::state::{Group, Phase};
 use super::{GroupError, MEMBERS_MAX};
 
 impl Group {
-    /// A member is still there. `Err(RebalanceInProgress)` tells it to join again, and counts as a heartbeat all the same.
+    /// A member is still there. `Err(RebalanceInProgress)` tells it to join again, and counts as a heartbeat all the same;
+    /// `UnknownMemberId`, `FencedInstanceId` and `IllegalGeneration` tell it that it is not of the generation.
     ///
     /// Twice is harmless: the later counts.
     pub fn heartbeat(
@@ -28,8 +29,7 @@ impl Group {
     }
 
     /// Whether a heartbeat may be answered with success and need not go through the log: two thirds of the session are
-    /// still to come, and clients heartbeat at least once in a third. librdkafka does 15 times in one: of these, 10 cost
-    /// nothing.
+    /// still to come, and clients heartbeat at least once in a third. Of librdkafka's, every 3 s of 45, five in six.
     pub fn is_heartbeat_fresh(&self, member: &MemberIdentity, generation: i32, now_ms: u64) -> bool {
         let is_settled = matches!(
             self.phase,

@@ -104,7 +104,8 @@ impl Group {
         self.generation
     }
 
-    /// Changes whenever somebody who waits may have an answer.
+    /// Changes whenever somebody who waits may have an answer. A group that was absent counts anew, so whoever waits also
+    /// reads now and then without a reason.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -307,7 +308,6 @@ impl Group {
                 until_ms: now_ms + rebalance_timeout_ms(&self.members),
                 first_since_ms: None,
             };
-            self.turn += 1;
             return;
         };
         self.leader = Some(leader.id.clone());

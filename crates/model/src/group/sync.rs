@@ -10,6 +10,10 @@ impl Group {
     /// leaves out is assigned nothing; whom the group does not know is left out.
     ///
     /// Twice is harmless: a generation is assigned once, and what a leader brings after that is not looked at.
+    ///
+    /// `Err(UnknownMemberId)`, `FencedInstanceId` or `IllegalGeneration` for who is not of the generation,
+    /// `RebalanceInProgress` if it is over, `InconsistentGroupProtocol` if it was told otherwise, `InvalidRequest` if the
+    /// assignment is too large.
     pub fn sync(&mut self, request: &SyncRequest, now_ms: u64) -> Result<(), GroupError> {
         self.tick(now_ms);
         request.check()?;
@@ -42,6 +46,8 @@ impl Group {
     }
 
     /// The answer to a sync of `generation`, as soon as there is one. What is read must be as new as that sync.
+    /// `Err(RebalanceInProgress)` if the next rebalance has begun, `UnknownMemberId` or `FencedInstanceId` if the member is
+    /// none any more.
     pub fn sync_result(
         &self,
         member: &MemberIdentity,

@@ -108,7 +108,8 @@ impl Desk {
     pub(super) fn apply<T>(&mut self, operation: impl FnOnce(&mut Group, u64) -> T) -> T {
         // Of a large group it moves only now and then, or these tests would take minutes.
         self.steps += 1;
-        if self.steps.is_multiple_of(1 + self.group.members.len() / 16) {
+        let size = self.group.members.len() + self.group.offsets.len();
+        if self.steps.is_multiple_of(1 + size / 16) {
             self.store();
         }
         let answer = operation(&mut self.group, self.now_ms);

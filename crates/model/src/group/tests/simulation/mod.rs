@@ -331,7 +331,7 @@ fn the_world_is_not_idle() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_trouble_the_group_is_whole(seed: u64, dynamic_count in 0..5_usize, static_count in 0..4_usize) {
