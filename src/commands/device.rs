@@ -23,7 +23,6 @@ pub(crate) const COUNT_MAX: u32 = 1_000_000;
 const ENSURE_ATTEMPTS_MAX: u32 = 3;
 /// Devices on a page of the listing.
 const PAGE: usize = 1000;
-const CONTINUATION: &str = "x-ms-continuation";
 
 #[derive(Args)]
 pub(crate) struct Device {
@@ -374,20 +373,9 @@ async fn pages(hub: &Hub, top: usize) -> Result<Vec<Value>, HubError> {
     let mut devices: Vec<Value> = Vec::new();
     let mut continuation: Option<String> = None;
     while devices.len() < top {
-        let mut call = Call::get(&["devices"]).query("top", PAGE.min(top - devices.len()));
-        if let Some(continuation) = continuation {
-            call = call.header(CONTINUATION, continuation);
-        }
-        let response = hub.call(&call).await?;
-        let header = response
-            .headers()
-            .get(CONTINUATION)
-            .and_then(|value| value.to_str().ok());
-        continuation = header.map(str::to_owned);
-        let page: Vec<Value> = response
-            .json()
-            .await
-            .map_err(|error| HubError::Answer(error.to_string()))?;
+        let call = Call::get(&["devices"]).query("top", PAGE.min(top - devices.len()));
+        let page;
+        (page, continuation) = hub.page(call, continuation).await?;
         devices.extend(page);
         if continuation.is_none() {
             break;

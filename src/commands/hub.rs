@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Format;
 
 pub(crate) const DATA_DEFAULT: &str = "dunlin-data";
+/// Header that pages of a listing are asked on with.
+const CONTINUATION: &str = "x-ms-continuation";
 const HTTPS_PORT_DEFAULT: u16 = 443;
 const MQTTS_PORT_DEFAULT: u16 = 8883;
 /// Time for TCP and TLS; a door that needs longer is passed over.
@@ -587,6 +589,23 @@ impl Hub {
         response
             .json()
             .await
+            .map_err(|error| HubError::Answer(root_cause(&error)))
+    }
+
+    /// Asks for one page of a listing: its rows, and what to ask the next one with, if there is more.
+    pub(crate) async fn page(
+        &self,
+        mut call: Call<'_>,
+        continuation: Option<String>,
+    ) -> Result<(Vec<Value>, Option<String>), HubError> {
+        if let Some(continuation) = continuation {
+            call = call.header(CONTINUATION, continuation);
+        }
+        let response = self.call(&call).await?;
+        let next = response.headers().get(CONTINUATION);
+        let next = next.and_then(|next| next.to_str().ok()).map(str::to_owned);
+        let rows = response.json().await;
+        rows.map(|rows| (rows, next))
             .map_err(|error| HubError::Answer(root_cause(&error)))
     }
 

@@ -10,6 +10,7 @@
 mod amqp;
 pub mod auth;
 pub mod bag;
+mod byte_stream;
 pub mod client;
 mod downward;
 mod feedback;

@@ -19,8 +19,6 @@ use super::table::Table;
 use super::{CommandError, CommandResult, Format, progress, say, shown};
 use settings::{GroupProof, OwnProof, Settings};
 
-const CONTINUATION: &str = "x-ms-continuation";
-
 #[derive(Args)]
 pub(crate) struct Enrollment {
     #[command(subcommand)]
@@ -387,19 +385,8 @@ async fn pages(hub: &Hub, path: &[&str], body: Option<Value>) -> Result<Vec<Valu
         if let Some(body) = &body {
             call = call.json(body.clone());
         }
-        if let Some(continuation) = continuation {
-            call = call.header(CONTINUATION, continuation);
-        }
-        let response = hub.call(&call).await?;
-        let header = response
-            .headers()
-            .get(CONTINUATION)
-            .and_then(|value| value.to_str().ok());
-        continuation = header.map(str::to_owned);
-        let page: Vec<Value> = response
-            .json()
-            .await
-            .map_err(|error| HubError::Answer(error.to_string()))?;
+        let page;
+        (page, continuation) = hub.page(call, continuation).await?;
         rows.extend(page);
         if continuation.is_none() {
             return Ok(rows);

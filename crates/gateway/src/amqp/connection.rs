@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::links::Links;
 use super::performative::{Fault, condition};
+use crate::byte_stream::{finish, read_more, write_some};
 use crate::limits::{
     AMQP_CLOSE_WAIT, AMQP_IDLE_WAIT, AMQP_LOOK_INTERVAL, AMQP_OUT_BYTES_MAX, AMQP_TOKEN_WAIT, CONNECT_WAIT,
     READ_BUFFER_BYTES, WRITE_STALL_WAIT,
@@ -113,7 +114,7 @@ where
         links.pump();
         let waiting = links.machine.out.len();
         tokio::select! {
-            read = read_more(&mut reader, &mut buffer), if waiting < AMQP_OUT_BYTES_MAX => {
+            read = read_more(&mut reader, &mut buffer, READ_BUFFER_BYTES), if waiting < AMQP_OUT_BYTES_MAX => {
                 if !matches!(read, Ok(1..)) {
                     return;
                 }
@@ -160,37 +161,6 @@ where
         finish(&mut reader, &mut writer, &mut links.machine.out),
     )
     .await;
-}
-
-async fn read_more(reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> std::io::Result<usize> {
-    buffer.reserve(READ_BUFFER_BYTES);
-    reader.read_buf(buffer).await
-}
-
-/// Writes some of what there is, or has what is written leave; says whether all of it has left.
-async fn write_some(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> std::io::Result<bool> {
-    if out.is_empty() {
-        writer.flush().await?;
-        return Ok(true);
-    }
-    match writer.write_buf(out).await? {
-        0 => Err(std::io::ErrorKind::WriteZero.into()),
-        _ => Ok(false),
-    }
-}
-
-/// Writes the last words, and waits for the peer to have read them: what it still says would otherwise cut them off.
-async fn finish(
-    reader: &mut (impl AsyncRead + Unpin),
-    writer: &mut (impl AsyncWrite + Unpin),
-    out: &mut BytesMut,
-) -> std::io::Result<()> {
-    writer.write_all_buf(out).await?;
-    writer.flush().await?;
-    writer.shutdown().await?;
-    let mut rest = [0; 1024];
-    while reader.read(&mut rest).await? > 0 {}
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +21,9 @@ use super::limits::{
     WRITE_WAIT,
 };
 use super::machine::{Machine, Work};
-use super::outbox::Outbox;
 use super::plain::Shown;
 use super::serve::{self, Answer};
+use crate::byte_stream::{finish, read_more, write_some};
 
 /// What came of a piece of work.
 enum Done {
@@ -133,7 +133,7 @@ where
         }
         let is_writing = !machine.out.is_empty() || !is_flushed;
         tokio::select! {
-            read = read_more(reader, &mut buffer), if machine.has_room() => {
+            read = read_more(reader, &mut buffer, READ_BUFFER_BYTES), if machine.has_room() => {
                 if !matches!(read, Ok(1..)) {
                     return Ok(());
                 }
@@ -198,37 +198,6 @@ fn begin(
             Box::pin(async move { Done::Answered(serve::serve(&door, call, peer, &hurry).await) })
         }
     }
-}
-
-async fn read_more(reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> std::io::Result<usize> {
-    buffer.reserve(READ_BUFFER_BYTES);
-    reader.read_buf(buffer).await
-}
-
-/// Writes some of what there is, or has what is written leave; says whether all of it has left.
-async fn write_some(writer: &mut (impl AsyncWrite + Unpin), out: &mut Outbox) -> std::io::Result<bool> {
-    if !out.has_remaining() {
-        writer.flush().await?;
-        return Ok(true);
-    }
-    match writer.write_buf(out).await? {
-        0 => Err(std::io::ErrorKind::WriteZero.into()),
-        _ => Ok(false),
-    }
-}
-
-/// Writes the last words, and waits for the peer to have read them: what it still says would otherwise cut them off.
-async fn finish(
-    reader: &mut (impl AsyncRead + Unpin),
-    writer: &mut (impl AsyncWrite + Unpin),
-    out: &mut Outbox,
-) -> std::io::Result<()> {
-    writer.write_all_buf(out).await?;
-    writer.flush().await?;
-    writer.shutdown().await?;
-    let mut rest = [0; 1024];
-    while reader.read(&mut rest).await? > 0 {}
-    Ok(())
 }
 
 #[cfg(test)]

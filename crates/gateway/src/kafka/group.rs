@@ -4,6 +4,7 @@
 //! themselves are the last third of [`Backend`](super::backend::Backend).
 
 use bytes::Bytes;
+use dunlin_model::group::view::GroupDescription;
 
 use super::code::Code;
 
@@ -152,6 +153,25 @@ pub struct Described {
     pub protocol: String,
     /// Everybody.
     pub members: Vec<DescribedMember>,
+}
+
+impl From<GroupDescription> for Described {
+    fn from(group: GroupDescription) -> Self {
+        let members = group.members.into_iter().map(|it| DescribedMember {
+            member: it.member.member_id,
+            instance: it.member.instance_id,
+            client_id: it.client_id,
+            client_host: it.client_host,
+            metadata: it.metadata.0,
+            assignment: it.assignment.0,
+        });
+        Self {
+            state: group.state,
+            protocol_type: group.protocol_type,
+            protocol: group.protocol,
+            members: members.collect(),
+        }
+    }
 }
 
 /// A member as operators see it.

@@ -22,9 +22,8 @@ use futures_util::future::BoxFuture;
 use ring::digest;
 
 use super::backend::{
-    Backend, Bounds, Broker, Code, Committed, Described, DescribedMember, Event, Join, JoinRefused, Joined,
-    JoinedMember, Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced,
-    Syncing,
+    Backend, Bounds, Broker, Code, Committed, Described, Event, Join, JoinRefused, Joined, JoinedMember,
+    Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced, Syncing,
 };
 use super::connection_string::{ConnectionString, USER};
 use crate::auth;
@@ -582,20 +581,7 @@ impl Backend for Hub {
                 }
                 Err(error) => return Err(group_error(&error)),
             };
-            let members = description.members.into_iter().map(|member| DescribedMember {
-                member: member.member.member_id,
-                instance: member.member.instance_id,
-                client_id: member.client_id,
-                client_host: member.client_host,
-                metadata: member.metadata.0,
-                assignment: member.assignment.0,
-            });
-            Ok(Described {
-                state: description.state,
-                protocol_type: description.protocol_type,
-                protocol: description.protocol,
-                members: members.collect(),
-            })
+            Ok(description.into())
         })
     }
 

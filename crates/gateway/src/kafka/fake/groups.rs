@@ -190,23 +190,8 @@ impl Groups {
     }
 
     pub fn describe(&mut self, name: &str) -> Result<Described, Code> {
-        let described = self
-            .with(name, |group, _| group.describe())
-            .map_err(|error| code(&error))?;
-        let members = described.members.into_iter().map(|one| DescribedMember {
-            member: one.member.member_id,
-            instance: one.member.instance_id,
-            client_id: one.client_id,
-            client_host: one.client_host,
-            metadata: one.metadata.0,
-            assignment: one.assignment.0,
-        });
-        Ok(Described {
-            state: described.state,
-            protocol_type: described.protocol_type,
-            protocol: described.protocol,
-            members: members.collect(),
-        })
+        let described = self.with(name, |group, _| group.describe());
+        described.map(Described::from).map_err(|error| code(&error))
     }
 
     pub fn list(&mut self) -> Vec<Listed> {
