@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             seed: Some(options.seed),
             mqtts_port: free_port(),
             amqps_port: free_port(),
+            kafka_port: free_port(),
             https_port: free_port(),
             cluster_port: free_port(),
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_dunlin"))),

@@ -107,6 +107,7 @@ impl Runs {
             .arg(self.run_folder())
             .args(["--mqtts-port", &ports.mqtts.to_string()])
             .args(["--amqps-port", &ports.amqps.to_string()])
+            .args(["--kafka-port", &ports.kafka.to_string()])
             .args(["--https-port", &ports.https.to_string()])
             .args(["--cluster-port", &ports.cluster.to_string()])
             .args(more);

@@ -315,6 +315,7 @@ fn own_config(folder: &TempDir, ports: Ports, place: u8, count: u8) -> NodeConfi
         bind: at(place),
         mqtts_port: ports.mqtts,
         amqps_port: ports.amqps,
+        kafka_port: ports.kafka,
         https_port: ports.https,
         https_alt_port: None,
         cluster_port: ports.cluster,

@@ -132,6 +132,7 @@ async fn a_data_directory_has_one_owner() {
         .args(["serve", "--https-alt-port", "0"])
         .args(["--mqtts-port", &second.ports.mqtts.to_string()])
         .args(["--amqps-port", &second.ports.amqps.to_string()])
+        .args(["--kafka-port", &second.ports.kafka.to_string()])
         .args(["--https-port", &second.ports.https.to_string()])
         .args(["--cluster-port", &second.ports.cluster.to_string()])
         .arg("--data")
