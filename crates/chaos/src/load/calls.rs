@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ConnectOptions, Event};
-use hdrhistogram::Histogram;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,8 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::figures::Latency;
-use super::report::percentiles;
-use crate::fleet::histogram;
+use super::tally::{Tally, per_s, write_ends};
 use crate::hub::{Hub, error_code};
 
 /// What devices subscribe to.
@@ -92,21 +90,8 @@ impl fmt::Display for Figures {
             "  answered  {} calls of {} devices, {:.0} per second",
             self.answered, self.devices, self.per_s
         )?;
-        match &self.latency_us {
-            Some(latency) => write!(f, "  took      {}", percentiles(latency))?,
-            None => write!(f, "  took      nothing was answered")?,
-        }
-        for (what, count) in &self.failed {
-            write!(f, "\n  failed    {count}: {what}")?;
-        }
-        Ok(())
+        write_ends(f, self.latency_us.as_ref(), &self.failed, "nothing was answered")
     }
-}
-
-/// What callers have counted.
-struct Counted {
-    latency_us: Histogram<u64>,
-    failed: BTreeMap<String, u64>,
 }
 
 struct Caller {
@@ -115,7 +100,7 @@ struct Caller {
     body: Vec<u8>,
     payload: Value,
     next: AtomicUsize,
-    counted: Mutex<Counted>,
+    tally: Tally,
     /// The measured time.
     from: Instant,
     until: Instant,
@@ -154,10 +139,7 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Figures, 
                 .into_bytes(),
             payload,
             next: AtomicUsize::new(0),
-            counted: Mutex::new(Counted {
-                latency_us: histogram(),
-                failed: BTreeMap::new(),
-            }),
+            tally: Tally::new(),
             from,
             until: from + plan.duration,
         });
@@ -225,32 +207,28 @@ impl Caller {
             return;
         }
         let took_us = due.elapsed().as_micros() as u64;
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let problem = match answered {
+        let ended = match answered {
             Ok((StatusCode::OK, body)) => {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-                (answer["payload"] != self.payload).then(|| "another answer".to_owned())
+                let is_echoed = answer["payload"] == self.payload;
+                is_echoed.then_some(()).ok_or_else(|| "another answer".to_owned())
             }
-            Ok((status, body)) => Some(format!("{status} {}", error_code(&body))),
-            Err(error) => Some(error),
+            Ok((status, body)) => Err(format!("{status} {}", error_code(&body))),
+            Err(error) => Err(error),
         };
-        match problem {
-            None => counted.latency_us.saturating_record(took_us),
-            Some(problem) => *counted.failed.entry(problem).or_default() += 1,
-        }
+        self.tally.count(ended, took_us);
     }
 
     fn figures(&self, devices: usize) -> Figures {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = (self.until - self.from).as_secs_f64();
-        let answered = counted.latency_us.len();
+        let total = self.tally.total();
         Figures {
             devices,
-            answered,
-            failed: counted.failed.clone(),
+            answered: total.count,
+            failed: total.failed,
             seconds,
-            per_s: answered as f64 / seconds.max(f64::EPSILON),
-            latency_us: Latency::of(&counted.latency_us),
+            per_s: per_s(total.count, seconds),
+            latency_us: total.latency_us,
         }
     }
 }
@@ -291,6 +269,7 @@ async fn answer(options: ConnectOptions, listening: Arc<(AtomicUsize, Notify)>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::histogram;
 
     #[test]
     fn figures_are_put_into_words() {

@@ -9,7 +9,7 @@
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
 //! takes several servers in turn, [`merge`] makes several generators one. [`calls`] and [`provisions`] are other loads, on methods and on
-//! provisioning.
+//! provisioning, and [`tally`] what they count.
 
 pub mod calls;
 pub mod ceiling;
@@ -32,6 +32,7 @@ pub mod report;
 pub mod schedule;
 pub mod sink;
 mod subscriber;
+mod tally;
 pub mod template;
 mod timer;
 pub mod trust;

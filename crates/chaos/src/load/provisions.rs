@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
-use hdrhistogram::Histogram;
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,8 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::figures::Latency;
-use super::report::percentiles;
-use crate::fleet::histogram;
+use super::tally::{Tally, per_s, write_ends};
 
 /// Time for one device.
 const WAIT: Duration = Duration::from_secs(30);
@@ -69,33 +67,18 @@ impl fmt::Display for Figures {
             "  assigned  {} devices, {:.0} per second",
             self.assigned, self.per_s
         )?;
-        match &self.latency_us {
-            Some(latency) => write!(f, "  took      {}", percentiles(latency))?,
-            None => write!(f, "  took      nobody was assigned")?,
-        }
-        for (what, count) in &self.failed {
-            write!(f, "\n  failed    {count}: {what}")?;
-        }
-        Ok(())
+        write_ends(f, self.latency_us.as_ref(), &self.failed, "nobody was assigned")
     }
-}
-
-struct Counted {
-    latency_us: Histogram<u64>,
-    failed: BTreeMap<String, u64>,
 }
 
 /// Runs it, unless `stop` resolves first; then what there is by then is counted.
 pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Figures {
     let (plan, next) = (Arc::new(plan), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::new(Mutex::new(Counted {
-        latency_us: histogram(),
-        failed: BTreeMap::new(),
-    }));
+    let tally = Arc::new(Tally::new());
     let begun = Instant::now();
     let mut workers = JoinSet::new();
     for _ in 0..plan.in_flight {
-        let (plan, next, counted) = (Arc::clone(&plan), Arc::clone(&next), Arc::clone(&counted));
+        let (plan, next, tally) = (Arc::clone(&plan), Arc::clone(&next), Arc::clone(&tally));
         workers.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -105,12 +88,7 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Figures {
                 let since = Instant::now();
                 let registered = timeout(WAIT, plan.register(number)).await;
                 let registered = registered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-                let took_us = since.elapsed().as_micros() as u64;
-                let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-                match registered {
-                    Ok(()) => counted.latency_us.saturating_record(took_us),
-                    Err(what) => *counted.failed.entry(what).or_default() += 1,
-                }
+                tally.count(registered, since.elapsed().as_micros() as u64);
             }
         });
     }
@@ -119,14 +97,13 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Figures {
         () = stop => {}
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-    let assigned = counted.latency_us.len();
+    let total = tally.total();
     Figures {
-        assigned,
-        failed: counted.failed.clone(),
+        assigned: total.count,
+        failed: total.failed,
         seconds,
-        per_s: assigned as f64 / seconds.max(f64::EPSILON),
-        latency_us: Latency::of(&counted.latency_us),
+        per_s: per_s(total.count, seconds),
+        latency_us: total.latency_us,
     }
 }
 
@@ -183,6 +160,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::histogram;
 
     #[test]
     fn figures_are_put_into_words() {

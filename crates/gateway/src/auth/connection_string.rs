@@ -1,4 +1,5 @@
-//! Connection strings as IoT Hub writes them: `HostName=..;DeviceId=..;SharedAccessKey=..`.
+//! Connection strings as IoT Hub writes them: `HostName=..;DeviceId=..;SharedAccessKey=..`, and those of policies as Event
+//! Hubs does: `Endpoint=sb://../;SharedAccessKeyName=..;SharedAccessKey=..`.
 //!
 //! Names are compared without case, as the SDKs do. Unknown parts are ignored; keys are not checked
 //! before they are used.
@@ -18,6 +19,8 @@ pub struct ConnectionString {
     pub shared_access_key: String,
     /// The host to dial instead of the hub.
     pub gateway_host_name: Option<String>,
+    /// What it is for alone, if it names that: a topic.
+    pub entity_path: Option<String>,
 }
 
 /// Why a text is not a connection string.
@@ -41,9 +44,14 @@ impl ConnectionString {
             let value = value.trim().to_owned();
             match name.trim().to_ascii_lowercase().as_str() {
                 "hostname" => found.host_name = value,
+                "endpoint" => {
+                    let bare = value.split_once("://").map_or(&*value, |(_, rest)| rest);
+                    found.host_name = bare.trim_end_matches('/').to_owned();
+                }
                 "deviceid" => found.device_id = Some(value),
                 "sharedaccesskeyname" => found.shared_access_key_name = Some(value),
                 "sharedaccesskey" => found.shared_access_key = value,
+                "entitypath" if !value.is_empty() => found.entity_path = Some(value),
                 "gatewayhostname" => found.gateway_host_name = Some(value),
                 _ => {}
             }
@@ -68,6 +76,7 @@ impl ConnectionString {
             ("SharedAccessKeyName", self.shared_access_key_name.as_deref()),
             ("SharedAccessKey", Some(self.shared_access_key.as_str())),
             ("GatewayHostName", self.gateway_host_name.as_deref()),
+            ("EntityPath", self.entity_path.as_deref()),
         ] {
             if let Some(value) = value {
                 text.push_str(&format!(";{name}={value}"));
@@ -97,6 +106,22 @@ impl fmt::Debug for ConnectionString {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_form_of_event_hubs_is_read() {
+        let events =
+            "Endpoint=sb://hub/;SharedAccessKeyName=service;SharedAccessKey=AA==;EntityPath=messages;";
+        let wanted = ConnectionString {
+            host_name: "hub".into(),
+            shared_access_key_name: Some("service".into()),
+            shared_access_key: "AA==".into(),
+            entity_path: Some("messages".into()),
+            ..ConnectionString::default()
+        };
+        assert_eq!(ConnectionString::parse(events), Ok(wanted));
+        let nowhere = ConnectionString::parse("Endpoint=sb:///;SharedAccessKeyName=p;SharedAccessKey=A");
+        assert_eq!(nowhere, Err(ConnectionStringError::Missing("HostName")));
+    }
 
     #[test]
     fn device_and_service_strings_are_read_and_written() {

@@ -275,7 +275,12 @@ pub(crate) fn method_text(method: AuthMethod) -> String {
     serde_json::json!({ "scope": scope, "type": kind, "issuer": "iothub" }).to_string()
 }
 
-fn verify_keys(token: &SasToken<'_>, keys: &SymmetricKeys, form: KeyForm) -> Result<(), AuthError> {
+/// Checks that a token is signed with one of `keys`.
+pub(crate) fn verify_keys(
+    token: &SasToken<'_>,
+    keys: &SymmetricKeys,
+    form: KeyForm,
+) -> Result<(), AuthError> {
     let matches = [&keys.primary, &keys.secondary].into_iter().any(|text| {
         // A key that is not one as it should be counts in neither form.
         decode_key(text).is_ok_and(|key| {
@@ -372,6 +377,26 @@ mod tests {
     }
 
     const PATH: &[&str] = &["devices", "dev-1"];
+
+    #[test]
+    fn keys_of_groups_are_derived_as_azure_has_it() {
+        let group = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let name = "sn-007-888-abc-mac-a1-b2";
+        let derived = derive_key(group, name).expect("a key");
+        assert_eq!(derived, "l6Rq0kavrR+hzFKfH+hUf7E3hlbCrl4k+yOwD25qnDQ=");
+        let token = sign(
+            &format!("0ne00000001/registrations/{name}"),
+            &derived,
+            1_893_456_000,
+            None,
+        );
+        let token = token.expect("a token");
+        assert!(
+            token.contains("sig=kWvVQycGmm3UpvcZkRyHJR%2FIrhnaCr1r57wrgpY10%2FE%3D"),
+            "{token}"
+        );
+        assert_eq!(derive_key("short", "x"), Err(AuthError::BadKey));
+    }
 
     #[test]
     fn the_two_vectors_verify() {

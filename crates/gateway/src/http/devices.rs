@@ -34,7 +34,7 @@ use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
 /// Header that carries the cursor of the next page, in both directions.
-const CONTINUATION: &str = "x-ms-continuation";
+pub(crate) const CONTINUATION: &str = "x-ms-continuation";
 
 /// Times that a write which keeps the keys is tried, when the device changes under it.
 const KEEP_KEYS_ATTEMPTS_MAX: u32 = 3;
@@ -92,10 +92,7 @@ pub(crate) async fn list(
     let shard_count = shared.client.directory().shard_count;
     let mut response = Json(found).into_response();
     if let Some((shard, after)) = continuation.filter(|(shard, _)| *shard < shard_count) {
-        let text = format!("{shard}:{}", BASE64.encode(&after));
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().insert(CONTINUATION, value);
-        }
+        put_continuation(response.headers_mut(), shard, &after);
     }
     Ok(response)
 }
@@ -104,6 +101,14 @@ pub(crate) async fn list(
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
     top: Option<usize>,
+}
+
+/// Says where the next page begins.
+pub(crate) fn put_continuation(headers: &mut HeaderMap, shard: u32, after: &[u8]) {
+    let text = format!("{shard}:{}", BASE64.encode(after));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(CONTINUATION, value);
+    }
 }
 
 pub(crate) fn parse_continuation(value: &HeaderValue) -> Option<(u32, Bytes)> {

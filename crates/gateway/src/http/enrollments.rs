@@ -20,19 +20,15 @@ use serde_json::{Value, json};
 
 use super::audited::write;
 use super::authorize::Caller;
-use super::devices::{condition, parse_continuation, version};
+use super::devices::{CONTINUATION, condition, parse_continuation, put_continuation, version};
 use super::etag::tagged;
-use super::registrations::{Answered, audited, service};
-use crate::auth::BASE64;
+use super::registrations::{Answered, audited, received, service};
 use crate::limits::PROVISIONING_BULK_MAX;
-use crate::provisioning::error::{ProvisioningCode, ProvisioningError};
+use crate::provisioning::error::ProvisioningError;
 use crate::provisioning::json::{self as shapes, EnrollmentInput};
 use crate::provisioning::store::{self, Found, Kind, Listing, Place, Row};
 use crate::shared::Shared;
-use base64::Engine as _;
 
-/// Header that carries the cursor of the next page, in both directions.
-const CONTINUATION: &str = "x-ms-continuation";
 /// Header that says what is on a page.
 const ITEM_TYPE: &str = "x-ms-item-type";
 /// Header that says how many may be on it.
@@ -132,8 +128,7 @@ async fn put(
     };
     let record = AuditRecord::done(action(kind, "put"), caller.0, super::claimed(name));
     let writing = async {
-        let body =
-            body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+        let body = received(body)?;
         let input = EnrollmentInput::read(&body)?;
         let asked = condition(headers, Condition::Absent)?;
         Ok(respond(kind, &store_one(kind, shared, name, input, asked).await?))
@@ -224,8 +219,7 @@ async fn bulk(
 ) -> Answered {
     let changing = async {
         let caller = service(shared, headers, Right::EnrollmentWrite, &[path(kind)])?;
-        let body =
-            body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+        let body = received(body)?;
         let bulk: Bulk = serde_json::from_slice(&body)
             .map_err(|error| ProvisioningError::invalid(format!("the body is no bulk operation: {error}")))?;
         if bulk.enrollments.len() > PROVISIONING_BULK_MAX {
@@ -326,9 +320,8 @@ fn page(rows: Vec<Value>, kind: &'static str, next: Option<Place>) -> Response {
     let mut response = Json(rows).into_response();
     let headers = response.headers_mut();
     headers.insert(ITEM_TYPE, HeaderValue::from_static(kind));
-    let next = next.map(|place| format!("{}:{}", place.shard, BASE64.encode(&place.after)));
-    if let Some(value) = next.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        headers.insert(CONTINUATION, value);
+    if let Some(next) = next {
+        put_continuation(headers, next.shard, &next.after);
     }
     response
 }
@@ -340,8 +333,7 @@ async fn list(
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ProvisioningError> {
     service(shared, headers, Right::EnrollmentRead, &[path(kind), "query"])?;
-    let body =
-        body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+    let body = received(body)?;
     let asked: Asked = serde_json::from_slice(&body)
         .map_err(|error| ProvisioningError::invalid(format!("the body is no query: {error}")))?;
     let words: Vec<String> = asked

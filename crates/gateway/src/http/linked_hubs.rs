@@ -16,9 +16,9 @@ use dunlin_model::provisioning::book::{BookChange, LinkedHub, WEIGHT_MAX};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::registrations::{Answered, audited, service};
+use super::registrations::{Answered, audited, received, service};
 use crate::auth::{self, ConnectionString};
-use crate::provisioning::error::{ProvisioningCode, ProvisioningError};
+use crate::provisioning::error::ProvisioningError;
 use crate::provisioning::id_scope;
 use crate::shared::Shared;
 
@@ -71,8 +71,7 @@ pub(crate) async fn put(
     };
     let record = AuditRecord::done("linked-hub.put", caller.0, super::claimed(&host));
     let writing = async {
-        let body =
-            body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+        let body = received(body)?;
         let input: Input = serde_json::from_slice(&body)
             .map_err(|error| ProvisioningError::invalid(format!("the body is no linked hub: {error}")))?;
         let change = change(&shared, &host, input)?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json as object};
 use super::audited::Audited;
 use super::authorize::{self, Caller};
 use super::devices::condition;
-use crate::limits::{PROVISIONING_REQUEST_BYTES_MAX, PROVISIONING_RETRY_S};
+use crate::limits::PROVISIONING_RETRY_S;
 use crate::listen::Peer;
 use crate::provisioning::error::{ProvisioningCode, ProvisioningError};
 use crate::provisioning::{self, Asked, answer, attest, json, store};
@@ -93,6 +93,11 @@ pub(crate) fn service(
     Ok(authorize::service(shared, headers, right, path)?)
 }
 
+/// The body of a request, if it has arrived whole.
+pub(crate) fn received(body: Result<Body, BytesRejection>) -> Result<Body, ProvisioningError> {
+    body.map_err(|_| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))
+}
+
 fn asked<'a>(scope: &'a str, name: &'a str, headers: &'a HeaderMap, peer: &'a Peer) -> Asked<'a> {
     let token = headers
         .get(header::AUTHORIZATION)
@@ -116,11 +121,7 @@ pub(crate) async fn register(
     body: Result<Body, BytesRejection>,
 ) -> Answered {
     let registering = async {
-        let body = body
-            .ok()
-            .filter(|body| body.len() <= PROVISIONING_REQUEST_BYTES_MAX);
-        let body =
-            body.ok_or_else(|| ProvisioningError::new(ProvisioningCode::TooLarge, "the body is too large"))?;
+        let body = received(body)?;
         let asked = asked(&scope, &name, &headers, &peer);
         answer::register(&shared, &asked, &body).await
     };

@@ -117,6 +117,9 @@ pub struct Page {
     pub next_offset: u64,
 }
 
+/// User name of everybody who shows a connection string.
+pub const USER: &str = "$ConnectionString";
+
 /// The hub, as this door sees it.
 ///
 /// Futures may be dropped at any time, when their connection ends or an answer is given without them. Who cannot be
@@ -148,7 +151,7 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Whether a connection string opens the topic. See [`ConnectionString`](super::connection_string::ConnectionString).
+    /// Whether a connection string opens the topic. See [`ConnectionString`](crate::auth::ConnectionString).
     /// Who is refused is kept for whoever audits.
     fn authorize<'a>(
         &'a self,
@@ -199,12 +202,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The share of a member; `None` as long as the leader has not brought it. Asked as [`Backend::join_result`] is.
     fn sync_result<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Option<Synced>, Code>>;
-
-    /// Resolves when something may have changed in `group`; the door looks again then. May resolve for nothing, and may
-    /// miss a change: the door looks after a pause as well.
-    fn group_changed<'a>(&'a self, _group: &'a str) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::pending())
-    }
 
     /// A member is alive.
     fn heartbeat(&self, member: Member) -> BoxFuture<'_, Result<(), Code>>;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dunlin_model::group::GroupError;
+
 /// A number that clients know the meaning of. See "Error Codes" in Kafka's protocol guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code(pub i16);
@@ -59,6 +61,12 @@ codes! {
     MEMBER_ID_REQUIRED = 79, "Join again with the id that was given.";
     GROUP_MAX_SIZE_REACHED = 81, "The group has as many members as it may.";
     FENCED_INSTANCE_ID = 82, "Another member has this instance id.";
+}
+
+impl From<&GroupError> for Code {
+    fn from(error: &GroupError) -> Self {
+        Self(error.code())
+    }
 }
 
 impl Code {

@@ -3,6 +3,7 @@
 //! Decides where clients of a group are sent, and what operators see. Any gateway can serve any group, so nobody is ever
 //! told that he came to the wrong one.
 
+use dunlin_model::group::check_group_id;
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use super::backend::{Broker, Described};
 use super::code::Code;
 use super::door::Door;
-use super::limits::{GROUP_ANSWER_WAIT, GROUP_ID_BYTES_MAX, GROUPS_MAX};
+use super::limits::{GROUP_ANSWER_WAIT, GROUPS_MAX};
 use super::members::owned;
 
 /// Kind of a coordinator's key: a group. The others are for transactions and share groups, which there are none of.
@@ -26,10 +27,7 @@ const GROUP: i8 = 0;
 
 /// Whether that can be the name of a group.
 pub(super) fn check_group(group: &str) -> Result<(), Code> {
-    match group.len() {
-        1..=GROUP_ID_BYTES_MAX => Ok(()),
-        _ => Err(Code::INVALID_GROUP_ID),
-    }
+    check_group_id(group).map_err(|error| Code::from(&error))
 }
 
 /// An answer of a group, if it comes in time.

@@ -14,7 +14,7 @@ use dunlin_model::group::ask::{GroupAnswer, GroupAsk, GroupQuestion, GroupSaid};
 use dunlin_model::group::request::{
     CommitRequest, JoinRequest, MemberAssignment, MemberIdentity, OffsetCommit, Protocol, SyncRequest,
 };
-use dunlin_model::group::{CLIENT_BYTES_MAX, GroupError, MEMBER_ID_BYTES_MAX, Opaque, check_group_id};
+use dunlin_model::group::{GroupError, MEMBER_ID_BYTES_MAX, Opaque, check_group_id};
 use dunlin_model::id::{NodeId, ShardId};
 use dunlin_model::port::{EventPage, QueryError, SubmitError};
 use dunlin_model::telemetry::{self, Record, Source};
@@ -23,10 +23,10 @@ use ring::digest;
 
 use super::backend::{
     Backend, Bounds, Broker, Code, Committed, Described, Event, Join, JoinRefused, Joined, JoinedMember,
-    Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced, Syncing,
+    Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced, Syncing, USER,
 };
-use super::connection_string::{ConnectionString, USER};
-use crate::auth;
+use super::members::cut;
+use crate::auth::{self, ConnectionString};
 use crate::bag;
 use crate::http::claimed;
 use crate::limits::KAFKA_ASKS_MAX;
@@ -63,10 +63,6 @@ fn read_error(error: QueryError) -> ReadError {
     }
 }
 
-fn group_error(error: &GroupError) -> Code {
-    Code(error.code())
-}
-
 /// The digest by which a key is known.
 fn key_hash(key: &str) -> [u8; 32] {
     let mut hash = [0; 32];
@@ -79,19 +75,6 @@ fn identity(member: &str, instance: Option<&String>) -> MemberIdentity {
         member_id: member.to_owned(),
         instance_id: instance.cloned(),
     }
-}
-
-/// As much of a text as a group keeps.
-fn cut(text: &str, bytes_max: usize) -> String {
-    let plain = text.chars().filter(|c| !c.is_control());
-    let mut kept = String::new();
-    for c in plain {
-        if kept.len() + c.len_utf8() > bytes_max {
-            break;
-        }
-        kept.push(c);
-    }
-    kept
 }
 
 impl Hub {
@@ -124,7 +107,7 @@ impl Hub {
         question: GroupQuestion,
         consistency: Consistency,
     ) -> Result<GroupSaid, Code> {
-        check_group_id(group).map_err(|error| group_error(&error))?;
+        check_group_id(group).map_err(|error| Code::from(&error))?;
         let query = Query::Group {
             group: group.to_owned(),
             question,
@@ -141,16 +124,18 @@ impl Hub {
 
     /// Whether `text` is a connection string of a policy that may read events.
     fn check(&self, user: &str, text: &str) -> Result<Principal, Refused> {
-        let read = ConnectionString::parse(text).filter(|_| user == USER);
-        let shown = read.ok_or(Refused::Wrong)?;
+        let shown = ConnectionString::parse(text).map_err(|_| Refused::Wrong)?;
+        let is_for_us = user == USER && shown.entity_path.as_deref().is_none_or(|path| path == TOPIC);
+        let named = shown.shared_access_key_name.filter(|_| is_for_us);
+        let policy = named.ok_or(Refused::Wrong)?;
         if !self.shared.client.is_fresh() {
             return Err(Refused::Unavailable);
         }
         let principal = Principal {
-            key_hash: key_hash(&shown.key),
-            policy: shown.policy,
+            key_hash: key_hash(&shown.shared_access_key),
+            policy,
         };
-        let is_ours = auth::is_host(&self.shared.host_names, &shown.host);
+        let is_ours = auth::is_host(&self.shared.host_names, &shown.host_name);
         if is_ours && self.is_still_good(&principal) {
             Ok(principal)
         } else {
@@ -190,7 +175,7 @@ impl From<GroupError> for GroupFailure {
 impl GroupFailure {
     fn code(&self) -> Code {
         match self {
-            Self::Refused(error) => group_error(error),
+            Self::Refused(error) => error.into(),
             Self::Code(code) => *code,
         }
     }
@@ -200,7 +185,7 @@ impl GroupFailure {
 fn each(answer: Result<GroupAnswer, GroupFailure>) -> Result<Vec<Code>, Code> {
     match answer {
         Ok(GroupAnswer::Each(each)) => {
-            let code = |one: &Result<(), GroupError>| one.as_ref().err().map_or(Code::NONE, group_error);
+            let code = |one: &Result<(), GroupError>| one.as_ref().err().map_or(Code::NONE, Code::from);
             Ok(each.iter().map(code).collect())
         }
         Ok(_) => Err(Code::UNKNOWN_SERVER_ERROR),
@@ -305,8 +290,8 @@ impl Backend for Hub {
     ) -> BoxFuture<'a, Result<Principal, Refused>> {
         let checked = self.check(user, password);
         if checked == Err(Refused::Wrong) {
-            let shown = ConnectionString::parse(password).map(|shown| shown.policy);
-            let who = claimed(&shown.unwrap_or_default());
+            let shown = ConnectionString::parse(password).unwrap_or_default();
+            let who = claimed(&shown.shared_access_key_name.unwrap_or_default());
             let record = AuditRecord::refused("kafka.sign-in", who, "events", Refused::Wrong.to_string());
             let from = peer.to_string();
             self.shared.hooks.audit.refused(AuditRecord { from, ..record });
@@ -385,8 +370,8 @@ impl Backend for Hub {
                 member: identity(&join.member, join.instance.as_ref()),
                 drawn_id: format!("{name}-{}", guid(rand::random())),
                 id_required: join.is_id_needed,
-                client_id: cut(&join.client_id, CLIENT_BYTES_MAX),
-                client_host: cut(&join.client_host, CLIENT_BYTES_MAX),
+                client_id: join.client_id,
+                client_host: join.client_host,
                 session_timeout_ms: join.session_ms,
                 rebalance_timeout_ms: join.rebalance_ms,
                 protocol_type: join.protocol_type,
@@ -422,7 +407,7 @@ impl Backend for Hub {
             let GroupSaid::Joined(said) = said else {
                 return Err(Code::UNKNOWN_SERVER_ERROR);
             };
-            let Some(joined) = said.transpose().map_err(|error| group_error(&error))? else {
+            let Some(joined) = said.transpose().map_err(|error| Code::from(&error))? else {
                 return Ok(None);
             };
             let members = joined.members.into_iter().map(|member| JoinedMember {
@@ -475,7 +460,7 @@ impl Backend for Hub {
             let GroupSaid::Synced(said) = said else {
                 return Err(Code::UNKNOWN_SERVER_ERROR);
             };
-            let synced = said.transpose().map_err(|error| group_error(&error))?;
+            let synced = said.transpose().map_err(|error| Code::from(&error))?;
             Ok(synced.map(|synced| Synced {
                 protocol_type: synced.protocol_type,
                 protocol: synced.protocol,
@@ -579,7 +564,7 @@ impl Backend for Hub {
                         members: Vec::new(),
                     });
                 }
-                Err(error) => return Err(group_error(&error)),
+                Err(error) => return Err(Code::from(&error)),
             };
             Ok(description.into())
         })

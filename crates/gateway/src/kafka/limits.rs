@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+// What a group keeps is bounded by the group: more metadata is `OFFSET_METADATA_TOO_LARGE`, a longer client id is cut.
+pub use dunlin_model::group::{CLIENT_BYTES_MAX, OFFSET_METADATA_BYTES_MAX};
+
 /// Bytes of a request before its sender is known: a connection string fits many times. More is closed.
 pub const REQUEST_BYTES_FIRST: usize = 16 * 1024;
 /// Bytes of a request of somebody known. More is closed.
@@ -63,12 +66,6 @@ pub const LOOKS_AT_A_TIME: usize = 8;
 /// Time that a partition has to say where it begins and ends; then it counts as unreachable.
 pub const LOOK_WAIT: Duration = Duration::from_secs(5);
 
-/// Bytes of the name of a group. Longer ones are `INVALID_GROUP_ID`.
-pub const GROUP_ID_BYTES_MAX: usize = 256;
-/// Bytes of what a client calls itself, as operators see it. The rest is cut off.
-pub const CLIENT_BYTES_MAX: usize = 255;
-/// Bytes of what is kept with a committed offset. More is `OFFSET_METADATA_TOO_LARGE`; Kafka's own number.
-pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 /// Groups that one request may name. The rest is answered with `INVALID_REQUEST`.
 pub const GROUPS_MAX: usize = 128;
 /// Time that a member may ask others to join within, and so the longest that a join waits.

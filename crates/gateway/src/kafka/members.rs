@@ -64,7 +64,7 @@ pub(super) async fn join(
         group: group.clone(),
         member: member.clone(),
         instance: request.group_instance_id.as_deref().map(str::to_owned),
-        client_id: cut(sender.client_id, CLIENT_BYTES_MAX).to_owned(),
+        client_id: cut(sender.client_id, CLIENT_BYTES_MAX),
         client_host: sender.peer.ip().to_string(),
         session_ms,
         rebalance_ms,
@@ -81,7 +81,7 @@ pub(super) async fn join(
     };
     let wait = Duration::from_millis(rebalance_ms.into()).min(REBALANCE_WAIT_MAX) + GROUP_WAIT_GRACE;
     let look = || door.backend.join_result(&group, &joining);
-    match await_group(door, &group, wait, look).await {
+    match await_group(wait, look).await {
         Ok(joined) => welcome(joined, version),
         Err(code) => refuse(code, joining.member.clone()),
     }
@@ -135,7 +135,7 @@ pub(super) async fn sync(door: &Door, request: SyncGroupRequest) -> SyncGroupRes
         return refuse(code);
     }
     let look = || door.backend.sync_result(&member);
-    match await_group(door, &member.group, REBALANCE_WAIT_MAX + GROUP_WAIT_GRACE, look).await {
+    match await_group(REBALANCE_WAIT_MAX + GROUP_WAIT_GRACE, look).await {
         Err(code) => refuse(code),
         Ok(synced) => SyncGroupResponse::default()
             .with_protocol_type(Some(StrBytes::from_string(synced.protocol_type)))
@@ -147,8 +147,6 @@ pub(super) async fn sync(door: &Door, request: SyncGroupRequest) -> SyncGroupRes
 /// Looks at a group until there is what was waited for. A group that cannot be reached for a while is still waited
 /// for; after `wait` the member is told to look for it anew.
 async fn await_group<'a, T>(
-    door: &'a Door,
-    group: &'a str,
     wait: Duration,
     look: impl Fn() -> BoxFuture<'a, Result<Option<T>, Code>>,
 ) -> Result<T, Code> {
@@ -161,10 +159,8 @@ async fn await_group<'a, T>(
             Err(code) if code.is_passing() => {}
             Err(code) => return Err(code),
         }
-        tokio::select! {
-            () = door.backend.group_changed(group) => pause = GROUP_LOOK_PAUSE_MIN,
-            () = sleep(pause) => pause = (2 * pause).min(GROUP_LOOK_PAUSE_MAX),
-        }
+        sleep(pause).await;
+        pause = (2 * pause).min(GROUP_LOOK_PAUSE_MAX);
     }
     Err(Code::NOT_COORDINATOR)
 }
@@ -225,13 +221,16 @@ pub(super) fn owned(text: &str) -> String {
     text.to_owned()
 }
 
-/// The beginning of `text`, of `bytes_max` bytes at the most.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+/// As much of a text as `bytes_max` bytes hold, without what does not print.
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
+    let mut kept = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if kept.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        kept.push(c);
     }
-    &text[..end]
+    kept
 }
 
 #[cfg(test)]
@@ -243,6 +242,7 @@ mod tests {
         assert_eq!(cut("abc", 5), "abc");
         assert_eq!(cut("abc", 2), "ab");
         assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("a\0b", 2), "ab");
     }
 
     #[test]

@@ -13,7 +13,6 @@ mod batch;
 pub(crate) mod call;
 mod code;
 pub mod connection;
-pub mod connection_string;
 pub mod coordinator;
 mod door;
 #[cfg(test)]

@@ -91,6 +91,11 @@ async fn policies_that_may_read_events_open_the_door_and_others_are_audited() {
     for key in [KEY, OTHER_KEY] {
         assert_eq!(Reader::dial(&world).await.sign_in("service", key).await, 0);
     }
+    for (topic, code) in [("messages", 0), ("other", 58)] {
+        let key = format!("{KEY};EntityPath={topic}");
+        let mut reader = Reader::dial(&world).await;
+        assert_eq!(reader.sign_in("service", &key).await, code, "{topic}");
+    }
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ impl Book {
             BookChange::GroupDelete { name, condition } => {
                 let key = name.to_ascii_lowercase();
                 let version = self.groups.get(&key).map(|group| group.enrollment.version);
-                check(condition, Some(version.ok_or(BookRefusal::Unknown)?))?;
+                check_removal(condition, version)?;
                 self.groups.remove(&key);
                 Ok(())
             }
@@ -243,6 +243,11 @@ pub(crate) fn check(condition: Condition, version: Option<u64>) -> Result<(), Bo
         (Condition::Version(asked), Some(version)) if asked == version => Ok(()),
         (Condition::Version(_), Some(_)) => Err(BookRefusal::VersionMismatch),
     }
+}
+
+/// The same of what is to be removed: what is not there is unknown, whatever the condition.
+pub(crate) fn check_removal(condition: Condition, version: Option<u64>) -> Result<(), BookRefusal> {
+    check(condition, Some(version.ok_or(BookRefusal::Unknown)?))
 }
 
 #[cfg(test)]

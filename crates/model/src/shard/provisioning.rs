@@ -20,14 +20,14 @@ fn registration(entry: &Entry<'_>, id: &RegistrationId) -> Result<Option<Registr
         .get_json(&keys::registration(id.as_str().as_bytes()))
 }
 
-/// Whether `condition` holds; `absent` is how it is called that nothing is there.
-fn check(condition: Condition, version: Option<u64>, absent: Refusal) -> Result<(), Refusal> {
-    book::check(condition, version).map_err(|refusal| match refusal {
+/// A refusal as shards say it; `absent` is how it is called that nothing is there.
+fn refusal(refusal: BookRefusal, absent: Refusal) -> Refusal {
+    match refusal {
         BookRefusal::Unknown => absent,
         BookRefusal::AlreadyExists => Refusal::AlreadyExists,
         BookRefusal::VersionMismatch => Refusal::VersionMismatch,
         BookRefusal::LimitReached(_) => Refusal::LimitReached,
-    })
+    }
 }
 
 pub(super) fn put_enrollment(
@@ -39,8 +39,8 @@ pub(super) fn put_enrollment(
 ) -> Result<Outcome, StoreError> {
     let stored = enrollment(entry, id)?;
     let version = stored.as_ref().map(|stored| stored.version);
-    if let Err(refusal) = check(condition, version, Refusal::UnknownEnrollment) {
-        return Ok(Outcome::Refused(refusal));
+    if let Err(why) = book::check(condition, version) {
+        return Ok(Outcome::Refused(refusal(why, Refusal::UnknownEnrollment)));
     }
     let now = entry.meta.time_ms;
     let (name, created_ms) = match stored {
@@ -71,13 +71,8 @@ pub(super) fn delete_enrollment(
     condition: Condition,
 ) -> Result<Outcome, StoreError> {
     let version = enrollment(entry, id)?.map(|stored| stored.version);
-    let must_be = if version.is_none() {
-        Condition::Present
-    } else {
-        condition
-    };
-    if let Err(refusal) = check(must_be, version, Refusal::UnknownEnrollment) {
-        return Ok(Outcome::Refused(refusal));
+    if let Err(why) = book::check_removal(condition, version) {
+        return Ok(Outcome::Refused(refusal(why, Refusal::UnknownEnrollment)));
     }
     entry.overlay.delete(keys::enrollment(id.as_str().as_bytes()));
     entry.overlay.delete(keys::registration(id.as_str().as_bytes()));
@@ -102,8 +97,8 @@ pub(super) fn put_registration(
     }
     let stored = registration(entry, id)?;
     let version = stored.as_ref().map(|stored| stored.version);
-    if let Err(refusal) = check(condition, version, Refusal::UnknownRegistration) {
-        return Ok(Outcome::Refused(refusal));
+    if let Err(why) = book::check(condition, version) {
+        return Ok(Outcome::Refused(refusal(why, Refusal::UnknownRegistration)));
     }
     let now = entry.meta.time_ms;
     let created_ms = stored.map_or(now, |stored| stored.created_ms);
@@ -130,13 +125,8 @@ pub(super) fn delete_registration(
     condition: Condition,
 ) -> Result<Outcome, StoreError> {
     let version = registration(entry, id)?.map(|stored| stored.version);
-    let must_be = if version.is_none() {
-        Condition::Present
-    } else {
-        condition
-    };
-    if let Err(refusal) = check(must_be, version, Refusal::UnknownRegistration) {
-        return Ok(Outcome::Refused(refusal));
+    if let Err(why) = book::check_removal(condition, version) {
+        return Ok(Outcome::Refused(refusal(why, Refusal::UnknownRegistration)));
     }
     entry.overlay.delete(keys::registration(id.as_str().as_bytes()));
     Ok(Outcome::Done)

@@ -17,10 +17,6 @@ pub struct Groups {
     pub turns: u64,
 }
 
-fn code(error: &GroupError) -> Code {
-    Code(error.code())
-}
-
 fn identity(member: &str, instance: &Option<String>) -> MemberIdentity {
     MemberIdentity {
         member_id: member.to_owned(),
@@ -72,7 +68,7 @@ impl Groups {
                 round: joining.generation as u64,
             }),
             Err(error) => Err(JoinRefused {
-                code: code(&error),
+                code: Code::from(&error),
                 member: match error {
                     GroupError::MemberIdRequired { member_id } => member_id,
                     _ => join.member,
@@ -84,7 +80,7 @@ impl Groups {
     pub fn join_result(&mut self, name: &str, joining: &Joining) -> Result<Option<Joined>, Code> {
         let member = identity(&joining.member, &joining.instance);
         let result = self.with(name, |group, _| group.join_result(&member, joining.round as i32));
-        let joined = result.transpose().map_err(|error| code(&error))?;
+        let joined = result.transpose().map_err(|error| Code::from(&error))?;
         Ok(joined.map(|joined| Joined {
             generation: joined.generation,
             protocol_type: joined.protocol_type,
@@ -119,7 +115,7 @@ impl Groups {
                 .collect(),
         };
         let result = self.with(&syncing.member.group, |group, now| group.sync(&request, now));
-        result.map_err(|error| code(&error))
+        result.map_err(|error| Code::from(&error))
     }
 
     pub fn sync_result(&mut self, member: &Member) -> Result<Option<Synced>, Code> {
@@ -127,7 +123,7 @@ impl Groups {
         let result = self.with(&member.group, |group, _| {
             group.sync_result(&asked, member.generation)
         });
-        let synced = result.transpose().map_err(|error| code(&error))?;
+        let synced = result.transpose().map_err(|error| Code::from(&error))?;
         Ok(synced.map(|synced| Synced {
             protocol_type: synced.protocol_type,
             protocol: synced.protocol,
@@ -140,7 +136,7 @@ impl Groups {
         let result = self.with(&member.group, |group, now| {
             group.heartbeat(&asked, member.generation, now)
         });
-        result.map_err(|error| code(&error))
+        result.map_err(|error| Code::from(&error))
     }
 
     pub fn leave(&mut self, name: &str, leavers: Vec<Leaver>) -> Result<Vec<Code>, Code> {
@@ -149,9 +145,9 @@ impl Groups {
             .map(|one| identity(&one.member, &one.instance))
             .collect();
         let result = self.with(name, |group, now| group.leave(&leaving, now));
-        let codes = result.map_err(|error| code(&error))?.into_iter();
+        let codes = result.map_err(|error| Code::from(&error))?.into_iter();
         Ok(codes
-            .map(|result| result.map_or_else(|error| code(&error), |()| Code::NONE))
+            .map(|result| result.map_or_else(|error| Code::from(&error), |()| Code::NONE))
             .collect())
     }
 
@@ -169,9 +165,9 @@ impl Groups {
             offsets: offsets.collect(),
         };
         let result = self.with(&member.group, |group, now| group.commit(&request, now));
-        let codes = result.map_err(|error| code(&error))?.into_iter();
+        let codes = result.map_err(|error| Code::from(&error))?.into_iter();
         Ok(codes
-            .map(|result| result.map_or_else(|error| code(&error), |()| Code::NONE))
+            .map(|result| result.map_or_else(|error| Code::from(&error), |()| Code::NONE))
             .collect())
     }
 
@@ -191,7 +187,7 @@ impl Groups {
 
     pub fn describe(&mut self, name: &str) -> Result<Described, Code> {
         let described = self.with(name, |group, _| group.describe());
-        described.map(Described::from).map_err(|error| code(&error))
+        described.map(Described::from).map_err(|error| Code::from(&error))
     }
 
     pub fn list(&mut self) -> Vec<Listed> {
@@ -208,6 +204,6 @@ impl Groups {
 
     pub fn delete(&mut self, name: &str) -> Result<(), Code> {
         self.with(name, |group, now| group.delete(now))
-            .map_err(|error| code(&error))
+            .map_err(|error| Code::from(&error))
     }
 }

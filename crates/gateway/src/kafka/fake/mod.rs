@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::auth::ConnectionString;
 use crate::kafka::backend::*;
-use crate::kafka::connection_string::{ConnectionString, USER};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -250,15 +250,15 @@ impl Backend for Gateway {
             if self.1.state().is_undecided {
                 return Err(Refused::Unavailable);
             }
-            let shown = ConnectionString::parse(password)
-                .filter(|_| user == USER)
-                .ok_or(Refused::Wrong)?;
-            let is_topic = shown.entity.as_deref().is_none_or(|entity| entity == TOPIC);
-            if shown.policy != POLICY || shown.key != KEY || !is_topic || self.1.state().is_revoked {
+            let shown = ConnectionString::parse(password).map_err(|_| Refused::Wrong)?;
+            let policy = shown.shared_access_key_name.ok_or(Refused::Wrong)?;
+            let is_topic = shown.entity_path.as_deref().is_none_or(|path| path == TOPIC);
+            let is_good = user == USER && is_topic && policy == POLICY && shown.shared_access_key == KEY;
+            if !is_good || self.1.state().is_revoked {
                 return Err(Refused::Wrong);
             }
             Ok(Principal {
-                policy: shown.policy,
+                policy,
                 key_hash: [7; 32],
             })
         })
@@ -329,13 +329,6 @@ impl Backend for Gateway {
 
     fn sync_result<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Option<Synced>, Code>> {
         Box::pin(async move { self.1.with_groups(|groups| groups.sync_result(member)) })
-    }
-
-    fn group_changed<'a>(&'a self, _group: &'a str) -> BoxFuture<'a, ()> {
-        let mut changes = self.1.changed.subscribe();
-        Box::pin(async move {
-            let _ = changes.changed().await;
-        })
     }
 
     fn heartbeat(&self, member: Member) -> BoxFuture<'_, Result<(), Code>> {
