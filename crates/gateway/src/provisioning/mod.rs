@@ -2,13 +2,13 @@
 //! to a hub, and is told which.
 //!
 //! It runs in whatever gateway the device came to and keeps nothing there: an enrolment is read, the hub's registry and
-//! twin are written, and the registration is stored last, as one command. Each step can be done again, so a gateway that
-//! dies in the midst of it leaves nothing behind that the device's next attempt would not mend. A registration is
-//! answered at once: no device has to come back and ask.
+//! twin are written, the registration is stored as one command, and only then is a device removed where it was. Each step
+//! can be done again, so a gateway that dies in the midst of it leaves nothing behind that the device's next attempt would
+//! not mend. A registration is answered at once: no device has to come back and ask.
 //!
 //! [`attest`] says who may, [`assign`] carries it out at a [`hub`], `choose` finds the hub, `webhook` asks somebody else
-//! for one, `possession` knows what a TPM has to prove. What services write is read in [`json`] and kept by [`store`]. The doors are `mqtt::provisioning` and
-//! `http::registrations`.
+//! for one, `possession` knows what a TPM has to prove. What services write is read in [`json`] and kept by [`store`]. The
+//! doors are `mqtt::provisioning` and `http::registrations`.
 
 pub(crate) mod answer;
 pub(crate) mod assign;
