@@ -31,6 +31,7 @@ use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{EntryBody, LogId, Place, Raft, Reply, TypeConfig, body, convert, log_store::LogStore};
+use crate::purge::Purge;
 use crate::replicas::Trouble;
 use crate::room::Room;
 use crate::transport::Peers;
@@ -63,6 +64,7 @@ pub(crate) struct Group {
     stepping: Arc<Mutex<()>>,
     /// Who was asked to take over; nobody once this replica leads again.
     successor: Successor,
+    purge: std::sync::Mutex<Purge>,
 }
 
 /// What a group is seen to do.
@@ -177,6 +179,7 @@ impl Group {
             refused,
             stepping: Arc::default(),
             successor: Successor::default(),
+            purge: std::sync::Mutex::default(),
         }))
     }
 
@@ -190,6 +193,10 @@ impl Group {
 
     pub(crate) fn log(&self) -> &ReplicaLog {
         &self.log
+    }
+
+    pub(crate) fn purge(&self) -> std::sync::MutexGuard<'_, Purge> {
+        self.purge.lock().expect("no panic holds it")
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {

@@ -27,6 +27,7 @@ mod moves;
 mod no_shards;
 mod node;
 mod promise;
+mod purge;
 mod raft;
 pub mod recover;
 mod remote;

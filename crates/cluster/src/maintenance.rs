@@ -18,6 +18,7 @@ use crate::forming;
 use crate::group::Group;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
+use crate::purge::Bounds;
 use crate::router::Router;
 use crate::transport::Lane;
 use crate::{moves, repair, sweep};
@@ -254,7 +255,8 @@ async fn checkpoint_group(group: &Arc<Group>, keep_from: Option<u64>, parks: boo
         .map_err(|error| StoreError::io("sync stores", error))??;
     group.machine().machine().lock().await.forget_verdicts(passed)?;
     let upto = durable.min(keep_from.unwrap_or(u64::MAX).saturating_sub(1));
-    if upto > group.log().state().purged.map_or(0, |at| at.index) {
+    let purged = group.log().state().purged.map_or(0, |at| at.index);
+    if upto > purged {
         let raft = group.raft();
         // openraft lets go of what is in a snapshot, and both triggers only queue: asked for at once, it
         // would look at the snapshot of the round before.
@@ -264,11 +266,17 @@ async fn checkpoint_group(group: &Arc<Group>, keep_from: Option<u64>, parks: boo
             let reached = taken.wait_until(|at| at.as_ref().is_some_and(|at| at.index >= upto));
             let _ = tokio::time::timeout(SNAPSHOT_WAIT_MAX, reached).await;
         }
-        // A purge that openraft has put off, since a replica that led had still to send what it would take, it
-        // neither does when the replica leads no more, nor when it is asked for again. Beyond what is in the
-        // snapshot it takes nothing, and one more than it has put off it takes for another.
-        let is_all = taken.get().is_some_and(|at| at.index == upto);
-        let _ = raft.trigger().purge_log(upto + u64::from(is_all)).await;
+        let snapshot = taken.get().map_or(0, |at| at.index);
+        let bounds = Bounds {
+            purged,
+            wanted: upto,
+            durable,
+            snapshot,
+        };
+        let next = group.purge().next(bounds);
+        if let Some(index) = next {
+            let _ = raft.trigger().purge_log(index).await;
+        }
     }
     Ok(())
 }
