@@ -26,7 +26,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
-use crate::raft::confirm::{CONFIRM_TIMEOUT, Confirmer};
+use crate::raft::confirm::{CONFIRM_TIMEOUT, Confirmer, Resigned};
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
@@ -64,6 +64,8 @@ pub(crate) struct Group {
     stepping: Arc<Mutex<()>>,
     /// Who was asked to take over; nobody once this replica leads again.
     successor: Successor,
+    /// In which term it asked.
+    resigned: Resigned,
     purge: std::sync::Mutex<Purge>,
 }
 
@@ -164,7 +166,8 @@ impl Group {
         .map_err(|error| failed(&error))?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_QUEUED_MAX);
         tokio::spawn(propose_in_order(raft.clone(), queue));
-        let confirmer = Confirmer::start(id.group, raft.clone(), peers);
+        let resigned = Resigned::default();
+        let confirmer = Confirmer::start(id.group, raft.clone(), peers, resigned.clone());
         let refused = Arc::default();
         Ok(Arc::new(Self {
             id,
@@ -179,6 +182,7 @@ impl Group {
             refused,
             stepping: Arc::default(),
             successor: Successor::default(),
+            resigned,
             purge: std::sync::Mutex::default(),
         }))
     }
@@ -358,7 +362,7 @@ impl Group {
 
     /// Hands leadership to `to` if it has everything. Returns whether it was asked to take over.
     pub(crate) async fn hand_over(&self, to: ReplicaId) -> bool {
-        let (is_caught_up, successor) = {
+        let (is_caught_up, successor, term) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let matched = metrics
@@ -369,6 +373,7 @@ impl Group {
             (
                 matched.map(|id| id.index) == metrics.last_log_index,
                 node.map(|place| place.0),
+                metrics.current_term,
             )
         };
         if !is_caught_up {
@@ -376,6 +381,7 @@ impl Group {
         }
         // Before the shard hears that it is over, so that whoever asks is sent there.
         *self.successor.lock().expect("no panic holds it") = successor;
+        self.resigned.resign(term);
         let is_asked = self.raft.trigger().transfer_leader(to.0).await.is_ok();
         if is_asked {
             Point::HandedOver.reach();
@@ -454,9 +460,10 @@ impl Group {
         loop {
             let (leads, term) = {
                 let metrics = changes.borrow_watched();
+                let term = metrics.vote.leader_id.term;
                 let leads = metrics.state == openraft::ServerState::Leader
                     && metrics.current_leader == Some(metrics.id);
-                (leads, metrics.vote.leader_id.term)
+                (leads && !self.resigned.is_in(term), term)
             };
             if leads && led != Some(term) {
                 let is_proved = tokio::select! {

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
@@ -30,6 +31,26 @@ const ROUNDS_MAX: usize = 4;
 /// Reads that wait for a round to begin; more are told that there is no proof.
 const READS_WAITING_MAX: usize = 4_096;
 
+/// The last term in which a replica asked another to take over from it.
+///
+/// It takes nothing in any more in that term and sends no heartbeats, so that if the other does not come, somebody else
+/// is elected. To ask the voters whether they follow it would be such a heartbeat: for as long as anybody reads, nobody
+/// would be elected, and nobody could write.
+#[derive(Clone, Default)]
+pub(crate) struct Resigned(Arc<AtomicU64>);
+
+impl Resigned {
+    /// The replica asks another to take over, in `term`.
+    pub(crate) fn resign(&self, term: u64) {
+        self.0.fetch_max(term, Ordering::Relaxed);
+    }
+
+    /// Whether it has done so in `term`.
+    pub(crate) fn is_in(&self, term: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == term && term > 0
+    }
+}
+
 /// Proves on demand that one replica leads.
 #[derive(Clone)]
 pub(crate) struct Confirmer {
@@ -38,9 +59,15 @@ pub(crate) struct Confirmer {
 
 impl Confirmer {
     /// Of the replica behind `raft`. Ends when nobody has it any more.
-    pub(crate) fn start(group: GroupId, raft: Raft, peers: Arc<Peers>) -> Self {
+    pub(crate) fn start(group: GroupId, raft: Raft, peers: Arc<Peers>, resigned: Resigned) -> Self {
         let (asks, queue) = mpsc::channel(READS_WAITING_MAX);
-        tokio::spawn(run(Round { group, raft, peers }, queue));
+        let round = Round {
+            group,
+            raft,
+            peers,
+            resigned,
+        };
+        tokio::spawn(run(round, queue));
         Self { asks }
     }
 
@@ -91,6 +118,7 @@ struct Round {
     group: GroupId,
     raft: Raft,
     peers: Arc<Peers>,
+    resigned: Resigned,
 }
 
 impl Round {
@@ -98,7 +126,8 @@ impl Round {
         let Some(seen) = self.look().await else {
             return false;
         };
-        let Some(committed) = seen.committed.filter(|_| seen.leads) else {
+        let leads = seen.leads && !self.resigned.is_in(seen.vote.term);
+        let Some(committed) = seen.committed.filter(|_| leads) else {
             return false;
         };
         self.ask_voters(&seen).await && self.has_applied(committed).await
@@ -185,6 +214,16 @@ fn is_majority(configs: &[BTreeSet<u64>], confirmed: &BTreeSet<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_resigned_in_a_term_may_lead_in_a_later_one() {
+        let resigned = Resigned::default();
+        assert!(!resigned.is_in(0) && !resigned.is_in(3));
+        resigned.resign(3);
+        assert!(resigned.is_in(3) && !resigned.is_in(4) && !resigned.is_in(2));
+        resigned.resign(2);
+        assert!(resigned.is_in(3), "a late word of an older term changes nothing");
+    }
 
     #[test]
     fn a_majority_of_each_of_two_joined_memberships_counts() {
