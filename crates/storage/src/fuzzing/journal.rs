@@ -341,6 +341,7 @@ fn put_flush(
             Kind::Remove,
             Kind::CleanStop,
             Kind::Survey,
+            Kind::Damaged,
         ];
         let kind = kinds[usize::from(input.u8()) % kinds.len()];
         let position = at(input.odd_number(), input.odd_number());

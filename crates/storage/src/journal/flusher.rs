@@ -418,6 +418,7 @@ impl Flusher {
                 What::Remove => put(Kind::Remove, NO_POSITION, &[]),
                 What::CleanStop => put(Kind::CleanStop, NO_POSITION, &[]),
                 What::Survey => put(Kind::Survey, NO_POSITION, &[]),
+                What::Damaged(reason) => put(Kind::Damaged, NO_POSITION, reason),
             }
         }
         assert_eq!(

@@ -59,6 +59,8 @@ pub enum Kind {
     CleanStop = 8,
     /// What was lost before this may concern the replicas known here, and none that comes later.
     Survey = 9,
+    /// The replica is damaged, for the reason in the body: nothing that was written of it before counts.
+    Damaged = 10,
 }
 
 impl Kind {
@@ -73,6 +75,7 @@ impl Kind {
             7 => Kind::Remove,
             8 => Kind::CleanStop,
             9 => Kind::Survey,
+            10 => Kind::Damaged,
             _ => return None,
         })
     }

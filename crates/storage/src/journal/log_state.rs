@@ -55,6 +55,7 @@ pub(super) enum What {
     Remove,
     CleanStop,
     Survey,
+    Damaged(Bytes),
 }
 
 impl Op {
@@ -68,7 +69,7 @@ impl Op {
                 .iter()
                 .map(|entry| RECORD_HEADER_BYTES + entry.body.len())
                 .sum(),
-            What::Vote(body) => RECORD_HEADER_BYTES + body.len(),
+            What::Vote(body) | What::Damaged(body) => RECORD_HEADER_BYTES + body.len(),
             What::Truncate(_) => RECORD_HEADER_BYTES + 1,
             What::Committed(_) | What::Purge(_) | What::Remove | What::CleanStop | What::Survey => {
                 RECORD_HEADER_BYTES
@@ -98,6 +99,8 @@ pub(super) struct Replica {
     vote: Option<Bytes>,
     vote_written: Option<(Bytes, u64)>,
     pub(super) damaged: Option<String>,
+    /// The segment that says so, on disk.
+    damaged_segment: Option<u64>,
     durable: watch::Sender<Option<u64>>,
     /// Highest index that was refused for want of room; a caller that did not know yet may go on
     /// up to the index after it.
@@ -120,6 +123,7 @@ impl Replica {
             vote: None,
             vote_written: None,
             damaged: None,
+            damaged_segment: None,
             durable: watch::Sender::new(None),
             refused_to: None,
         }
@@ -197,10 +201,11 @@ impl Replica {
     }
 
     /// The oldest segment that must stay for this replica: that of its first entry. Of a damaged one everything
-    /// stays, its marks as well as what does not read: the next start must find the same.
+    /// stays, its marks as well as what does not read, until a mark says that it is damaged: the next start must find
+    /// the same. After that it needs nothing, and does not keep the journal from those that are made in its place.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
         if self.damaged.is_some() {
-            return Some(0);
+            return self.damaged_segment.is_none().then_some(0);
         }
         match self.entries.front()?.place {
             Place::Written { segment, .. } => Some(segment),
@@ -322,6 +327,13 @@ impl Replica {
         self.vote_written = Some((vote, segment));
     }
 
+    pub(super) fn replay_damaged(&mut self, reason: &[u8], segment: u64) {
+        self.damage(String::from_utf8_lossy(reason).into_owned());
+        self.damaged_segment = Some(segment);
+        // What it had may lie in segments that are another's by now.
+        self.entries.clear();
+    }
+
     pub(super) fn replay_committed(&mut self, position: LogPosition, segment: u64) {
         self.committed = Some(position);
         self.committed_segment = Some(segment);
@@ -403,6 +415,17 @@ impl Core {
     /// other record, so that whoever is made from here on is not taken for lost at the next start.
     pub(super) fn survey(&mut self) {
         self.push(NO_REPLICA, 0, What::Survey, None);
+    }
+
+    /// Writes down that replica `id` is damaged, if that stands nowhere yet.
+    pub(super) fn mark_damage(&mut self, id: GroupReplica) {
+        let Some(replica) = self.replicas.get(&id) else {
+            return;
+        };
+        if let (Some(reason), None) = (&replica.damaged, replica.damaged_segment) {
+            let (incarnation, mark) = (replica.incarnation, What::Damaged(damage_mark(reason)));
+            self.push(id, incarnation, mark, None);
+        }
     }
 
     /// The incarnation of replica `id`, which is made if it is new.
@@ -820,6 +843,7 @@ impl Core {
                 }
             }
             What::Vote(vote) => replica.vote_written = Some((vote.clone(), segment)),
+            What::Damaged(_) => replica.damaged_segment = Some(segment),
             What::Committed(position) => {
                 replica.committed_segment = Some(segment);
                 replica.committed_dirty &= replica.committed != Some(*position);
@@ -838,13 +862,15 @@ impl Core {
 
 /// The longest vote, in bytes.
 pub(super) const VOTE_BYTES_MAX: usize = 1024;
+/// Bytes of the reason that a mark of damage states; the rest of it is left out.
+const DAMAGE_REASON_BYTES_MAX: usize = 256;
+
+fn damage_mark(reason: &str) -> Bytes {
+    Bytes::copy_from_slice(&reason.as_bytes()[..reason.len().min(DAMAGE_REASON_BYTES_MAX)])
+}
 
 impl Replica {
     fn collect_marks(&self, id: GroupReplica, boundary: u64, marks: &mut Vec<Op>) {
-        if self.damaged.is_some() {
-            // All its segments stay; rewriting would make the damage look whole.
-            return;
-        }
         let mut add = |what| {
             marks.push(Op {
                 id,
@@ -855,6 +881,13 @@ impl Replica {
                 queued_bytes: 0,
             });
         };
+        if let Some(reason) = &self.damaged {
+            // Nothing else of it: rewriting would make the damage look whole.
+            if self.damaged_segment.is_some_and(|segment| segment < boundary) {
+                add(What::Damaged(damage_mark(reason)));
+            }
+            return;
+        }
         if let Some((vote, segment)) = &self.vote_written
             && *segment < boundary
         {
@@ -875,7 +908,11 @@ impl Replica {
     fn marks_bytes(&self) -> usize {
         let vote = self.vote.as_ref().map_or(0, Bytes::len);
         let written = self.vote_written.as_ref().map_or(0, |(vote, _)| vote.len());
-        3 * RECORD_HEADER_BYTES + vote.max(written) + super::format::FLUSH_REPLICA_BYTES
+        let reason = self
+            .damaged
+            .as_ref()
+            .map_or(0, |reason| damage_mark(reason).len());
+        3 * RECORD_HEADER_BYTES + vote.max(written).max(reason) + super::format::FLUSH_REPLICA_BYTES
     }
 }
 

@@ -1,11 +1,11 @@
 //! Opening the journal: what the last life left, what may be cut, and what is damage.
 //!
 //! Flushes are written strictly one after the other, so whatever a later flush follows was durable:
-//! only the last flush can be torn. Anything else that does not read is damage. It is never cut; the
-//! replicas it may concern are marked, and until they are removed no segment is let go. When it cannot be
-//! told which replicas a lost flush held, all are marked, and a survey is written behind it: replicas that
-//! are made from then on are not marked at the next start. This room never decides what the caller does
-//! about it.
+//! only the last flush can be torn. Anything else that does not read is damage. It is never cut; that the
+//! replicas it may concern are damaged is written behind it, and until that is on disk no segment is let go.
+//! When it cannot be told which replicas a lost flush held, all are damaged, and a survey is written as well:
+//! replicas that are made from then on are not at the next start. This room never decides what the caller
+//! does about it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -121,6 +121,9 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
     core.stats.segments_in_use = files.in_use();
     if !end.is_surveyed {
         core.survey();
+    }
+    for id in core.replicas.keys().copied().collect::<Vec<_>>() {
+        core.mark_damage(id);
     }
     let flusher = Flusher {
         files,
@@ -428,6 +431,7 @@ impl Replay {
                     .replay_entry(position, record.body_bytes, segment, record.offset);
             }
             Kind::Vote => self.replica(id).replay_vote(record.body, segment),
+            Kind::Damaged => self.replica(id).replay_damaged(&record.body, segment),
             Kind::Committed => self.replica(id).replay_committed(position, segment),
             Kind::Purge => self.replica(id).replay_purge(position, segment),
             Kind::Truncate => {

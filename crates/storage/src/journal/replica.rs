@@ -215,6 +215,9 @@ impl ReplicaLog {
         let reason = format!("entry {} does not match its checksum", position.index);
         tracing::error!(replica = %self.id, %reason, "journal is damaged");
         replica.damage(reason.clone());
+        core.mark_damage(self.id);
+        drop(core);
+        self.shared.call();
         Err(JournalError::Damaged {
             replica: self.id.to_string(),
             reason,
