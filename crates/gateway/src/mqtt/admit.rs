@@ -161,6 +161,9 @@ fn check_names(shared: &Shared, request: &ConnectRequest) -> Result<DeviceId, Wh
             "client id is not the device's, or module's".into(),
         ));
     }
+    if request.will.as_ref().is_some_and(|will| will.qos > 1) {
+        return Err((Refused::WillQos, "the will is of QoS 2".into()));
+    }
     match &request.will {
         Some(will) if !is_own_will(will, &device) => {
             Err(not_authorized("the will is not for the device's own topic"))

@@ -129,6 +129,7 @@ where
     );
     let session = Session::new(terms, Instant::now());
     let sink: Arc<dyn AckSink> = mailbox.clone();
+    let has_answer = !socket.out.is_empty();
     let mut connection = Connection {
         shared: &shared,
         codec,
@@ -149,6 +150,10 @@ where
         publishes: 0,
         publish_bytes: 0,
     };
+    if !has_answer {
+        // The client takes no packet as large as a CONNACK, so nothing can be said to it.
+        connection.session.handle_end(End::Lost);
+    }
     let end = connection.run().await;
     connection.close(end).await;
 }
@@ -205,7 +210,7 @@ async fn refuse<S>(
         Refused::Unavailable | Refused::Protocol => {
             tracing::debug!(%peer, ?device, answer = %refused, why, "connect refused");
         }
-        Refused::NotAuthorized | Refused::AuthMethod | Refused::ClientId => {
+        Refused::NotAuthorized | Refused::AuthMethod | Refused::ClientId | Refused::WillQos => {
             let record = AuditRecord::refused("mqtt.connect", claimed(device), "session", why);
             let from = peer.to_string();
             shared.hooks.audit.refused(AuditRecord { from, ..record });
@@ -223,7 +228,7 @@ where
     count(match refused {
         Refused::NotAuthorized | Refused::AuthMethod => &metrics.connects_refused_credential,
         Refused::ClientId => &metrics.connects_refused_client_id,
-        Refused::Protocol => &metrics.connects_refused_protocol,
+        Refused::Protocol | Refused::WillQos => &metrics.connects_refused_protocol,
         Refused::Unavailable => &metrics.connects_refused_unavailable,
     });
     codec.put_refused(refused, &mut socket.out);

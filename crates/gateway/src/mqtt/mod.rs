@@ -15,6 +15,7 @@ pub(crate) mod mailbox;
 mod provisioning;
 pub mod session;
 mod socket;
+mod strict;
 pub(crate) mod told;
 pub mod topic;
 pub(crate) mod twin;

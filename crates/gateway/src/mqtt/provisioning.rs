@@ -220,7 +220,7 @@ impl Visit<'_> {
             Incoming::Ping => codec.put_pong(&mut socket.out),
             Incoming::Ack { .. } => {}
             Incoming::Disconnect { .. } => return false,
-            Incoming::Connect(_) | Incoming::Unexpected => {
+            Incoming::Connect(_) | Incoming::Unexpected | Incoming::Against(_) => {
                 count(&self.shared.metrics.protocol_errors);
                 codec.put_disconnect(DisconnectReasonCode::ProtocolError, &mut socket.out);
                 return false;

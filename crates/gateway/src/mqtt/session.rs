@@ -290,6 +290,7 @@ impl Session {
             }
             // MQTT-3.1.0-2: a second CONNECT is a protocol violation.
             Incoming::Connect(_) | Incoming::Unexpected => self.broke(DisconnectReasonCode::ProtocolError),
+            Incoming::Against(code) => self.broke(code),
         }
     }
 
@@ -388,15 +389,15 @@ impl Session {
                 topic => Ok(topic.into()),
             };
         };
+        if alias.get() > TOPIC_ALIAS_MAX {
+            return Err(DisconnectReasonCode::TopicAliasInvalid);
+        }
         let place = usize::from(alias.get()) - 1;
         if topic.is_empty() {
             let known = self.aliases.get(place).and_then(Option::as_deref);
             return known
                 .map(|topic| topic.to_owned().into())
                 .ok_or(DisconnectReasonCode::ProtocolError);
-        }
-        if alias.get() > TOPIC_ALIAS_MAX {
-            return Err(DisconnectReasonCode::TopicAliasInvalid);
         }
         if topic.len() > TOPIC_BYTES_MAX {
             return Err(DisconnectReasonCode::TopicNameInvalid);
@@ -602,7 +603,7 @@ impl Session {
 
 /// Whether `will` may be published by `device`; otherwise the CONNECT is refused.
 pub(crate) fn is_own_will(will: &Will, device: &DeviceId) -> bool {
-    will.qos < 2 && topic::telemetry_bag(&will.topic, device).is_ok()
+    topic::telemetry_bag(&will.topic, device).is_ok()
 }
 
 fn append_properties(bag: &mut Vec<u8>, properties: &PublishProperties) {

@@ -15,6 +15,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::Version;
 use super::courier::Downward;
+use super::strict;
 use crate::limits::{CONNECT_BYTES_MAX, PACKET_BYTES_MAX, PROPERTIES_MAX, RECEIVE_MAX, TOPIC_ALIAS_MAX};
 
 /// User property of CONNECT that asks for receipts, and of PUBACK that carries one.
@@ -80,6 +81,8 @@ pub(crate) enum Incoming {
     },
     /// Nothing that a client may send here.
     Unexpected,
+    /// What a client may send, with something in it that it may not.
+    Against(DisconnectReasonCode),
 }
 
 /// Why the first bytes are not the start of a CONNECT that we speak.
@@ -158,19 +161,55 @@ impl Codec {
 
     /// The next whole packet.
     pub(crate) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
+        // What is wrong by its length alone is left to the codec.
+        if let Some((start, length)) = strict::header(bytes)
+            && length <= PACKET_BYTES_MAX as usize
+        {
+            let Some(packet) = bytes.get(..start + length) else {
+                bytes.reserve(start + length - bytes.len());
+                return Ok(None);
+            };
+            strict::check_bytes(self.version(), packet, start)?;
+        }
         Ok(match self {
-            Codec::V3(codec) => codec.decode(bytes)?.map(|(packet, _)| from_v3(packet)),
-            Codec::V5(codec) => {
-                let packet = codec.decode(bytes)?.map(|(packet, _)| packet);
-                if let Some(v5::Packet::Connect(connect)) = &packet
-                    && let Some(max) = connect.max_packet_size
-                {
-                    // What is larger is not sent (MQTT-3.1.2-24).
-                    codec.set_max_outbound_size(max.get());
+            Codec::V3(codec) => match codec.decode(bytes)? {
+                None => None,
+                Some((packet, _)) => {
+                    strict::check_v3(&packet)?;
+                    Some(from_v3(packet))
                 }
-                packet.map(from_v5)
-            }
+            },
+            Codec::V5(codec) => match codec.decode(bytes)? {
+                None => None,
+                Some((packet, _)) => {
+                    strict::check_v5(&packet)?;
+                    if let v5::Packet::Connect(connect) = &packet
+                        && let Some(max) = connect.max_packet_size
+                    {
+                        // What is larger is not sent (MQTT-3.1.2-24). The codec takes five bytes of it for a header.
+                        codec.set_max_outbound_size(body_bytes_max(max.get()) + 5);
+                    }
+                    Some(from_v5(packet))
+                }
+            },
         })
+    }
+
+    fn version(&self) -> Version {
+        match self {
+            Codec::V3(_) => Version::V3,
+            Codec::V5(_) => Version::V5,
+        }
+    }
+
+    /// Whether the client takes a packet with so many bytes behind its header.
+    fn has_room(&self, body_bytes: usize) -> bool {
+        match self {
+            Codec::V5(codec) if codec.max_outbound_size() > 0 => {
+                body_bytes <= codec.max_outbound_size() as usize
+            }
+            _ => true,
+        }
     }
 
     fn put_v5(&mut self, packet: v5::Packet, out: &mut BytesMut) {
@@ -197,7 +236,8 @@ impl Codec {
                     session_expiry_interval_secs: Some(if persistent { u32::MAX } else { 0 }),
                     receive_max: NonZeroU16::new(RECEIVE_MAX).unwrap_or(NonZeroU16::MIN),
                     max_qos: QoS::AtLeastOnce,
-                    max_packet_size: Some(PACKET_BYTES_MAX + 5),
+                    // The length of so large a packet has three bytes.
+                    max_packet_size: Some(PACKET_BYTES_MAX + 4),
                     topic_alias_max: TOPIC_ALIAS_MAX,
                     // RETAIN is not kept, but taken as telemetry and marked, as IoT Hub does.
                     retain_available: true,
@@ -228,17 +268,19 @@ impl Codec {
 
     /// PUBACK; with `receipt` for clients that asked for it (MQTT 5).
     pub(crate) fn put_puback(&self, packet_id: u16, receipt: Option<Receipt>, out: &mut BytesMut) {
-        let Some(receipt) = receipt else {
+        // Written by hand, so that nothing is allocated: shard/offset/term has 52 characters at most.
+        let mut text = TextBuffer::default();
+        if let Some(receipt) = receipt {
+            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{receipt}"));
+        }
+        let value = text.as_bytes();
+        let properties = 1 + 2 + RECEIPT_PROPERTY.len() + 2 + value.len();
+        if value.is_empty() || !self.has_room(2 + 1 + 1 + properties) {
             // Success without properties has the same bytes in both versions.
             out.put_slice(&[0x40, 2]);
             out.put_u16(packet_id);
             return;
-        };
-        // Written by hand, so that nothing is allocated: shard/offset/term has 52 characters at most.
-        let mut text = TextBuffer::default();
-        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{receipt}"));
-        let value = text.as_bytes();
-        let properties = 1 + 2 + RECEIPT_PROPERTY.len() + 2 + value.len();
+        }
         out.put_slice(&[0x40, (2 + 1 + 1 + properties) as u8]);
         out.put_u16(packet_id);
         out.put_slice(&[0, properties as u8, 0x26]);
@@ -288,6 +330,9 @@ impl Codec {
         out: &mut BytesMut,
     ) {
         let is_v5 = matches!(self, Codec::V5(_));
+        if !self.has_room(2 + usize::from(is_v5) + count) {
+            return tracing::debug!(packet_id, count, "no room for so many codes");
+        }
         // The filters of one packet are few (FILTERS_MAX), so the length takes one byte.
         out.put_slice(&[kind, (2 + usize::from(is_v5) + count) as u8]);
         out.put_u16(packet_id);
@@ -406,6 +451,9 @@ pub(crate) enum Refused {
     /// The protocol level is not spoken here.
     #[error("protocol level not supported")]
     Protocol,
+    /// The will has a quality of service that is not offered.
+    #[error("quality of the will not supported")]
+    WillQos,
     /// An authentication exchange was asked for.
     #[error("authentication method not supported")]
     AuthMethod,
@@ -420,7 +468,7 @@ impl Refused {
             Refused::Protocol => 1,
             Refused::ClientId => 2,
             Refused::Unavailable => 3,
-            Refused::NotAuthorized | Refused::AuthMethod => 5,
+            Refused::NotAuthorized | Refused::AuthMethod | Refused::WillQos => 5,
         }
     }
 
@@ -431,13 +479,30 @@ impl Refused {
             Refused::Unavailable => v5::ConnectAckReason::ServerUnavailable,
             Refused::NotAuthorized => v5::ConnectAckReason::NotAuthorized,
             Refused::AuthMethod => v5::ConnectAckReason::BadAuthenticationMethod,
+            Refused::WillQos => v5::ConnectAckReason::QosNotSupported,
         }
     }
 }
 
 /// The reason that MQTT 5 has for a packet that cannot be read.
 pub(crate) fn reason_of(error: &DecodeError) -> DisconnectReasonCode {
-    error.to_reason_code()
+    match error {
+        DecodeError::Utf8Error => DisconnectReasonCode::MalformedPacket,
+        // A packet without a filter.
+        DecodeError::InvalidTopicFilter => DisconnectReasonCode::ProtocolError,
+        other => other.to_reason_code(),
+    }
+}
+
+/// Bytes behind the header of the largest packet that has `packet_bytes_max` bytes: the length takes one to four.
+fn body_bytes_max(packet_bytes_max: u32) -> u32 {
+    let header = match packet_bytes_max {
+        0..130 => 2,
+        130..16_387 => 3,
+        16_387..2_097_156 => 4,
+        _ => 5,
+    };
+    packet_bytes_max.saturating_sub(header).max(1)
 }
 
 fn from_v3(packet: v3::Packet) -> Incoming {
@@ -489,9 +554,16 @@ fn from_v3(packet: v3::Packet) -> Incoming {
 }
 
 fn from_v5(packet: v5::Packet) -> Incoming {
+    use DisconnectReasonCode as Code;
     match packet {
-        v5::Packet::Publish(publish) => Incoming::Publish(publish),
+        v5::Packet::Publish(publish) => match &publish.properties {
+            Some(own) if !own.subscription_ids.is_empty() => Incoming::Against(Code::ProtocolError),
+            _ => Incoming::Publish(publish),
+        },
         v5::Packet::PingRequest => Incoming::Ping,
+        v5::Packet::Subscribe(subscribe) if subscribe.id.is_some() => {
+            Incoming::Against(Code::SubscriptionIdentifiersNotSupported)
+        }
         v5::Packet::Subscribe(subscribe) => Incoming::Subscribe {
             packet_id: subscribe.packet_id.get(),
             filters: subscribe
@@ -537,10 +609,12 @@ fn from_v5(packet: v5::Packet) -> Incoming {
                         .map(|(k, v)| (k.to_string(), v.to_string()))
                         .collect(),
                 }),
-                receipts: connect
-                    .user_properties
-                    .iter()
-                    .any(|(k, v)| &**k == RECEIPT_PROPERTY && &**v == "1"),
+                // Whoever wants no problem information is sent no user properties (MQTT-3.1.2-29).
+                receipts: connect.request_problem_info
+                    && connect
+                        .user_properties
+                        .iter()
+                        .any(|(k, v)| &**k == RECEIPT_PROPERTY && &**v == "1"),
                 receive_max: connect.receive_max.map(|max| max.get()),
                 extended_auth: connect.auth_method.is_some(),
             }))

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod amqp;
+mod conformance;
 mod enrollments;
 mod errors;
 mod fake;
