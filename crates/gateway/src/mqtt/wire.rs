@@ -138,7 +138,8 @@ pub(crate) fn sniff(bytes: &[u8]) -> Result<Option<Version>, SniffError> {
 /// The codec of one connection.
 #[derive(Debug)]
 pub(crate) enum Codec {
-    V3(v3::Codec),
+    /// With the bytes behind the header of the largest packet that it takes; the other codec says so itself.
+    V3(v3::Codec, u32),
     V5(v5::Codec),
 }
 
@@ -146,7 +147,7 @@ impl Codec {
     /// A codec that takes a CONNECT and no more.
     pub(crate) fn new(version: Version) -> Self {
         match version {
-            Version::V3 => Codec::V3(v3::Codec::new(CONNECT_BYTES_MAX)),
+            Version::V3 => Codec::V3(v3::Codec::new(CONNECT_BYTES_MAX), CONNECT_BYTES_MAX),
             Version::V5 => Codec::V5(v5::Codec::new(CONNECT_BYTES_MAX, 0)),
         }
     }
@@ -154,7 +155,10 @@ impl Codec {
     /// The device is known: messages may come.
     pub(crate) fn open_up(&mut self) {
         match self {
-            Codec::V3(codec) => codec.set_max_size(PACKET_BYTES_MAX),
+            Codec::V3(codec, bytes_max) => {
+                codec.set_max_size(PACKET_BYTES_MAX);
+                *bytes_max = PACKET_BYTES_MAX;
+            }
             Codec::V5(codec) => codec.set_max_inbound_size(PACKET_BYTES_MAX),
         }
     }
@@ -163,7 +167,7 @@ impl Codec {
     pub(crate) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
         // What is wrong by its length alone is left to the codec.
         if let Some((start, length)) = strict::header(bytes)
-            && length <= PACKET_BYTES_MAX as usize
+            && length <= self.bytes_max() as usize
         {
             let Some(packet) = bytes.get(..start + length) else {
                 bytes.reserve(start + length - bytes.len());
@@ -172,7 +176,7 @@ impl Codec {
             strict::check_bytes(self.version(), packet, start)?;
         }
         Ok(match self {
-            Codec::V3(codec) => match codec.decode(bytes)? {
+            Codec::V3(codec, _) => match codec.decode(bytes)? {
                 None => None,
                 Some((packet, _)) => {
                     strict::check_v3(&packet)?;
@@ -195,9 +199,17 @@ impl Codec {
         })
     }
 
+    /// Bytes behind the header of the largest packet that it takes now.
+    fn bytes_max(&self) -> u32 {
+        match self {
+            Codec::V3(_, bytes_max) => *bytes_max,
+            Codec::V5(codec) => codec.max_inbound_size(),
+        }
+    }
+
     fn version(&self) -> Version {
         match self {
-            Codec::V3(_) => Version::V3,
+            Codec::V3(..) => Version::V3,
             Codec::V5(_) => Version::V5,
         }
     }
@@ -229,7 +241,7 @@ impl Codec {
         out: &mut BytesMut,
     ) {
         match self {
-            Codec::V3(_) => out.put_slice(&[0x20, 2, u8::from(present), 0]),
+            Codec::V3(..) => out.put_slice(&[0x20, 2, u8::from(present), 0]),
             Codec::V5(_) => {
                 let ack = v5::ConnectAck {
                     session_present: present,
@@ -255,7 +267,7 @@ impl Codec {
     /// CONNACK of a refusal.
     pub(crate) fn put_refused(&mut self, refused: Refused, out: &mut BytesMut) {
         match self {
-            Codec::V3(_) => out.put_slice(&[0x20, 2, 0, refused.v3_code()]),
+            Codec::V3(..) => out.put_slice(&[0x20, 2, 0, refused.v3_code()]),
             Codec::V5(_) => {
                 let ack = v5::ConnectAck {
                     reason_code: refused.v5_code(),
@@ -311,7 +323,7 @@ impl Codec {
     /// UNSUBACK; MQTT 5 has a code per filter, 3.1.1 has none.
     pub(crate) fn put_unsuback(&mut self, packet_id: u16, count: usize, out: &mut BytesMut) {
         match self {
-            Codec::V3(_) => {
+            Codec::V3(..) => {
                 out.put_slice(&[0xB0, 2]);
                 out.put_u16(packet_id);
             }
@@ -354,7 +366,7 @@ impl Codec {
             properties: None,
         });
         match self {
-            Codec::V3(codec) => {
+            Codec::V3(codec, _) => {
                 if let Err(error) = codec.encode(v3::Packet::Publish(publish), out) {
                     tracing::debug!(%error, "packet not sent");
                 }
@@ -384,7 +396,7 @@ impl Codec {
         };
         let before = out.len();
         let written = match self {
-            Codec::V3(codec) => {
+            Codec::V3(codec, _) => {
                 let topic = format!("{}{}", message.topic, message.bag);
                 let packet = v3::Packet::Publish(publish(topic, None));
                 codec.encode(packet, out).is_ok()
