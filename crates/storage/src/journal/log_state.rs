@@ -4,6 +4,8 @@
 //! oldest still needed, and which cached bodies go first. It never touches a file; the flusher asks
 //! it what to write and tells it what was written.
 
+mod marks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -417,17 +419,6 @@ impl Core {
         self.push(NO_REPLICA, 0, What::Survey, None);
     }
 
-    /// Writes down that replica `id` is damaged, if that stands nowhere yet.
-    pub(super) fn mark_damage(&mut self, id: GroupReplica) {
-        let Some(replica) = self.replicas.get(&id) else {
-            return;
-        };
-        if let (Some(reason), None) = (&replica.damaged, replica.damaged_segment) {
-            let (incarnation, mark) = (replica.incarnation, What::Damaged(damage_mark(reason)));
-            self.push(id, incarnation, mark, None);
-        }
-    }
-
     /// The incarnation of replica `id`, which is made if it is new.
     pub(super) fn open_replica(&mut self, id: GroupReplica) -> u64 {
         let next = &mut self.next_incarnation;
@@ -767,29 +758,6 @@ impl Core {
         needed.unwrap_or(self.current).min(self.current).max(self.oldest)
     }
 
-    /// Marks to write with the next flush: those that changed, and those that live in segments
-    /// below `boundary`.
-    pub(super) fn marks(&self, boundary: u64) -> Vec<Op> {
-        let mut marks = Vec::new();
-        if boundary > self.oldest {
-            for (id, replica) in &self.replicas {
-                replica.collect_marks(*id, boundary, &mut marks);
-            }
-        } else {
-            for id in &self.dirty {
-                if let Some(replica) = self.replicas.get(id) {
-                    replica.collect_marks(*id, boundary, &mut marks);
-                }
-            }
-        }
-        marks
-    }
-
-    /// Bytes that [`marks`](Self::marks) may need at most, with naming the replicas.
-    pub(super) fn marks_bytes_max(&self) -> usize {
-        self.replicas.values().map(Replica::marks_bytes).sum()
-    }
-
     /// Every waiting append is refused: indexes end before the first entry that is not written.
     pub(super) fn drop_pending(&mut self) {
         let mut freed = Vec::new();
@@ -862,59 +830,6 @@ impl Core {
 
 /// The longest vote, in bytes.
 pub(super) const VOTE_BYTES_MAX: usize = 1024;
-/// Bytes of the reason that a mark of damage states; the rest of it is left out.
-const DAMAGE_REASON_BYTES_MAX: usize = 256;
-
-fn damage_mark(reason: &str) -> Bytes {
-    Bytes::copy_from_slice(&reason.as_bytes()[..reason.len().min(DAMAGE_REASON_BYTES_MAX)])
-}
-
-impl Replica {
-    fn collect_marks(&self, id: GroupReplica, boundary: u64, marks: &mut Vec<Op>) {
-        let mut add = |what| {
-            marks.push(Op {
-                id,
-                incarnation: self.incarnation,
-                what,
-                done: None,
-                refused: None,
-                queued_bytes: 0,
-            });
-        };
-        if let Some(reason) = &self.damaged {
-            // Nothing else of it: rewriting would make the damage look whole.
-            if self.damaged_segment.is_some_and(|segment| segment < boundary) {
-                add(What::Damaged(damage_mark(reason)));
-            }
-            return;
-        }
-        if let Some((vote, segment)) = &self.vote_written
-            && *segment < boundary
-        {
-            add(What::Vote(vote.clone()));
-        }
-        if let Some(purged) = self.purged
-            && (self.purged_dirty || self.purged_segment.is_some_and(|segment| segment < boundary))
-        {
-            add(What::Purge(purged));
-        }
-        if let Some(committed) = self.committed
-            && (self.committed_dirty || self.committed_segment.is_some_and(|segment| segment < boundary))
-        {
-            add(What::Committed(committed));
-        }
-    }
-
-    fn marks_bytes(&self) -> usize {
-        let vote = self.vote.as_ref().map_or(0, Bytes::len);
-        let written = self.vote_written.as_ref().map_or(0, |(vote, _)| vote.len());
-        let reason = self
-            .damaged
-            .as_ref()
-            .map_or(0, |reason| damage_mark(reason).len());
-        3 * RECORD_HEADER_BYTES + vote.max(written).max(reason) + super::format::FLUSH_REPLICA_BYTES
-    }
-}
 
 impl Replica {
     /// The highest purged index.
