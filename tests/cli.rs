@@ -27,6 +27,7 @@ fn help_names_every_command_and_succeeds() {
         "chaos",
         "device",
         "c2d",
+        "query",
         "monitor",
         "cluster",
         "health",

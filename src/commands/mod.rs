@@ -5,6 +5,7 @@ mod cert;
 mod chaos;
 mod cluster;
 mod completions;
+mod configuration;
 mod credentials;
 mod demo;
 mod device;
@@ -16,6 +17,7 @@ mod method;
 mod monitor;
 mod progress;
 mod provisioning;
+mod query;
 mod recording;
 mod send;
 mod serve;
@@ -59,6 +61,10 @@ enum Command {
     Twin(twin::Twin),
     /// Ask a device that is connected, and print its answer
     Method(method::Method),
+    /// Ask all devices at once, in IoT Hub's query language
+    Query(query::Query),
+    /// Say what many twins shall have, by a condition on them
+    Configuration(configuration::Configuration),
     /// Send messages to devices, and see after those that they did not take
     C2d(c2d::C2d),
     /// Let one device register that nobody knows yet
@@ -113,6 +119,8 @@ impl Cli {
             Command::Device(command) => end(block_on(command.run())),
             Command::Twin(command) => end(block_on(command.run())),
             Command::Method(command) => end(block_on(command.run())),
+            Command::Query(command) => end(block_on(command.run())),
+            Command::Configuration(command) => end(block_on(command.run())),
             Command::C2d(command) => end(block_on(command.run())),
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),

@@ -50,7 +50,7 @@ struct Change {
 }
 
 /// An object, from the text itself or from the file that it names.
-fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     let read = |text: &str| serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"));
     if text.trim_start().starts_with('{') {
         return read(text);

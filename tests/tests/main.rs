@@ -4,6 +4,7 @@
 mod chaos;
 mod clients;
 mod cluster;
+mod configurations;
 mod damage;
 mod disk;
 mod eventhub;
@@ -19,6 +20,7 @@ mod network;
 mod observe;
 mod power;
 mod provisioning;
+mod queries;
 mod registry;
 mod roles;
 mod single;

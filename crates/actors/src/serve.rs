@@ -207,7 +207,10 @@ async fn pass_barrier(room: &ShardRoom) -> Result<(), ReadError> {
 
 impl ActorHost {
     async fn read(&self, room: &Arc<ShardRoom>, query: Query) -> Result<View, ReadError> {
-        if !matches!(query, Query::Devices { .. }) {
+        if !matches!(
+            query,
+            Query::Devices { .. } | Query::Fleet { .. } | Query::Jobs { .. }
+        ) {
             return room.replication.read(&query);
         }
         // A listing may read much; it waits for a turn and then has a thread of its own.

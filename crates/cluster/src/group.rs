@@ -26,12 +26,12 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
+use crate::purge::Purge;
 use crate::raft::confirm::{CONFIRM_TIMEOUT, Confirmer, Resigned};
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{EntryBody, LogId, Place, Raft, Reply, TypeConfig, body, convert, log_store::LogStore};
-use crate::purge::Purge;
 use crate::replicas::Trouble;
 use crate::room::Room;
 use crate::transport::Peers;

@@ -10,7 +10,7 @@ use dunlin_model::messages::feedback::{BATCH_LOCK_MS, FeedbackBatch, FeedbackRec
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
 use serde_json::{Value, json};
 
-use crate::http::time::iso_utc;
+use dunlin_model::iso_time::iso_utc;
 
 /// Where it is asked for, and what a token must cover.
 pub(crate) const PATH: &[&str] = &["messages", "serviceBound", "feedback"];

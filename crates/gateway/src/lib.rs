@@ -11,13 +11,17 @@ mod amqp;
 pub mod auth;
 pub mod bag;
 mod byte_stream;
+mod calling;
 pub mod client;
+mod configurations;
 mod downward;
 mod feedback;
+mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshakes;
 pub mod http;
+mod jobs;
 pub mod kafka;
 pub mod limits;
 mod listen;
@@ -230,6 +234,10 @@ impl Gateway {
         }
         for listener in plain {
             listen::spawn_mqtt_plain(&shared, listener);
+        }
+        if is_for_devices {
+            configurations::runner::spawn(&shared);
+            jobs::spawn(&shared);
         }
         let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {

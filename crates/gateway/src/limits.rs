@@ -113,6 +113,36 @@ pub const HTTP2_STREAMS_MAX: u32 = 64;
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Devices on a page of the registry when the caller does not say.
 pub const DEVICES_PAGE_DEFAULT: usize = 1000;
+/// Rows on a page of a query when the caller does not say.
+pub const QUERY_PAGE_DEFAULT: usize = 100;
+/// Queries that a gateway answers at a time; one more is answered 429.
+pub const QUERIES_MAX: usize = 32;
+/// Time after which a page of a query ends, with what it has.
+pub const QUERY_PAGE_WAIT: Duration = Duration::from_secs(5);
+/// Shards that one query with aggregates asks at a time.
+pub const QUERY_SHARDS_AT_A_TIME: usize = 4;
+/// Devices that a query may name to have only them looked at; for more, all are.
+pub const QUERY_DEVICES_MAX: usize = 100;
+/// Pause between two looks for twins that are not what configurations say, at least.
+pub const CONFIGURE_EVERY: Duration = Duration::from_secs(2);
+/// A look that takes long is followed by so many times as long a pause.
+pub const CONFIGURE_SHARE: u32 = 10;
+/// Milliseconds for which a gateway looks alone, unless it renews that.
+pub const CONFIGURE_LEASE_MS: u64 = 10_000;
+/// Twins that one look changes at a time.
+pub const CONFIGURE_AT_A_TIME: usize = 16;
+/// Pause between two looks for jobs that are due.
+pub const JOB_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Jobs that one gateway runs at a time; others wait, or go to another gateway.
+pub const JOBS_AT_A_TIME: usize = 8;
+/// Devices that one job is busy with at a time.
+pub const JOB_DEVICES_AT_A_TIME: usize = 16;
+/// How often the runner of a job says that it is there; three times in the time after which it is given up.
+pub const JOB_RENEW_EVERY: Duration = Duration::from_secs(3);
+/// Pause before a shard is asked again about a job.
+pub const JOB_PAUSE: Duration = Duration::from_millis(250);
+/// Time that devices of a job have to come to their end when the gateway drains; the next runner finds what they left.
+pub const JOB_DRAIN_WAIT: Duration = Duration::from_secs(1);
 /// Events on a page when the caller does not say.
 pub const EVENTS_PAGE_DEFAULT: usize = 100;
 /// Events on a page at the most.

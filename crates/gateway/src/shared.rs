@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::ShardClient;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,12 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
+    /// One permit per query over the fleet.
+    pub(crate) queries: Arc<Semaphore>,
+    /// Rung when a configuration was changed here, so that twins follow at once.
+    pub(crate) configured: Notify,
+    /// Rung when a job was made here, so that it begins at once.
+    pub(crate) scheduled: Notify,
     /// One permit per search for the group of a device that registers.
     pub(crate) attesting: Arc<Semaphore>,
     /// One permit per device that registers.
@@ -69,6 +75,9 @@ impl Shared {
             amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
             seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
+            queries: Arc::new(Semaphore::new(crate::limits::QUERIES_MAX)),
+            configured: Notify::new(),
+            scheduled: Notify::new(),
             attesting: Arc::new(Semaphore::new(crate::limits::ATTESTING_MAX)),
             provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
             latencies: Latencies::default(),

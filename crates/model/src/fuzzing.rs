@@ -9,6 +9,7 @@ use crate::command::{Outcome, Refusal};
 use crate::id::{DeviceId, NodeId};
 use crate::identity::DeviceRecord;
 use crate::port::{FrameApplied, FrameResult};
+use crate::query_language::{Condition, Groups, Statement};
 use crate::shard::meta::Meta;
 use crate::shard::{stored, verdict};
 use crate::telemetry::{self, AuthMethod, Source};
@@ -137,6 +138,52 @@ pub fn shard_state_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Text as a statement and as a condition: what is read says the same of a row whenever it is asked, and of rows that
+/// meet in parts what it says of the whole.
+pub fn query_language(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let row = serde_json::json!({
+        "deviceId": "dev-1", "status": "enabled", "version": 3, "lastActivityTime": "2026-05-07T00:50:38.05Z",
+        "tags": { "a": 1, "b": { "c d": -2.5, "e": [true, null, "x"] } },
+        "properties": { "desired": { "n": u64::MAX }, "reported": { "n": 1e300, "text": "Hällo" } },
+    });
+    if let Ok(statement) = Statement::parse(&text) {
+        assert_eq!(Statement::parse(&text).as_ref(), Ok(&statement));
+        let gathered = |count: usize| {
+            let mut groups = Groups::new();
+            for _ in 0..count {
+                groups.add(&statement, &row).expect("one row has few groups");
+            }
+            groups
+        };
+        let mut parts = gathered(1);
+        parts.merge(gathered(2)).expect("one row has few groups");
+        assert_eq!(parts, gathered(3));
+        assert_eq!(parts.rows(&statement), gathered(3).rows(&statement));
+        assert_eq!(statement.admits(&row), statement.admits(&row));
+        assert_eq!(statement.project(&row), statement.project(&row));
+    }
+    if let Ok(condition) = Condition::parse(&text) {
+        assert_eq!(Condition::parse(&text).as_ref(), Ok(&condition));
+        assert_eq!(condition.admits(&row), condition.admits(&row));
+    }
+}
+
+/// Seeds of [`query_language`].
+pub fn query_language_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        "SELECT * FROM devices",
+        "SELECT TOP 5 deviceId, tags.b.e[2] AS x FROM devices WHERE tags.a >= 1 AND NOT tags.b.[[c d]] IN [1, 'it''s'];",
+        "SELECT status, COUNT() AS n, AVG(tags.a), MAX(lastActivityTime) FROM devices.modules GROUP BY status",
+        "SELECT SUM(properties.reported.n), MIN(properties.desired.n) FROM devices WHERE is_defined(tags.b)",
+        "SELECT * FROM devices.jobs WHERE devices.jobs.status != null OR (version + 2 * -3) % 2 = 1.5e1",
+        "FROM devices.modules WHERE CONCAT(LOWER(status), SUBSTRING('\\u00e4b', 0, 1)) < \"x\"",
+        "POWER(2, tags.a) / 4 = 0.5 AND STARTS_WITH(properties.reported.text, 'H') OR AS_NUMBER('0x1') NIN (0x1)",
+        "lastActivityTime > '2026-01-01T00:00:00Z' AND INDEX_OF(deviceId, '-') = 3",
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
 #[cfg(test)]
 #[path = "../../../fuzz/mutate.rs"]
 mod mutate;
@@ -158,5 +205,15 @@ mod tests {
     #[test]
     fn shard_state_keeps_its_word_under_mutation() {
         mutate::exercise("shard_state", shard_state, shard_state_seeds(), 20_000);
+    }
+
+    #[test]
+    fn query_language_keeps_its_word_under_mutation() {
+        for seed in query_language_seeds() {
+            let text = String::from_utf8(seed).expect("seeds are text");
+            let is_read = Statement::parse(&text).is_ok() || Condition::parse(&text).is_ok();
+            assert!(is_read, "{text}");
+        }
+        mutate::exercise("query_language", query_language, query_language_seeds(), 20_000);
     }
 }

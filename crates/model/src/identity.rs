@@ -4,6 +4,8 @@
 //! Disable, delete and key roll raise the generation in the same entry, so that whoever was let in
 //! with the old credential is fenced at once. Tokens and certificates are checked in `gateway`, never here.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::id::DeviceId;
@@ -64,6 +66,16 @@ pub enum Authentication {
 }
 
 impl Authentication {
+    /// How services call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Authentication::Sas(_) => "sas",
+            Authentication::SelfSigned(_) => "selfSigned",
+            Authentication::CertificateAuthority => "certificateAuthority",
+            Authentication::None => "none",
+        }
+    }
+
     /// The keys, if it has any.
     pub fn keys(&self) -> Option<&SymmetricKeys> {
         match self {
@@ -156,6 +168,21 @@ pub struct SessionRecord {
     /// Topic filters that the device has subscribed to, with the granted QoS.
     #[serde(default)]
     pub subscriptions: std::collections::BTreeMap<String, u8>,
+}
+
+impl SessionRecord {
+    /// How services call it whether there is a connection.
+    pub fn connection_state(&self) -> &'static str {
+        match self.held_by {
+            Some(_) => "Connected",
+            None => "Disconnected",
+        }
+    }
+}
+
+/// The ETag of a version in the registry: Base64 of its decimal digits, as IoT Hub has it.
+pub fn etag(version: u64) -> String {
+    STANDARD.encode(version.to_string())
 }
 
 /// What must hold for a write to the registry to take place.

@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod command;
+pub mod configuration;
 pub mod device;
 pub mod directory;
 #[cfg(any(test, fuzzing))]
@@ -14,6 +15,8 @@ pub mod fuzzing;
 pub mod group;
 pub mod id;
 pub mod identity;
+pub mod iso_time;
+pub mod job;
 pub mod limits;
 pub mod messages;
 pub mod method;
@@ -21,6 +24,7 @@ pub mod mutant;
 pub mod point;
 pub mod port;
 pub mod provisioning;
+pub mod query_language;
 pub mod shard;
 pub mod stream;
 pub mod telemetry;

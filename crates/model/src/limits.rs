@@ -43,6 +43,16 @@ pub const READ_BYTES_MAX: usize = 1024 * 1024;
 pub const DEVICE_PAGE_MAX: usize = 1000;
 /// Enrolments or registrations that one page of a listing holds: each may be large.
 pub const PROVISIONING_PAGE_MAX: usize = 50;
+/// Jobs that one page of a listing holds.
+pub const JOB_LIST_MAX: usize = 100;
+/// Jobs that one answer names which are due.
+pub const JOBS_DUE_MAX: usize = 64;
+/// Rows of a query that one page holds.
+pub const FLEET_PAGE_MAX: usize = 1000;
+/// Twins that one step of a query looks at, found or not.
+pub const FLEET_STEP_MAX: usize = 1000;
+/// Bytes of a row of a query; a whole twin that has more is shown without the times of its properties.
+pub const FLEET_ROW_BYTES_MAX: usize = 1024 * 1024;
 /// Milliseconds that the leader's clock may lead the last stamp of its log in one entry.
 pub const TIME_JUMP_MS_MAX: u64 = 24 * 3600 * 1000;
 
@@ -59,12 +69,21 @@ const _: () = assert!(
 );
 // ... or the largest enrolment ...
 const _: () = assert!(crate::provisioning::ENROLLMENT_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
+// ... or the largest job, or the largest step of one ...
+const _: () = assert!(crate::job::JOB_SPEC_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
+const _: () = assert!(crate::job::JOB_PAGE_DEVICES_MAX * IDENTITY_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
 // ... a page of enrolments with their registrations fits one message between nodes, escaped as JSON text may be ...
 const _: () = assert!(
     PROVISIONING_PAGE_MAX
         * (crate::provisioning::ENROLLMENT_BYTES_MAX + crate::provisioning::PAYLOAD_BYTES_MAX + 8 * 1024)
         <= WIRE_FRAME_BYTES_MAX
 );
+// ... as does a page of jobs that was below its bound before its last one ...
+const _: () = assert!(
+    READ_BYTES_MAX + 2 * (crate::job::JOB_SPEC_BYTES_MAX + JOB_LIST_MAX * 1024) + 64 * 1024 <= WIRE_FRAME_BYTES_MAX
+);
+// ... a page of a query that was below its bound before its last row fits one, too ...
+const _: () = assert!(READ_BYTES_MAX + FLEET_ROW_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);
 // ... and one entry fits one message between nodes, header included.
 const _: () = assert!(ENTRY_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(PROPERTY_BAG_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -17,10 +17,10 @@ use super::performative::{Fault, condition};
 use super::value::Value;
 use crate::http::code::ErrorCode;
 use crate::http::error::ApiError;
-use crate::http::time::iso_utc;
 use crate::http::write_audit;
 use crate::shared::Shared;
 use crate::{bag, downward};
+use dunlin_model::iso_time::iso_utc;
 
 /// What a token must cover.
 pub(crate) const PATH: &[&str] = &["messages", "devicebound"];

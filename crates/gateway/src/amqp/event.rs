@@ -144,8 +144,8 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
 mod tests {
     use super::super::value::Reader;
     use super::*;
-    use crate::http::time::iso_utc;
     use dunlin_model::id::DeviceId;
+    use dunlin_model::iso_time::iso_utc;
     use dunlin_model::telemetry::{self, AuthMethod};
 
     fn sections(device: &str, bag: &[u8], payload: &[u8]) -> Vec<(u64, Value)> {

@@ -10,10 +10,11 @@ use crate::auth::{self, ConnectionString, SasToken, Scope};
 use crate::bag;
 use crate::http::devices::{condition, parse_continuation};
 use crate::http::events::{Place, ReadQuery, parse_cursor};
-use crate::http::identity::{IdentityInput, etag};
+use crate::http::identity::IdentityInput;
 use crate::http::telemetry::bag_of;
 use crate::mqtt::topic::{TwinRequest, is_own_filter, telemetry_bag, twin_request};
 use crate::mqtt::username::Username;
+use dunlin_model::identity::etag;
 
 /// Base64 of 32 bytes.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

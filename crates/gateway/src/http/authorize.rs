@@ -27,6 +27,16 @@ pub(crate) fn service(
     right: Right,
     path: &[&str],
 ) -> Result<Caller, ApiError> {
+    any_of(shared, headers, &[right], path)
+}
+
+/// Lets a service through that holds one of `rights`.
+pub(crate) fn any_of(
+    shared: &Shared,
+    headers: &HeaderMap,
+    rights: &[Right],
+    path: &[&str],
+) -> Result<Caller, ApiError> {
     let text = credential(headers).ok_or_else(|| refuse("", path, "no credential"))?;
     if let Some(token) = text.strip_prefix("Bearer ") {
         let is_admin = (shared.hooks.is_admin_token)(token.trim());
@@ -43,14 +53,15 @@ pub(crate) fn service(
             hosts: &shared.host_names,
             path,
         };
-        auth::verify_policy(
-            &token,
-            &shared.client.directory(),
-            right,
-            scope,
-            shared.now_ms() / 1000,
-        )?;
-        Ok(Caller(claimed.to_owned()))
+        let (directory, now_s) = (shared.client.directory(), shared.now_ms() / 1000);
+        let mut refusal = AuthError::BadSignature;
+        for right in rights {
+            match auth::verify_policy(&token, &directory, *right, scope, now_s) {
+                Ok(_) => return Ok(Caller(claimed.to_owned())),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     };
     // What a node does not know that starts or is cut off is no reason to turn somebody away.
     if !shared.client.is_fresh() {

@@ -1,6 +1,7 @@
 //! The names and numbers of errors, as IoT Hub has them; `docs/errors.md` says when each comes.
 //!
-//! The first three digits of a number are the HTTP status. Those that end in three zeros are this hub's own.
+//! The first three digits of a number are the HTTP status. Those that end in three zeros are this
+//! hub's own, and so is the one of a configuration that is there already.
 
 use axum::http::StatusCode;
 
@@ -9,6 +10,8 @@ use axum::http::StatusCode;
 pub enum ErrorCode {
     /// Something in the request is wrong.
     ArgumentInvalid,
+    /// What was asked for cannot be done any more.
+    InvalidOperation,
     /// One request names an identity more than once.
     DeviceDefinedMultipleTimes,
     /// A section of a twin would become too large.
@@ -25,8 +28,12 @@ pub enum ErrorCode {
     NotFound,
     /// No such device.
     DeviceNotFound,
+    /// No such job.
+    JobNotFound,
     /// No such module.
     ModuleNotFound,
+    /// No such configuration.
+    ConfigurationNotFound,
     /// The device is not connected, or does not listen.
     DeviceNotOnline,
     /// The device's connection ended while it was asked.
@@ -35,6 +42,10 @@ pub enum ErrorCode {
     Refused,
     /// The device is there already.
     DeviceAlreadyExists,
+    /// The configuration is there already.
+    ConfigurationAlreadyExists,
+    /// The job is there already, and another one.
+    JobAlreadyExists,
     /// The module is there already.
     ModuleAlreadyExistsOnDevice,
     /// It was there, and will not come back.
@@ -64,6 +75,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// All of them, with their numbers and names.
     pub const ALL: &[(ErrorCode, u32, &str)] = &[
+        (Self::InvalidOperation, 400_003, "InvalidOperation"),
         (Self::ArgumentInvalid, 400_004, "ArgumentInvalid"),
         (
             Self::DeviceDefinedMultipleTimes,
@@ -89,7 +101,9 @@ impl ErrorCode {
         ),
         (Self::NotFound, 404_000, "NotFound"),
         (Self::DeviceNotFound, 404_001, "DeviceNotFound"),
+        (Self::JobNotFound, 404_002, "JobNotFound"),
         (Self::ModuleNotFound, 404_010, "ModuleNotFound"),
+        (Self::ConfigurationNotFound, 404_301, "ConfigurationNotFound"),
         (Self::DeviceNotOnline, 404_103, "DeviceNotOnline"),
         (
             Self::DeviceConnectionClosedRemotely,
@@ -98,6 +112,12 @@ impl ErrorCode {
         ),
         (Self::Refused, 409_000, "Refused"),
         (Self::DeviceAlreadyExists, 409_001, "DeviceAlreadyExists"),
+        (Self::JobAlreadyExists, 409_104, "JobAlreadyExists"),
+        (
+            Self::ConfigurationAlreadyExists,
+            409_302,
+            "ConfigurationAlreadyExists",
+        ),
         (
             Self::ModuleAlreadyExistsOnDevice,
             409_301,

@@ -17,7 +17,7 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, Refusal, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::{DeviceId, ShardId};
-use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus};
+use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, etag};
 use dunlin_model::limits::DEVICE_PAGE_MAX;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,7 +26,7 @@ use super::audited::audited;
 use super::authorize::{self, Caller};
 use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
-use super::identity::{Completed, IdentityInput, etag, kind, to_json};
+use super::identity::{Completed, IdentityInput, to_json};
 use super::named::Named;
 use crate::auth::BASE64;
 use crate::limits::DEVICES_PAGE_DEFAULT;
@@ -232,7 +232,7 @@ fn change(identity: &DeviceId, before: Option<&DeviceSpec>, after: &DeviceSpec) 
     let verb = |of_device, of_module| if is_module { of_module } else { of_device };
     let is_disabled = after.status == DeviceStatus::Disabled;
     let status = if is_disabled { "disabled" } else { "enabled" };
-    let kind = kind(&after.authentication);
+    let kind = after.authentication.kind();
     let Some(before) = before else {
         let detail = format!("status {status}, authentication {kind}");
         return (verb("device.create", "module.create"), detail);

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Right;
-use dunlin_model::identity::Condition;
+use dunlin_model::identity::{Condition, etag};
 use dunlin_model::limits::PROVISIONING_PAGE_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,17 +22,13 @@ use super::audited::write;
 use super::authorize::Caller;
 use super::devices::{CONTINUATION, condition, parse_continuation, put_continuation, version};
 use super::etag::tagged;
+use super::queries::{ITEM_COUNT, ITEM_TYPE};
 use super::registrations::{Answered, audited, received, service};
 use crate::limits::PROVISIONING_BULK_MAX;
 use crate::provisioning::error::ProvisioningError;
 use crate::provisioning::json::{self as shapes, EnrollmentInput};
 use crate::provisioning::store::{self, Found, Kind, Listing, Place, Row};
 use crate::shared::Shared;
-
-/// Header that says what is on a page.
-const ITEM_TYPE: &str = "x-ms-item-type";
-/// Header that says how many may be on it.
-const ITEM_COUNT: &str = "x-ms-max-item-count";
 
 /// `/enrollments`, or `/enrollmentGroups`.
 pub(crate) fn collection(kind: Kind) -> MethodRouter<Arc<Shared>> {
@@ -101,7 +97,7 @@ fn shown(kind: Kind, (enrollment, registration): &Found) -> Value {
 }
 
 fn respond(kind: Kind, found: &Found) -> Response {
-    let tag = super::identity::etag(found.0.version);
+    let tag = etag(found.0.version);
     tagged(Json(shown(kind, found)).into_response(), &tag)
 }
 

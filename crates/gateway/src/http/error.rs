@@ -4,8 +4,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
-use dunlin_model::command::Refusal;
+use dunlin_model::command::{Receipt, Refusal};
+use dunlin_model::configuration::CONFIGURATIONS_MAX;
 use dunlin_model::id::DeviceId;
+use dunlin_model::job::JobId;
 use dunlin_model::limits::MODULES_PER_DEVICE_MAX;
 use dunlin_model::messages::QUEUE_MESSAGES_MAX;
 use dunlin_model::method::MethodError;
@@ -13,7 +15,7 @@ use dunlin_model::port::{QueryError, SubmitError};
 
 use super::audited::Audited;
 use super::code::ErrorCode;
-use super::time::iso_utc;
+use dunlin_model::iso_time::iso_utc;
 
 /// Header that names the error.
 pub const ERROR_CODE_HEADER: &str = "iothub-errorcode";
@@ -110,6 +112,32 @@ impl ApiError {
         }
     }
 
+    /// 404 for jobs.
+    pub(crate) fn no_job(id: &JobId) -> Self {
+        Self::new(ErrorCode::JobNotFound, format!("There is no job {id}"))
+    }
+
+    /// 409 for a job that is to be made and is there, and another one.
+    pub(crate) fn job_exists(id: &JobId) -> Self {
+        Self::new(
+            ErrorCode::JobAlreadyExists,
+            format!("There is another job {id} already"),
+        )
+    }
+
+    /// 400 for a job that is to be cancelled and has ended.
+    pub(crate) fn job_ended(id: &JobId) -> Self {
+        Self::new(ErrorCode::InvalidOperation, format!("Job {id} has ended already"))
+    }
+
+    /// 403 for one job too many.
+    pub(crate) fn too_many_jobs() -> Self {
+        Self::new(
+            ErrorCode::IotHubQuotaExceeded,
+            "There are as many jobs as the hub keeps where this one would be; those that have ended go after 30 days",
+        )
+    }
+
     /// 400 for an identity that one request names more than once.
     pub(crate) fn named_twice(identity: &DeviceId) -> Self {
         Self::new(
@@ -146,6 +174,52 @@ impl ApiError {
         Self::new(
             ErrorCode::PreconditionFailed,
             "Precondition failed: Device version did not match",
+        )
+    }
+
+    /// 404 for configurations.
+    pub(crate) fn no_configuration(id: &str) -> Self {
+        Self::new(
+            ErrorCode::ConfigurationNotFound,
+            format!("There is no configuration {id}"),
+        )
+    }
+
+    /// 403: there are as many configurations as may be.
+    pub(crate) fn configurations_full() -> Self {
+        Self::new(
+            ErrorCode::IotHubQuotaExceeded,
+            format!("There are {CONFIGURATIONS_MAX} configurations already"),
+        )
+    }
+
+    /// 400: the content of a configuration never changes.
+    pub(crate) fn content_fixed() -> Self {
+        Self::invalid("the content of a configuration cannot change: make another one")
+    }
+
+    /// A refusal by the shard of a configuration.
+    pub(crate) fn configuration(refusal: Refusal, id: &str) -> Self {
+        match refusal {
+            Refusal::UnknownConfiguration => Self::no_configuration(id),
+            Refusal::AlreadyExists => Self::new(
+                ErrorCode::ConfigurationAlreadyExists,
+                format!("There is a configuration {id} already"),
+            ),
+            Refusal::VersionMismatch => Self::new(
+                ErrorCode::PreconditionFailed,
+                format!("Configuration {id} is another than the condition names"),
+            ),
+            Refusal::ContentFixed => Self::content_fixed(),
+            _ => Self::internal("a refusal of another kind"),
+        }
+    }
+
+    /// 412: an event that a caller knows of is not here.
+    pub(crate) fn not_seen(receipt: Receipt) -> Self {
+        Self::new(
+            ErrorCode::PreconditionFailed,
+            format!("This hub has no event {receipt}"),
         )
     }
 
@@ -242,6 +316,12 @@ impl ApiError {
             Refusal::NoSuchLetter => Self::not_found("There is no such dead letter"),
             Refusal::UnknownEnrollment | Refusal::UnknownRegistration | Refusal::StaleEnrollment => {
                 Self::internal("a device was taken for an enrollment")
+            }
+            Refusal::UnknownJob | Refusal::JobEnded | Refusal::JobNotFree | Refusal::JobNotHeld => {
+                Self::internal("a device was taken for a job")
+            }
+            Refusal::UnknownConfiguration | Refusal::ContentFixed | Refusal::LeaseHeld => {
+                Self::internal("a device was taken for a configuration")
             }
             Refusal::NotListening => Self::internal("a session that does not listen asked for messages"),
             Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),

@@ -25,7 +25,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::authorize;
 use super::devices::parse_shard;
 use super::error::ApiError;
-use super::time::iso_utc;
 use crate::auth::{self, BASE64};
 use crate::bag;
 use crate::limits::{
@@ -33,6 +32,7 @@ use crate::limits::{
 };
 use crate::metrics::{count, count_by};
 use crate::shared::Shared;
+use dunlin_model::iso_time::iso_utc;
 
 /// Shards that are asked at the same time where a stream begins.
 const SHARDS_ASKED_MAX: usize = 16;

@@ -3,18 +3,17 @@
 //! Pure. Keys that a service does not send are kept, or drawn where there are none; which write takes place is decided by
 //! the shard.
 
-use base64::Engine as _;
 use dunlin_model::command::DeviceView;
 use dunlin_model::identity::{
-    Authentication, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys, Thumbprints,
+    Authentication, DeviceRecord, DeviceSpec, DeviceStatus, SymmetricKeys, Thumbprints, etag,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::time::{UNSET, iso_utc_or_unset};
-use crate::auth::{self, BASE64};
+use crate::auth;
 use crate::limits::STATUS_REASON_CHARS_MAX;
+use dunlin_model::iso_time::{UNSET, iso_utc_or_unset};
 
 /// How an identity proves itself, as services write it.
 #[derive(Debug, Serialize, Deserialize, Default)]
@@ -177,18 +176,8 @@ impl AuthenticationJson {
                 primary_thumbprint: prints.and_then(|prints| prints.primary.clone()),
                 secondary_thumbprint: prints.and_then(|prints| prints.secondary.clone()),
             }),
-            kind: Some(kind(authentication).to_owned()),
+            kind: Some(authentication.kind().to_owned()),
         }
-    }
-}
-
-/// IoT Hub's name of a way to prove oneself.
-pub(crate) fn kind(authentication: &Authentication) -> &'static str {
-    match authentication {
-        Authentication::Sas(_) => "sas",
-        Authentication::SelfSigned(_) => "selfSigned",
-        Authentication::CertificateAuthority => "certificateAuthority",
-        Authentication::None => "none",
     }
 }
 
@@ -202,19 +191,6 @@ fn thumbprint(text: &str) -> Result<String, ApiError> {
         Err(ApiError::invalid(
             "a thumbprint is 40 (SHA-1) or 64 (SHA-256) hexadecimal digits",
         ))
-    }
-}
-
-/// The ETag of a version: Base64 of its decimal digits, as IoT Hub has it.
-pub(crate) fn etag(version: u64) -> String {
-    BASE64.encode(version.to_string())
-}
-
-pub(crate) fn connection_state(session: &SessionRecord) -> &'static str {
-    if session.held_by.is_some() {
-        "Connected"
-    } else {
-        "Disconnected"
     }
 }
 
@@ -233,7 +209,7 @@ pub(crate) fn to_json(view: &DeviceView) -> Value {
         "deviceId": device.device_part(),
         "generationId": generation.to_string(),
         "etag": etag(*version),
-        "connectionState": connection_state(session),
+        "connectionState": session.connection_state(),
         "connectionStateUpdatedTime": iso_utc_or_unset(session.changed_ms),
         "lastActivityTime": UNSET,
         "cloudToDeviceMessageCount": view.message_count,
@@ -302,7 +278,7 @@ mod tests {
         assert!(made.authentication.loses_to(&other.spec.authentication));
         for kind in ["certificateAuthority", "none"] {
             let spec = complete(json!({"authentication": {"type": kind}}), None, true).expect("a spec");
-            assert_eq!(super::kind(&spec.spec.authentication), kind);
+            assert_eq!(spec.spec.authentication.kind(), kind);
         }
         for wrong in [
             signed(""),

@@ -23,11 +23,11 @@ use super::audited::audited;
 use super::authorize::{self, Caller, Claim};
 use super::error::ApiError;
 use super::telemetry::{APP_PREFIX, SYSTEM_HEADERS, bag_of};
-use super::time::iso_utc;
 use crate::limits::MESSAGE_LOCK_S;
 use crate::listen::Peer;
 use crate::shared::Shared;
 use crate::{bag, downward};
+use dunlin_model::iso_time::iso_utc;
 
 /// `POST /devices/{id}/messages/devicebound`: a service sends a message.
 pub(crate) async fn send(

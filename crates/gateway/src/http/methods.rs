@@ -1,7 +1,7 @@
 //! Direct methods for services: IoT Hub's `POST /twins/{id}/methods` with both of its time-outs.
 //!
-//! Whose gateway is to ask follows from the device's session. Where a device may have been asked, nobody asks again:
-//! the caller learns that the outcome is unknown. Once it is asked the call goes on, and is kept in the audit, whether its
+//! How the device is found and asked is decided in [`crate::calling`]. Where it may have been asked, nobody asks again: the
+//! caller learns that the outcome is unknown. Once it is asked the call goes on, and is kept in the audit, whether its
 //! caller is still there or not. What a device's answer means is between it and the caller.
 
 use std::net::SocketAddr;
@@ -15,49 +15,33 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
-use dunlin_model::command::{Consistency, DeviceView};
 use dunlin_model::directory::Right;
-use dunlin_model::id::{DeviceId, NodeId};
+use dunlin_model::id::NodeId;
 use dunlin_model::method::{
     Invocation, METHOD_NAME_BYTES_MAX, METHOD_PAYLOAD_BYTES_MAX, MethodAnswer, MethodError,
 };
-use dunlin_model::shard::registry::METHODS_FILTER;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
 
 use super::audited::{self, audited};
 use super::authorize;
 use super::error::ApiError;
 use super::named::Named;
-use crate::limits::{
-    METHOD_CONNECT_S_MAX, METHOD_LOOK_PAUSE_MAX, METHOD_LOOK_PAUSE_MIN, METHOD_MOVING_WAIT,
-    METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT, METHOD_WEIGHT,
-};
+use crate::calling::{Call, NotAsked, find_and_ask};
+use crate::limits::{METHOD_CONNECT_S_MAX, METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT};
 use crate::listen::Peer;
-use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
 /// What a service sends.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Input {
+pub(crate) struct MethodInput {
     method_name: String,
     #[serde(default)]
     payload: Value,
     response_timeout_in_seconds: Option<u64>,
     connect_timeout_in_seconds: Option<u64>,
-}
-
-/// A call that may be put to a device.
-#[derive(Debug, PartialEq, Eq)]
-struct Call {
-    name: String,
-    /// JSON text.
-    payload: String,
-    response_wait: Duration,
-    connect_wait: Duration,
 }
 
 /// `POST /twins/{id}/methods`, and of a module.
@@ -82,11 +66,15 @@ pub(crate) async fn invoke(
         record: record.clone(),
         _turn: Arc::new(turn),
     };
-    match find_and_ask(&asking, &device, call).await {
-        Ok(Ok(answer)) => respond(&answer),
-        Ok(Err(error)) => Err(ApiError::method(&error, &device)),
-        Err(error) => audited(record, Err(error)),
-    }
+    let ask = async |gateway, invocation| asking.ask(gateway, invocation).await;
+    let error = match find_and_ask(&*shared.client, &device, &call, ask).await {
+        Ok(Ok(answer)) => return respond(&answer),
+        Ok(Err(error)) => return Err(ApiError::method(&error, &device)),
+        Err(NotAsked::NotOnline) => ApiError::method(&MethodError::NotHere, &device),
+        Err(NotAsked::Missing) => ApiError::missing(&device),
+        Err(NotAsked::Query(error)) => error.into(),
+    };
+    audited(record, Err(error))
 }
 
 /// What a call takes with it once its device is asked.
@@ -127,8 +115,13 @@ impl Asking {
 }
 
 fn read(body: &[u8]) -> Result<Call, ApiError> {
-    let input: Input = serde_json::from_slice(body)
+    let input: MethodInput = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no method call: {error}")))?;
+    check(input)
+}
+
+/// The call that a service asks for, if it may be put to a device.
+pub(crate) fn check(input: MethodInput) -> Result<Call, ApiError> {
     let name = input.method_name;
     if name.is_empty() || name.len() > METHOD_NAME_BYTES_MAX || !name.chars().all(is_name_char) {
         return Err(ApiError::invalid(
@@ -157,70 +150,9 @@ fn read(body: &[u8]) -> Result<Call, ApiError> {
     })
 }
 
-impl Call {
-    /// What it takes of [`METHODS_WEIGHT_MAX`](crate::limits::METHODS_WEIGHT_MAX): a place, and room for its payload.
-    fn weight(&self) -> u32 {
-        METHOD_WEIGHT + (self.payload.len() / 1024) as u32
-    }
-}
-
 /// A token of HTTP without what has a meaning in topics.
 fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._*!%&'^`|~".contains(c)
-}
-
-/// Looks for the device as long as it may, and asks it once. An error says that it was not asked.
-async fn find_and_ask(
-    asking: &Asking,
-    device: &DeviceId,
-    call: Call,
-) -> Result<Result<MethodAnswer, MethodError>, ApiError> {
-    let begun = Instant::now();
-    let mut look_until = begun + call.connect_wait;
-    let mut pause = METHOD_LOOK_PAUSE_MIN;
-    let mut is_first = true;
-    loop {
-        let is_last = Instant::now() >= look_until;
-        let view = find(&asking.shared, device, is_first || is_last).await?;
-        is_first = false;
-        if let Some(held_by) = view.session.held_by
-            && listens(&view)
-        {
-            let invocation = Invocation {
-                id: rand::random(),
-                device: device.clone(),
-                epoch: view.session.epoch,
-                name: call.name.clone(),
-                payload: call.payload.clone(),
-                wait_ms: call.response_wait.as_millis() as u64,
-            };
-            if let Some(answer) = asking.ask(held_by.gateway, invocation).await {
-                return Ok(answer);
-            }
-            look_until = look_until.max(begun + METHOD_MOVING_WAIT);
-        }
-        if is_last && Instant::now() >= look_until {
-            return Err(ApiError::method(&MethodError::NotHere, device));
-        }
-        sleep(pause).await;
-        pause = (2 * pause).min(METHOD_LOOK_PAUSE_MAX);
-    }
-}
-
-fn listens(view: &DeviceView) -> bool {
-    view.session.held_by.is_some() && view.session.subscriptions.contains_key(METHODS_FILTER)
-}
-
-/// The device as its leader knows it; as the majority does, if that is to be certain and it would otherwise be said not
-/// to be there.
-async fn find(shared: &Shared, device: &DeviceId, is_certain: bool) -> Result<DeviceView, ApiError> {
-    if let Some(view) = query_device(&*shared.client, device, Consistency::Leader).await?
-        && (listens(&view) || !is_certain)
-    {
-        return Ok(view);
-    }
-    let view = query_device(&*shared.client, device, Consistency::Linearizable).await?;
-    view.ok_or_else(|| ApiError::missing(device))
 }
 
 fn respond(answer: &MethodAnswer) -> Result<Response, ApiError> {

@@ -10,6 +10,7 @@ pub(crate) mod authorize;
 mod bulk;
 mod cluster;
 pub mod code;
+mod configurations;
 pub(crate) mod devices;
 mod enrollments;
 pub mod error;
@@ -17,13 +18,15 @@ mod etag;
 pub(crate) mod events;
 mod feedback;
 pub(crate) mod identity;
+mod jobs;
 mod linked_hubs;
 mod messages;
 mod methods;
 mod named;
+mod queries;
 mod registrations;
 pub(crate) mod telemetry;
-pub mod time;
+pub(crate) mod time;
 mod twins;
 mod upgrade;
 
@@ -104,6 +107,7 @@ fn for_hub() -> Router<Arc<Shared>> {
             "/devices/{id}",
             get(devices::get).put(devices::put).delete(devices::delete),
         )
+        .route("/devices/query", post(queries::ask))
         .route("/devices/{id}/modules", get(devices::modules))
         .route(
             "/devices/{id}/modules/{module}",
@@ -111,6 +115,10 @@ fn for_hub() -> Router<Arc<Shared>> {
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
         .merge(for_messages())
+        .merge(for_configurations())
+        .route("/jobs/v2/query", get(jobs::list))
+        .route("/jobs/v2/{id}", get(jobs::get).put(jobs::put))
+        .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
         .merge(for_provisioning())
         .route(
             "/twins/{id}",
@@ -126,6 +134,27 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route("/events/{shard}", get(events::read))
         .route("/shards", get(cluster::shards))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
+}
+
+/// Configurations. Clients spell the first of these paths in two ways.
+fn for_configurations() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/configurations", get(configurations::list))
+        .route("/configurations/", get(configurations::list))
+        .route(
+            "/configurations/testQueries",
+            post(configurations::test_queries),
+        )
+        .route(
+            "/configurations/{id}",
+            get(configurations::get)
+                .put(configurations::put)
+                .delete(configurations::delete),
+        )
+        .route(
+            "/devices/{id}/applyConfigurationContent",
+            post(configurations::apply_content),
+        )
 }
 
 /// Provisioning: what services keep, and devices that come.

@@ -26,7 +26,7 @@ use crate::metrics::{count, count_by};
 use crate::shared::Shared;
 
 /// Header with the receipt of a stored message: `shard/offset/term`.
-const RECEIPT_HEADER: &str = "dunlin-receipt";
+pub(crate) const RECEIPT_HEADER: &str = "dunlin-receipt";
 
 /// Prefix of headers that become application properties.
 pub(crate) const APP_PREFIX: &str = "iothub-app-";

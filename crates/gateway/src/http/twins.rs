@@ -12,22 +12,19 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::audit::AuditRecord;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, TwinView, View};
+use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
-use dunlin_model::identity::{Authentication, Thumbprints};
-use dunlin_model::twin::{Object, Section, Updated};
-use serde_json::{Value, json};
+use dunlin_model::twin::document::{self, document};
+use serde_json::Value;
 
 use super::audited::audited;
 use super::authorize;
 use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
-use super::identity::{connection_state, etag as device_etag, kind};
 use super::named::Named;
-use super::time::{UNSET, iso_utc_or_unset};
 use crate::auth::BASE64;
-use crate::mqtt::twin::{checked, shown as shown_to_device};
+use crate::mqtt::twin::checked;
 use crate::shared::Shared;
 
 /// `GET /twins/{id}`, and of a module.
@@ -113,8 +110,8 @@ pub(crate) async fn change(
 /// What a service wants of a twin, as it goes into a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    tags: Option<String>,
-    desired: Option<String>,
+    pub(crate) tags: Option<String>,
+    pub(crate) desired: Option<String>,
 }
 
 impl Wanted {
@@ -157,8 +154,12 @@ async fn read(shared: &Shared, device: &DeviceId) -> Result<Response, ApiError> 
         return Err(ApiError::internal("an answer of another kind"));
     };
     let view = view.ok_or_else(|| ApiError::missing(device))?;
-    let (etag, body) = to_json(&view)?;
-    Ok(tagged(Json(body).into_response(), &etag))
+    let twin = view.document().map_err(|error| {
+        tracing::warn!(%device, %error, "read twin");
+        ApiError::internal("the twin cannot be read")
+    })?;
+    let body = Json(document(&view.device, &twin, true));
+    Ok(tagged(body.into_response(), &document::etag(twin.etag)))
 }
 
 /// The etag that the twin must have; `None` for any.
@@ -177,71 +178,10 @@ pub(crate) fn number(tag: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// A twin's ETag: Base64 of eight bytes, as IoT Hub has it.
-fn etag(number: u64) -> String {
-    BASE64.encode(number.to_be_bytes())
-}
-
-fn to_json(view: &TwinView) -> Result<(String, Value), ApiError> {
-    let twin = view.document().map_err(|error| {
-        tracing::warn!(device = %view.device.record.device, %error, "read twin");
-        ApiError::internal("the twin cannot be read")
-    })?;
-    let (record, session) = (&view.device.record, &view.device.session);
-    let etag = etag(twin.etag);
-    let prints = match &record.spec.authentication {
-        Authentication::SelfSigned(prints) => prints.clone(),
-        _ => Thumbprints::default(),
-    };
-    let mut body = json!({
-        "deviceId": record.device.device_part(),
-        "etag": etag,
-        "deviceEtag": device_etag(record.version),
-        "status": record.spec.status,
-        "statusReason": record.spec.status_reason,
-        "statusUpdateTime": iso_utc_or_unset(record.status_changed_ms),
-        "connectionState": connection_state(session),
-        "lastActivityTime": UNSET,
-        "cloudToDeviceMessageCount": view.device.message_count,
-        "authenticationType": kind(&record.spec.authentication),
-        "x509Thumbprint": { "primaryThumbprint": prints.primary, "secondaryThumbprint": prints.secondary },
-        "modelId": "",
-        "version": twin.version,
-        "tags": twin.tags,
-        "properties": { "desired": shown(&twin.desired, true), "reported": shown(&twin.reported, false) },
-        "capabilities": { "iotEdge": record.spec.is_edge },
-    });
-    if let Some(module) = record.device.module_part() {
-        body["moduleId"] = module.into();
-    }
-    Ok((etag, body))
-}
-
-/// A section with its `$metadata` and `$version`.
-fn shown(section: &Section, has_versions: bool) -> Object {
-    let mut shown = shown_to_device(section);
-    shown.insert(
-        "$metadata".into(),
-        metadata(&section.updated, has_versions).into(),
-    );
-    shown
-}
-
-fn metadata(updated: &Updated, has_versions: bool) -> Object {
-    let mut shown = Object::new();
-    shown.insert("$lastUpdated".into(), iso_utc_or_unset(updated.ms).into());
-    if has_versions && updated.version > 0 {
-        shown.insert("$lastUpdatedVersion".into(), updated.version.into());
-    }
-    for (key, below) in &updated.below {
-        shown.insert(key.clone(), metadata(below, has_versions).into());
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::{HeaderValue, header};
+    use serde_json::json;
 
     use super::*;
 
@@ -251,7 +191,7 @@ mod tests {
 
     #[test]
     fn etags_are_read_as_sdks_send_them() {
-        assert_eq!(etag(1), "AAAAAAAAAAE=");
+        assert_eq!(document::etag(1), "AAAAAAAAAAE=");
         for (value, asked) in [
             ("\"AAAAAAAAAAE=\"", Some(1)),
             ("AAAAAAAAAAE=", Some(1)),

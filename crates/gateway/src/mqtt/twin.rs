@@ -7,7 +7,8 @@ use bytes::Bytes;
 use dunlin_model::command::{Consistency, Outcome, Query, Refusal, View};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
-use dunlin_model::twin::{Object, Section, TEXT_BYTES_MAX, Twin, check, text_of};
+use dunlin_model::twin::document::versioned;
+use dunlin_model::twin::{Object, TEXT_BYTES_MAX, Twin, check, text_of};
 use serde_json::{Value, json};
 
 /// What a device is told about its request.
@@ -96,7 +97,7 @@ pub(crate) async fn get(client: &dyn ShardClient, device: DeviceId) -> Answer {
         Ok(twin) => Answer {
             status: 200,
             version: None,
-            body: json!({ "desired": shown(&twin.desired), "reported": shown(&twin.reported) })
+            body: json!({ "desired": versioned(&twin.desired), "reported": versioned(&twin.reported) })
                 .to_string()
                 .into(),
             desired_version: Some(twin.desired.version),
@@ -118,13 +119,6 @@ pub(crate) async fn read(client: &dyn ShardClient, device: DeviceId) -> Result<T
     };
     view.document()
         .map_err(|error| Answer::error(500, &error.to_string()))
-}
-
-/// A section with its `$version`.
-pub(crate) fn shown(section: &Section) -> Object {
-    let mut shown = section.content.clone();
-    shown.insert("$version".into(), section.version.into());
-    shown
 }
 
 /// What `$iothub/twin/PATCH/properties/reported` came to.

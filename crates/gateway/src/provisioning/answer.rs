@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::attest::Attested;
 use super::error::{ProvisioningCode, ProvisioningError};
 use super::{Answer, Asked, TpmShown, admit, guid, json as shapes, possession, register as carry_out};
-use crate::http::time::iso_utc;
 use crate::limits::PROVISIONING_REQUEST_BYTES_MAX;
 use crate::shared::Shared;
+use dunlin_model::iso_time::iso_utc;
 
 /// How the name of an operation begins that failed; its error's number follows.
 const FAILED: &str = "4.failed-";

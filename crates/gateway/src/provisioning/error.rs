@@ -8,7 +8,7 @@ use dunlin_model::provisioning::book::BookRefusal;
 use serde_json::{Value, json};
 
 use crate::http::error::ApiError;
-use crate::http::time::iso_utc;
+use dunlin_model::iso_time::iso_utc;
 
 /// An error that whoever provisions, or is provisioned, can get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 use super::error::{ProvisioningCode, ProvisioningError};
 use super::substatus;
 use crate::auth::{self, CertificateInfo};
-use crate::http::identity::etag;
-use crate::http::time::iso_utc;
 use crate::mqtt::twin::checked;
+use dunlin_model::identity::etag;
+use dunlin_model::iso_time::iso_utc;
 
 /// What services write of an enrolment or a group. What a service only reads is left alone: SDKs send back whole ones.
 #[derive(Debug, Deserialize)]

@@ -14,6 +14,7 @@ use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
 use dunlin_model::identity::{
     Authentication, Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
 };
+use dunlin_model::job::{Job, JobId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BookError, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult,
@@ -50,6 +51,8 @@ struct Shard {
     machine: ShardState,
     log: Vec<EventRun>,
     frames: u64,
+    /// No entry has an earlier stamp.
+    least_ms: u64,
 }
 
 impl Shard {
@@ -58,6 +61,7 @@ impl Shard {
             machine: ShardState::open(Arc::new(MemoryStore::default())).unwrap(),
             log: Vec::new(),
             frames: 0,
+            least_ms: 0,
         };
         shard.apply(Part::StreamOpen(STREAM));
         shard
@@ -71,11 +75,8 @@ impl Shard {
             leader: 1,
             index,
         };
-        let parts = vec![part];
-        let mut applied = self
-            .machine
-            .apply(position, &Batch { time_ms: 0, parts })
-            .unwrap();
+        let (time_ms, parts) = (self.least_ms, vec![part]);
+        let mut applied = self.machine.apply(position, &Batch { time_ms, parts }).unwrap();
         self.log.extend(applied.run);
         let frame = applied.outcomes.pop().map(|outcome| match outcome.result {
             FrameResult::Applied(frame) => frame,
@@ -324,6 +325,34 @@ impl FakeCluster {
     /// Waits until so many twins were read and are kept back.
     pub(crate) async fn until_twins_held(&self, count: u32) {
         self.until("twins held", |state| state.twins_held >= count).await;
+    }
+
+    /// The next entry of each shard comes so much later.
+    pub(crate) fn pass_ms(&self, ms: u64) {
+        for shard in &mut self.lock().shards {
+            shard.least_ms = shard.machine.meta().time_ms + ms;
+        }
+    }
+
+    /// A command of somebody else's, at once.
+    pub(crate) fn submit_now(&self, command: Command) -> Outcome {
+        self.apply(command)
+    }
+
+    /// Waits until a job is so, and returns it.
+    pub(crate) async fn until_job(&self, id: &str, is_so: impl Fn(&Job) -> bool) -> Job {
+        let id = JobId::parse(id).unwrap();
+        let shard = self.shard_at(Place::Slot(id.slot())).0 as usize;
+        let mut seen = None;
+        self.until("the job", |state| {
+            seen = match state.shards[shard].read(&Query::Job(id.clone())) {
+                View::Job(job) => job.filter(|job| is_so(job)),
+                other => panic!("{other:?}"),
+            };
+            seen.is_some()
+        })
+        .await;
+        *seen.unwrap()
     }
 
     /// A service wants something of `device`.

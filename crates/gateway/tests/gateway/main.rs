@@ -4,16 +4,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod amqp;
+mod configurations;
 mod conformance;
 mod enrollments;
 mod errors;
 mod fake;
 mod http;
+mod jobs;
 mod kafka;
 mod messages;
 mod methods;
 mod mqtt;
 mod provisioning;
+mod queries;
 mod registry;
 #[path = "../../../actors/tests/host/support/store.rs"]
 mod store;

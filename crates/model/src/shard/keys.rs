@@ -4,6 +4,7 @@
 //! shard can be split by slots. Everything else stands above the last slot, under `0xFFxx`.
 
 use crate::id::{DeviceId, SLOT_BYTES, StreamId, slot_of};
+use crate::job::JobId;
 
 /// Registry part of a device.
 const KIND_RECORD: u8 = b'd';
@@ -21,8 +22,19 @@ const KIND_ENROLLMENT: u8 = b'e';
 /// Registration of a registration id.
 const KIND_REGISTRATION: u8 = b'r';
 
+/// Configuration.
+const KIND_CONFIGURATION: u8 = b'c';
+/// Right to do something alone.
+const KIND_LEASE: u8 = b'l';
 /// Consumer group.
 const KIND_GROUP: u8 = b'g';
+
+/// What was asked of a job.
+const KIND_JOB: u8 = b'j';
+/// What has become of a job.
+const KIND_JOB_PROGRESS: u8 = b'k';
+/// What jobs have done at a device.
+const KIND_JOB_ROWS: u8 = b'w';
 
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
@@ -31,6 +43,8 @@ const HELD_SESSION: [u8; 2] = [0xFF, 0x03];
 const DUE: [u8; 2] = [0xFF, 0x04];
 const FEEDBACK: [u8; 2] = [0xFF, 0x05];
 const DUE_GROUP: [u8; 2] = [0xFF, 0x07];
+const DUE_JOB: [u8; 2] = [0xFF, 0x08];
+const ENDED_JOB: [u8; 2] = [0xFF, 0x09];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -98,6 +112,16 @@ pub fn parse_due(key: &[u8]) -> Option<DeviceId> {
     DeviceId::parse_identity(std::str::from_utf8(key.get(2 + 8..)?).ok()?).ok()
 }
 
+/// Key of a configuration.
+pub fn configuration(id: &str) -> Vec<u8> {
+    device_key(id.as_bytes(), KIND_CONFIGURATION)
+}
+
+/// Key of a lease.
+pub fn lease(name: &str) -> Vec<u8> {
+    device_key(name.as_bytes(), KIND_LEASE)
+}
+
 /// Key of a consumer group.
 pub fn group(id: &str) -> Vec<u8> {
     device_key(id.as_bytes(), KIND_GROUP)
@@ -126,6 +150,55 @@ pub fn parse_due_group(key: &[u8]) -> Option<String> {
     String::from_utf8(key.get(2 + 8..)?.to_vec()).ok()
 }
 
+/// Key of what was asked of a job.
+pub fn job(id: &JobId) -> Vec<u8> {
+    device_key(id.as_str().as_bytes(), KIND_JOB)
+}
+
+/// Key of what has become of a job.
+pub fn job_progress(id: &JobId) -> Vec<u8> {
+    device_key(id.as_str().as_bytes(), KIND_JOB_PROGRESS)
+}
+
+/// Key of what jobs have done at a device.
+pub fn job_rows(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_JOB_ROWS)
+}
+
+/// The device, or module, of a key that belongs to one.
+pub fn parse_device(key: &[u8]) -> Option<DeviceId> {
+    DeviceId::parse_identity(std::str::from_utf8(key.get(SLOT_BYTES + 1..)?).ok()?).ok()
+}
+
+fn indexed_job(family: [u8; 2], ms: u64, id: &str) -> Vec<u8> {
+    [&family[..], &ms.to_be_bytes(), id.as_bytes()].concat()
+}
+
+/// Index entry: somebody is to take the job `id` on when `ms` is over.
+pub fn due_job(ms: u64, id: &JobId) -> Vec<u8> {
+    indexed_job(DUE_JOB, ms, id.as_str())
+}
+
+/// The range of those index entries up to `ms`.
+pub fn due_jobs_range(ms: u64) -> (Vec<u8>, Vec<u8>) {
+    (DUE_JOB.to_vec(), indexed_job(DUE_JOB, ms.saturating_add(1), ""))
+}
+
+/// Index entry: the job `id` ended at `ms`.
+pub fn ended_job(ms: u64, id: &JobId) -> Vec<u8> {
+    indexed_job(ENDED_JOB, ms, id.as_str())
+}
+
+/// The range of those index entries up to `ms`.
+pub fn ended_jobs_range(ms: u64) -> (Vec<u8>, Vec<u8>) {
+    (ENDED_JOB.to_vec(), indexed_job(ENDED_JOB, ms.saturating_add(1), ""))
+}
+
+/// The job of an index entry of either kind.
+pub fn parse_indexed_job(key: &[u8]) -> Option<JobId> {
+    JobId::parse(std::str::from_utf8(key.get(2 + 8..)?).ok()?).ok()
+}
+
 /// Key of record `number` of the feedback.
 pub fn feedback(number: u64) -> Vec<u8> {
     let mut key = FEEDBACK.to_vec();
@@ -144,6 +217,12 @@ pub enum Listed {
     Registrations,
     /// Consumer groups.
     Groups,
+    /// Configurations.
+    Configurations,
+    /// What was asked of jobs.
+    Jobs,
+    /// What jobs have done at devices.
+    JobRows,
 }
 
 impl Listed {
@@ -153,6 +232,9 @@ impl Listed {
             Listed::Enrollments => KIND_ENROLLMENT,
             Listed::Registrations => KIND_REGISTRATION,
             Listed::Groups => KIND_GROUP,
+            Listed::Configurations => KIND_CONFIGURATION,
+            Listed::Jobs => KIND_JOB,
+            Listed::JobRows => KIND_JOB_ROWS,
         }
     }
 }

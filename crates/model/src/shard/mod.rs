@@ -4,8 +4,12 @@
 //! [`stored`] how outcomes are kept for gateways that ask again. Nothing here waits or writes files.
 
 pub mod batch;
+mod configuration;
+mod device_jobs;
 mod fence;
+pub mod fleet;
 mod groups;
+mod jobs;
 pub mod keys;
 mod messages;
 pub mod meta;

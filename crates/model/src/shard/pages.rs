@@ -5,13 +5,16 @@
 
 use bytes::Bytes;
 
+use super::jobs::Progress;
 use super::keys::{self, Listed};
 use super::overlay::parse_json;
 use super::read::{json, with_session};
 use crate::command::View;
 use crate::group::Group;
 use crate::group::ask::GroupLine;
-use crate::limits::{DEVICE_PAGE_MAX, PROVISIONING_PAGE_MAX};
+use crate::job::state::JobPlan;
+use crate::job::{Job, JobSpec};
+use crate::limits::{DEVICE_PAGE_MAX, JOB_LIST_MAX, PROVISIONING_PAGE_MAX, READ_BYTES_MAX};
 use crate::port::{ShardStore, StoreError};
 use crate::provisioning::{Enrollment, Registration};
 
@@ -83,9 +86,26 @@ pub(super) fn groups(store: &dyn ShardStore, after: &[u8]) -> Result<View, Store
     Ok(View::Groups { found, next })
 }
 
+/// A page of jobs, without what their runners plan.
+pub(super) fn jobs(store: &dyn ShardStore, after: &[u8], count_max: usize) -> Result<View, StoreError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    let count_max = count_max.min(JOB_LIST_MAX);
+    let next = walk(store, Listed::Jobs, after, ROWS_MAX, |_, value| {
+        let spec: JobSpec = parse_json(value)?;
+        let progress: Option<Progress> = json(store, &keys::job_progress(&spec.id))?;
+        if let Some(Progress { state, .. }) = progress {
+            bytes += value.len();
+            let plan = JobPlan::default();
+            found.push(Job { spec, state, plan });
+        }
+        Ok(found.len() < count_max && bytes < READ_BYTES_MAX)
+    })?;
+    Ok(View::Jobs { found, next })
+}
+
 /// Visits what is listed, slot by slot, after a cursor, until the visitor has enough or `rows_max` were seen; returns
 /// the cursor to go on from, or `None` at the end.
-fn walk(
+pub(super) fn walk(
     store: &dyn ShardStore,
     listed: Listed,
     after: &[u8],

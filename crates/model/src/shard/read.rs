@@ -2,6 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
+use super::configuration;
+use super::fleet;
+use super::jobs::Progress;
 use super::keys;
 use super::messages;
 use super::meta::Meta;
@@ -11,7 +14,8 @@ use crate::command::{DeviceView, Due, Query, ShardView, TwinView, View};
 use crate::group::Group;
 use crate::id::DeviceId;
 use crate::identity::{DeviceRecord, SessionRecord};
-use crate::limits::MODULES_PER_DEVICE_MAX;
+use crate::job::{Job, JobId, JobSpec};
+use crate::limits::{JOBS_DUE_MAX, MODULES_PER_DEVICE_MAX};
 use crate::messages::QUEUE_MESSAGES_MAX;
 use crate::messages::feedback::{BATCH_RECORDS_MAX, Feedback};
 use crate::messages::queue::Queue;
@@ -57,7 +61,30 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             Ok(View::Group(Box::new(question.answer(&group))))
         }
         Query::Groups { after, .. } => pages::groups(store, after),
+        Query::Job(id) => job(store, id),
+        Query::Jobs { after, count_max, .. } => pages::jobs(store, after, *count_max),
+        Query::DueJobs { ms, .. } => {
+            let (from, to) = keys::due_jobs_range(*ms);
+            let due = store.scan(&from, &to, JOBS_DUE_MAX)?;
+            let due = due.iter().filter_map(|(key, _)| keys::parse_indexed_job(key));
+            Ok(View::DueJobs(due.collect()))
+        }
         Query::Feedback { from, to, .. } => feedback(store, *from, *to),
+        Query::Fleet {
+            statement,
+            after,
+            count_max,
+            ..
+        } => fleet::step(store, statement, after, *count_max),
+        Query::Configuration(id) => {
+            let found = json(store, &keys::configuration(id))?;
+            Ok(View::Configuration(found.map(Box::new)))
+        }
+        Query::Configurations { after, .. } => configuration::page(store, after),
+        Query::Targeted { targets, after, .. } => configuration::targeted(store, targets, after),
+        Query::Counts {
+            statements, after, ..
+        } => configuration::counts(store, statements, after),
         Query::Devices { after, count_max, .. } => pages::devices(store, after, *count_max),
         Query::Provisioning(id) => Ok(View::Provisioning(Box::new(provisioning(store, id)?))),
         Query::Enrollments { after, count_max, .. } => pages::enrollments(store, after, *count_max),
@@ -88,6 +115,15 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             }))
         }
     }
+}
+
+fn job(store: &dyn ShardStore, id: &JobId) -> Result<View, StoreError> {
+    let spec: Option<JobSpec> = json(store, &keys::job(id))?;
+    let progress: Option<Progress> = json(store, &keys::job_progress(id))?;
+    Ok(View::Job(spec.zip(progress).map(|(spec, progress)| {
+        let Progress { state, plan } = progress;
+        Box::new(Job { spec, state, plan })
+    })))
 }
 
 fn device_view(store: &dyn ShardStore, device: &DeviceId) -> Result<Option<DeviceView>, StoreError> {

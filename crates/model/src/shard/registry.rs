@@ -2,7 +2,9 @@
 //! the order in which [`Refusal`](crate::command::Refusal) lists them.
 
 use super::Notice;
+use super::configuration;
 use super::groups;
+use super::jobs;
 use super::keys;
 use super::messages;
 use super::provisioning;
@@ -131,7 +133,37 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::RegistrationDelete { id, condition } => {
             provisioning::delete_registration(entry, id, *condition)
         }
+        Command::TwinConfigure {
+            device,
+            etag,
+            marks,
+            settings,
+        } => twin::configure(entry, device, *etag, marks.as_ref(), settings),
+        Command::ConfigurationPut { id, spec, condition } => configuration::put(entry, id, spec, *condition),
+        Command::ConfigurationDelete { id, condition } => configuration::delete(entry, id, *condition),
+        Command::LeaseTake { name, holder, ms } => configuration::take_lease(entry, name, *holder, *ms),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
+        Command::JobPut(spec) => jobs::put(entry, spec),
+        Command::JobCancel(id) => jobs::cancel(entry, id),
+        Command::JobClaim { id, runner } => jobs::claim(entry, id, *runner),
+        Command::JobAdvance { id, runner, step } => jobs::advance(entry, id, *runner, step),
+        Command::JobTwin {
+            device,
+            order,
+            runner,
+            tags,
+            desired,
+        } => {
+            let sections = (tags.as_deref(), desired.as_deref());
+            jobs::change_twin(entry, device, order, *runner, sections)
+        }
+        Command::JobMethodBegin { device, order, runner } => jobs::begin_method(entry, device, order, *runner),
+        Command::JobMethodEnd {
+            device,
+            order,
+            runner,
+            result,
+        } => jobs::end_method(entry, device, order, *runner, result),
     }
 }
 
@@ -293,7 +325,12 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     }
     messages::remove(entry, device)?;
     let id = device.as_str().as_bytes();
-    for key in [keys::record(id), keys::session(id), keys::twin(id)] {
+    for key in [
+        keys::record(id),
+        keys::session(id),
+        keys::twin(id),
+        keys::job_rows(id),
+    ] {
         entry.overlay.delete(key);
     }
     entry.forget_fence(device);

@@ -5,10 +5,12 @@
 use super::state::Entry;
 use super::{Notice, keys, registry};
 use crate::command::{Outcome, Refusal};
+use crate::configuration::{Marks, Setting};
 use crate::id::DeviceId;
 use crate::mutant::{self, Mutant};
 use crate::port::StoreError;
 use crate::twin::{Object, Twin};
+use serde_json::Value;
 
 fn load(entry: &Entry<'_>, device: &DeviceId) -> Result<Twin, StoreError> {
     let stored = entry.overlay.get_json(&keys::twin(device.as_str().as_bytes()))?;
@@ -83,8 +85,53 @@ pub(super) fn change(
     if !mutant::is_on(Mutant::LoseTwinChange) {
         save(entry, device, &twin);
     }
-    if desired.is_some()
-        && let Some(session) = registry::session(entry, device)?
+    if desired.is_some() {
+        tell(entry, device, &twin)?;
+    }
+    Ok(Outcome::TwinChanged {
+        version: twin.version,
+    })
+}
+
+/// Brings a twin in line with configurations.
+pub(super) fn configure(
+    entry: &mut Entry<'_>,
+    device: &DeviceId,
+    etag: Option<u64>,
+    marks: Option<&Marks>,
+    settings: &[Setting],
+) -> Result<Outcome, StoreError> {
+    if registry::record(entry, device)?.is_none() {
+        return Ok(Outcome::Refused(registry::absent(entry, device)?));
+    }
+    let mut twin = load(entry, device)?;
+    if etag.is_some_and(|etag| etag != twin.etag) {
+        return Ok(Outcome::Refused(Refusal::VersionMismatch));
+    }
+    let read = settings.iter().map(|Setting { path, value }| {
+        let value: Result<Value, _> = serde_json::from_str(value);
+        value.map(|value| (path.as_slice(), value))
+    });
+    let Ok(settings) = read.collect::<Result<Vec<_>, _>>() else {
+        return Ok(Outcome::Refused(Refusal::TwinUnreadable));
+    };
+    let told = twin.desired.version;
+    let etag = registry::next_fence(entry);
+    if !twin.configure(&settings, marks, etag, entry.meta.time_ms) {
+        return Ok(Outcome::Refused(Refusal::TwinTooLarge));
+    }
+    save(entry, device, &twin);
+    if twin.desired.version != told {
+        tell(entry, device, &twin)?;
+    }
+    Ok(Outcome::TwinChanged {
+        version: twin.version,
+    })
+}
+
+/// Tells the device of the last change of what is desired of it, if it listens.
+fn tell(entry: &mut Entry<'_>, device: &DeviceId, twin: &Twin) -> Result<(), StoreError> {
+    if let Some(session) = registry::session(entry, device)?
         && let Some(held_by) = session.held_by
         && session.subscriptions.contains_key(registry::DESIRED_FILTER)
         && let Some(change) = twin.recent.last()
@@ -96,7 +143,5 @@ pub(super) fn change(
             change: change.clone(),
         });
     }
-    Ok(Outcome::TwinChanged {
-        version: twin.version,
-    })
+    Ok(())
 }

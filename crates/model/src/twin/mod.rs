@@ -8,11 +8,14 @@
 //! counted per section, `$metadata` with `$lastUpdated` at every level).
 
 pub mod check;
+pub mod document;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::configuration::Marks;
 
 /// Bytes of `tags`, counted by [`size_bytes`].
 pub const TAGS_BYTES_MAX: usize = 8 * 1024;
@@ -46,6 +49,9 @@ pub struct Twin {
     /// from the old one may be lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<DesiredChange>,
+    /// The configurations that concern it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configurations: Marks,
 }
 
 /// Properties with their version and times.
@@ -98,6 +104,7 @@ impl Default for Twin {
             desired: Section::default(),
             reported: Section::default(),
             recent: Vec::new(),
+            configurations: Marks::new(),
         }
     }
 }
@@ -180,6 +187,39 @@ impl Twin {
         fits
     }
 
+    /// Parts of what is desired are put in place of what is there, one after the other, and `marks` in place of those
+    /// that there are. `etag` will name the new state. Only what becomes different is told to the device. Returns
+    /// whether the section stays within its bound; otherwise nothing has changed.
+    pub fn configure(
+        &mut self,
+        settings: &[(&[String], Value)],
+        marks: Option<&Marks>,
+        etag: u64,
+        ms: u64,
+    ) -> bool {
+        let mut content = self.desired.content.clone();
+        for (path, value) in settings {
+            put_at(&mut content, path, value);
+        }
+        let patch = least_difference(&self.desired.content, &content);
+        let is_told = !patch.is_empty();
+        let mut new = self.clone();
+        if is_told {
+            new.desired.merge(&patch, ms);
+            new.keep_change(&patch, ms);
+        }
+        if let Some(marks) = marks {
+            new.configurations.clone_from(marks);
+        }
+        let fits = fits(&new.desired.content, PROPERTIES_BYTES_MAX);
+        if fits && new != *self {
+            new.version += 1;
+            new.etag = etag;
+            *self = new;
+        }
+        fits
+    }
+
     fn keep_change(&mut self, patch: &Object, ms: u64) {
         let patch = text_of(patch);
         let version = self.desired.version;
@@ -228,6 +268,60 @@ fn merge(content: &mut Object, patch: &Object, updated: &mut Updated, stamp: Sta
             }
         }
     }
+}
+
+/// Puts `value` at `path`; what stands in the way is replaced. At no path, an object is the whole content.
+fn put_at(content: &mut Object, path: &[String], value: &Value) {
+    let Some((last, above)) = path.split_last() else {
+        if let Value::Object(whole) = without_nulls(value) {
+            *content = whole;
+        }
+        return;
+    };
+    let mut place = content;
+    for step in above {
+        let below = place
+            .entry(step.clone())
+            .or_insert_with(|| Value::Object(Object::new()));
+        if !below.is_object() {
+            *below = Value::Object(Object::new());
+        }
+        let Value::Object(below) = below else { return };
+        place = below;
+    }
+    if value.is_null() {
+        place.remove(last);
+    } else {
+        place.insert(last.clone(), without_nulls(value));
+    }
+}
+
+/// `value`, in whose objects nothing is `null`: what is not there.
+fn without_nulls(value: &Value) -> Value {
+    let Value::Object(content) = value else {
+        return value.clone();
+    };
+    let there = content.iter().filter(|(_, value)| !value.is_null());
+    Value::Object(
+        there
+            .map(|(key, value)| (key.clone(), without_nulls(value)))
+            .collect(),
+    )
+}
+
+/// The least merge document that makes `old` into `new`, which has no `null`; empty if they are the same.
+fn least_difference(old: &Object, new: &Object) -> Object {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let mut patch: Object = gone.map(|key| (key.clone(), Value::Null)).collect();
+    for (key, value) in new {
+        let change = match (old.get(key), value) {
+            (Some(old), new) if old == new => continue,
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(least_difference(old, new)),
+            _ => value.clone(),
+        };
+        patch.insert(key.clone(), change);
+    }
+    patch
 }
 
 /// The merge document that makes `old` into `new`: a device that merges converges, as one that reads all does.

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::check::{INTEGER_MAX, TwinFault, check};
 use super::*;
+use crate::configuration::Mark;
 
 fn object(value: Value) -> Object {
     match value {
@@ -170,7 +171,89 @@ fn without_nulls(object: &Object) -> Object {
     object.iter().filter_map(keep).collect()
 }
 
+fn set(path: &str, value: Value) -> (Vec<String>, Value) {
+    let steps = path.split('.').filter(|step| !step.is_empty());
+    (steps.map(str::to_owned).collect(), value)
+}
+
+fn configured(twin: &mut Twin, settings: &[(Vec<String>, Value)], marks: Option<&Marks>) -> bool {
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(path, value)| (&path[..], value.clone()))
+        .collect();
+    twin.configure(&settings, marks, 77, 9)
+}
+
+#[test]
+fn a_configuration_puts_parts_in_place_and_tells_only_what_is_different() {
+    let mut twin = Twin::default();
+    let desired = object(json!({"own": 1, "camera": {"fps": 5, "old": true}}));
+    assert!(twin.change((None, Some(&desired)), false, 2, 1));
+    let settings = [
+        set("camera", json!({"fps": 5, "mode": {"night": true, "day": null}})),
+        set("a.b", json!(1)),
+        set("own.below", json!(2)),
+    ];
+    let marks = Marks::from([(
+        "c".to_owned(),
+        Mark {
+            version: 3,
+            is_applied: true,
+        },
+    )]);
+    assert!(configured(&mut twin, &settings, Some(&marks)));
+    assert_eq!(
+        Value::Object(twin.desired.content.clone()),
+        json!({"own": {"below": 2}, "camera": {"fps": 5, "mode": {"night": true}}, "a": {"b": 1}})
+    );
+    let told: Value = serde_json::from_str(&twin.recent.last().unwrap().patch).unwrap();
+    assert_eq!(
+        told,
+        json!({"own": {"below": 2}, "camera": {"old": null, "mode": {"night": true}}, "a": {"b": 1}})
+    );
+    assert_eq!((twin.desired.version, twin.version, twin.etag), (3, 3, 77));
+    let before = twin.clone();
+    assert!(configured(&mut twin, &settings, Some(&marks)));
+    assert_eq!(twin, before, "the same again changes nothing");
+    assert!(configured(
+        &mut twin,
+        &[set("a", Value::Null)],
+        Some(&Marks::new())
+    ));
+    assert!(!twin.desired.content.contains_key("a") && twin.configurations.is_empty());
+    assert!(configured(&mut twin, &[set("", json!({"x": 1}))], None));
+    assert_eq!(Value::Object(twin.desired.content.clone()), json!({"x": 1}));
+    let before = twin.clone();
+    let text = "x".repeat(4000);
+    let large: Vec<_> = (0..9)
+        .map(|place| set(&format!("p{place}"), json!(text)))
+        .collect();
+    assert!(!configured(&mut twin, &large, Some(&marks)));
+    assert_eq!(twin, before);
+}
+
 proptest! {
+    #[test]
+    fn whoever_merges_what_configurations_tell_has_what_is_desired(
+        first in documents(),
+        second in documents(),
+        third in documents(),
+    ) {
+        let mut twin = Twin::default();
+        prop_assert!(twin.change((None, Some(&first)), false, 2, 1));
+        let settings = [set("a", Value::Object(second.clone())), set("", Value::Object(third.clone())),
+            set("b.c", Value::Object(second))];
+        prop_assert!(configured(&mut twin, &settings, None));
+        let mut device = Section::default();
+        for change in &twin.recent {
+            device.merge(&serde_json::from_str(&change.patch).unwrap(), 0);
+        }
+        prop_assert_eq!(&device.content, &twin.desired.content);
+        let before = twin.clone();
+        prop_assert!(configured(&mut twin, &settings, None));
+        prop_assert_eq!(twin.desired.version, before.desired.version);
+    }
+
     #[test]
     fn whoever_merges_what_a_replacement_tells_has_what_was_asked_for(
         first in documents(),

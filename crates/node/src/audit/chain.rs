@@ -9,8 +9,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use dunlin_gateway::http::time::iso_utc;
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
+use dunlin_model::iso_time::iso_utc;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of one file; the next line begins another.
