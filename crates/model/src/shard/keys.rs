@@ -38,6 +38,8 @@ const KIND_JOB_ROWS: u8 = b'w';
 
 /// Applied position, membership and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
+/// Notes on entries, see [`super::verdict`]: this replica's own.
+pub(super) const NOTE: [u8; 2] = [0xFF, 0x01];
 const STREAM_OUTCOME: [u8; 2] = [0xFF, 0x02];
 const HELD_SESSION: [u8; 2] = [0xFF, 0x03];
 const DUE: [u8; 2] = [0xFF, 0x04];
@@ -191,7 +193,10 @@ pub fn ended_job(ms: u64, id: &JobId) -> Vec<u8> {
 
 /// The range of those index entries up to `ms`.
 pub fn ended_jobs_range(ms: u64) -> (Vec<u8>, Vec<u8>) {
-    (ENDED_JOB.to_vec(), indexed_job(ENDED_JOB, ms.saturating_add(1), ""))
+    (
+        ENDED_JOB.to_vec(),
+        indexed_job(ENDED_JOB, ms.saturating_add(1), ""),
+    )
 }
 
 /// The job of an index entry of either kind.
@@ -338,4 +343,39 @@ pub fn held_range(stream: StreamId) -> (Vec<u8>, Vec<u8>) {
 /// The device of a key made by [`held`].
 pub fn parse_held(key: &[u8]) -> Option<DeviceId> {
     DeviceId::parse_identity(std::str::from_utf8(key.get(2 + 16..)?).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict;
+    use super::*;
+    use crate::id::NodeId;
+
+    #[test]
+    fn what_is_not_a_devices_has_a_family_of_its_own() {
+        let stream = StreamId {
+            gateway: NodeId(1),
+            incarnation: 2,
+        };
+        let device = DeviceId::parse("dev-1").unwrap();
+        let job = JobId::parse("job-1").unwrap();
+        let keys = [
+            verdict::key(7),
+            outcome(stream, 3),
+            held(stream, &device),
+            due(7, b"dev-1"),
+            feedback(7),
+            FEEDBACK_LIST.to_vec(),
+            due_group(7, "g"),
+            due_job(7, &job),
+            ended_job(7, &job),
+            META.to_vec(),
+        ];
+        let families: std::collections::BTreeSet<&[u8]> = keys.iter().map(|key| &key[..2]).collect();
+        assert_eq!(families.len(), keys.len());
+        // A snapshot has everything but the notes.
+        let local = keys.iter().filter(|key| verdict::is_local(key)).count();
+        assert_eq!(local, 1);
+        assert!(keys.iter().all(|key| key.as_slice() >= DEVICES_END));
+    }
 }

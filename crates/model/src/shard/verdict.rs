@@ -7,14 +7,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::keys::NOTE;
 use crate::port::StoreError;
 use crate::wire::Reader;
 
-/// First two bytes of a note's key.
-const FAMILY: [u8; 2] = [0xFF, 0x04];
-
 pub(super) fn key(index: u64) -> Vec<u8> {
-    let mut key = FAMILY.to_vec();
+    let mut key = NOTE.to_vec();
     key.extend_from_slice(&index.to_be_bytes());
     key
 }
@@ -26,18 +24,18 @@ pub(super) fn forgotten_key() -> Vec<u8> {
 
 /// Which entry a note is on.
 pub(super) fn index_of(key: &[u8]) -> Option<u64> {
-    let index = key.strip_prefix(&FAMILY)?;
+    let index = key.strip_prefix(&NOTE)?;
     Some(u64::from_be_bytes(index.try_into().ok()?))
 }
 
 /// Keys of notes at or below `index`.
 pub(super) fn range_upto(index: u64) -> (Vec<u8>, Vec<u8>) {
-    (FAMILY.to_vec(), key(index.saturating_add(1)))
+    (NOTE.to_vec(), key(index.saturating_add(1)))
 }
 
 /// Whether `key` is that of a note.
 pub fn is_local(key: &[u8]) -> bool {
-    key.starts_with(&FAMILY)
+    key.starts_with(&NOTE)
 }
 
 /// What happened to one frame of an entry.
