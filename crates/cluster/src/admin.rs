@@ -240,7 +240,7 @@ pub struct ClusterStatus {
 /// Answers one request.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes, QueryError> {
     let request: AdminRequest = serde_json::from_slice(&request)
-        .map_err(|error| QueryError::Store(format!("read request: {error}")))?;
+        .map_err(|error| QueryError::Refused(format!("read request: {error}")))?;
     match request {
         AdminRequest::Status => answer(&status(&shared).await),
         AdminRequest::Drain { node, force } => {

@@ -119,7 +119,7 @@ impl DirectoryMachine {
             return Ok(Reply::Done);
         }
         let result = self.saved.directory.apply(command);
-        self.save(position)?;
+        self.save(position, WriteBatch::default())?;
         self.view.offer(&self.saved.directory);
         Ok(Reply::Directory(result))
     }
@@ -133,14 +133,13 @@ impl DirectoryMachine {
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
         self.saved.directory = (*self.view.get()).clone();
         match self.saved.applied {
-            Some(applied) => self.save(applied),
+            Some(applied) => self.save(applied, WriteBatch::default()),
             None => Ok(()),
         }
     }
 
-    fn save(&mut self, position: LogPosition) -> Result<(), StoreError> {
+    fn save(&mut self, position: LogPosition, mut batch: WriteBatch) -> Result<(), StoreError> {
         self.saved.applied = Some(position);
-        let mut batch = WriteBatch::default();
         batch.put(
             DIRECTORY_KEY,
             serde_json::to_vec(&self.saved).expect("the directory is plain data"),
@@ -227,14 +226,15 @@ impl Machine {
         }
     }
 
-    /// Applies an entry that carries none.
-    pub(crate) fn skip(&mut self, position: LogPosition) -> Result<(), StoreError> {
+    /// Applies an entry that carries none; in the same write goes what consensus keeps `beside` the state. Once, as
+    /// everything.
+    pub(crate) fn skip(&mut self, position: LogPosition, beside: WriteBatch) -> Result<(), StoreError> {
         if self.applied().is_some_and(|at| at.index >= position.index) {
             return Ok(());
         }
         match self {
-            Machine::Shard(shard) => shard.state.skip(position),
-            Machine::Directory(directory) => directory.save(position),
+            Machine::Shard(shard) => shard.state.skip(position, beside),
+            Machine::Directory(directory) => directory.save(position, beside),
         }
     }
 

@@ -13,6 +13,7 @@ use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::point::Point;
 use dunlin_model::port::{StoreError, WriteBatch};
+use dunlin_model::shard::keys::MEMBERSHIP;
 use dunlin_storage::journal::ReplicaLog;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -25,9 +26,6 @@ use super::{LogId, Reply, StoredMembership, TypeConfig, body, convert};
 use crate::blocking::blocking;
 use crate::codec;
 use crate::messages::WireMembership;
-
-/// Where the membership stands in a replica's store, beside the machine's own keys.
-const MEMBERSHIP_KEY: &[u8] = &[0xFF, 0x05, b'm'];
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -94,7 +92,7 @@ impl StateMachine {
 
     /// The membership as of the last applied membership entry.
     fn membership(machine: &Machine) -> Result<StoredMembership, StoreError> {
-        let Some(bytes) = machine.store().get(MEMBERSHIP_KEY)? else {
+        let Some(bytes) = machine.store().get(MEMBERSHIP)? else {
             return Ok(StoredMembership::default());
         };
         let (at, wire): (Option<LogPosition>, WireMembership) =
@@ -108,17 +106,21 @@ impl StateMachine {
         ))
     }
 
+    /// What is written to keep a membership.
+    fn with_membership(at: Option<LogPosition>, wire: &WireMembership) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        if !mutant::is_on(Mutant::ForgetMembership) {
+            batch.put(MEMBERSHIP, codec::encode(&(at, wire)));
+        }
+        batch
+    }
+
     pub(super) fn save_membership(
         machine: &Machine,
         at: Option<LogPosition>,
         wire: &WireMembership,
     ) -> Result<(), StoreError> {
-        if mutant::is_on(Mutant::ForgetMembership) {
-            return Ok(());
-        }
-        let mut batch = WriteBatch::default();
-        batch.put(MEMBERSHIP_KEY, codec::encode(&(at, wire)));
-        machine.store().write(batch)
+        machine.store().write(Self::with_membership(at, wire))
     }
 
     /// Feeds the event log what it lost with its open block, from the journal, up to where the state is.
@@ -223,11 +225,15 @@ impl StateMachine {
     ) -> Result<Reply, io::Error> {
         self.check_next(machine, position)?;
         match payload {
-            EntryPayload::Blank => machine.skip(position).map_err(io::Error::other)?,
+            EntryPayload::Blank => {
+                let skipped = machine.skip(position, WriteBatch::default());
+                skipped.map_err(io::Error::other)?;
+            }
             EntryPayload::Membership(membership) => {
                 let wire = convert::membership_out(membership);
-                Self::save_membership(machine, Some(position), &wire).map_err(io::Error::other)?;
-                machine.skip(position).map_err(io::Error::other)?;
+                // Together, so that no power cut leaves a membership that is ahead of the state it belongs to.
+                let beside = Self::with_membership(Some(position), &wire);
+                machine.skip(position, beside).map_err(io::Error::other)?;
             }
             EntryPayload::Normal(bytes) => {
                 let body = body::read(bytes).map_err(io::Error::other)?;

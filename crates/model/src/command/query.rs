@@ -110,25 +110,6 @@ pub enum Query {
         /// Rows that are wanted; [`FLEET_PAGE_MAX`](crate::limits::FLEET_PAGE_MAX) at most. Aggregates need none.
         count_max: usize,
     },
-    /// A job.
-    Job(JobId),
-    /// Jobs of one shard, without what their runners plan, by slot and name, after a cursor that an earlier page
-    /// returned.
-    Jobs {
-        /// Which shard.
-        shard: ShardId,
-        /// Opaque; empty for the first page.
-        after: Bytes,
-        /// [`JOB_LIST_MAX`](crate::limits::JOB_LIST_MAX) at most; fewer if they are large.
-        count_max: usize,
-    },
-    /// Jobs of one shard that somebody is to take on.
-    DueJobs {
-        /// Which shard.
-        shard: ShardId,
-        /// The time, milliseconds since 1970.
-        ms: u64,
-    },
     /// A configuration.
     Configuration(String),
     /// Configurations of one shard, by slot and id, after a cursor that an earlier page returned.
@@ -166,6 +147,25 @@ pub enum Query {
         after: Bytes,
         /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
         count_max: usize,
+    },
+    /// A job.
+    Job(JobId),
+    /// Jobs of one shard, without what their runners plan, by slot and name, after a cursor that an earlier page
+    /// returned.
+    Jobs {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`JOB_LIST_MAX`](crate::limits::JOB_LIST_MAX) at most; fewer if they are large.
+        count_max: usize,
+    },
+    /// Jobs of one shard that somebody is to take on.
+    DueJobs {
+        /// Which shard.
+        shard: ShardId,
+        /// The time, milliseconds since 1970.
+        ms: u64,
     },
 }
 
@@ -218,17 +218,6 @@ pub enum View {
         /// Cursor of the next page; `None` at the end.
         next: Option<Bytes>,
     },
-    /// Answer to [`Query::Job`].
-    Job(Option<Box<Job>>),
-    /// Answer to [`Query::Jobs`].
-    Jobs {
-        /// The page.
-        found: Vec<Job>,
-        /// Cursor of the next page; `None` at the end.
-        next: Option<Bytes>,
-    },
-    /// Answer to [`Query::DueJobs`]: some of them, those that wait longest first.
-    DueJobs(Vec<JobId>),
     /// Answer to [`Query::Configuration`].
     Configuration(Option<Box<Configuration>>),
     /// Answer to [`Query::Configurations`].
@@ -259,6 +248,17 @@ pub enum View {
         /// Cursor of the next page; `None` at the end.
         next: Option<Bytes>,
     },
+    /// Answer to [`Query::Job`].
+    Job(Option<Box<Job>>),
+    /// Answer to [`Query::Jobs`].
+    Jobs {
+        /// The page.
+        found: Vec<Job>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
+    /// Answer to [`Query::DueJobs`]: some of them, those that wait longest first.
+    DueJobs(Vec<JobId>),
 }
 
 /// What a statement of the query language finds.

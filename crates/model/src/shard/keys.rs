@@ -36,7 +36,9 @@ const KIND_JOB_PROGRESS: u8 = b'k';
 /// What jobs have done at a device.
 const KIND_JOB_ROWS: u8 = b'w';
 
-/// Applied position, membership and counters.
+/// The membership of the group as of the last applied entry: consensus keeps it here, and nothing in this crate reads it.
+pub const MEMBERSHIP: &[u8] = &[0xFF, 0xFE];
+/// Applied position and counters.
 pub const META: &[u8] = &[0xFF, 0xFF];
 /// Notes on entries, see [`super::verdict`]: this replica's own.
 pub(super) const NOTE: [u8; 2] = [0xFF, 0x01];
@@ -369,6 +371,7 @@ mod tests {
             due_group(7, "g"),
             due_job(7, &job),
             ended_job(7, &job),
+            MEMBERSHIP.to_vec(),
             META.to_vec(),
         ];
         let families: std::collections::BTreeSet<&[u8]> = keys.iter().map(|key| &key[..2]).collect();

@@ -116,13 +116,14 @@ impl ShardState {
         self.streams.keys().copied().collect()
     }
 
-    /// Applies an entry that carries no batch (a blank or a membership entry): only the position moves.
-    pub fn skip(&mut self, position: LogPosition) -> Result<(), StoreError> {
+    /// Applies an entry that carries no batch (a blank or a membership entry): only the position moves, and with it, in
+    /// one write, what consensus keeps beside the state.
+    pub fn skip(&mut self, position: LogPosition, beside: WriteBatch) -> Result<(), StoreError> {
         let meta = Meta {
             applied: Some(position),
             ..self.meta
         };
-        let mut batch = WriteBatch::default();
+        let mut batch = beside;
         batch.put(keys::META, meta.encode());
         self.store.write(batch)?;
         self.meta = meta;
