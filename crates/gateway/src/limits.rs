@@ -135,8 +135,10 @@ pub const CONFIGURE_AT_A_TIME: usize = 16;
 pub const JOB_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Jobs that one gateway runs at a time; others wait, or go to another gateway.
 pub const JOBS_AT_A_TIME: usize = 8;
-/// Devices that one job is busy with at a time.
-pub const JOB_DEVICES_AT_A_TIME: usize = 16;
+/// Twins that one job changes at a time.
+pub const JOB_TWINS_AT_A_TIME: usize = 16;
+/// Devices that one job asks at a time: all jobs of a gateway together ask fewer than one gateway passes on to another.
+pub const JOB_METHODS_AT_A_TIME: usize = 48;
 /// How often the runner of a job says that it is there; three times in the time after which it is given up.
 pub const JOB_RENEW_EVERY: Duration = Duration::from_secs(3);
 /// Pause before a shard is asked again about a job.

@@ -38,6 +38,8 @@ pub enum ErrorCode {
     DeviceNotOnline,
     /// The device's connection ended while it was asked.
     DeviceConnectionClosedRemotely,
+    /// The path is there, and has no such method.
+    MethodNotAllowed,
     /// The cluster does not do that now.
     Refused,
     /// The device is there already.
@@ -110,6 +112,7 @@ impl ErrorCode {
             404_104,
             "DeviceConnectionClosedRemotely",
         ),
+        (Self::MethodNotAllowed, 405_000, "MethodNotAllowed"),
         (Self::Refused, 409_000, "Refused"),
         (Self::DeviceAlreadyExists, 409_001, "DeviceAlreadyExists"),
         (Self::JobAlreadyExists, 409_104, "JobAlreadyExists"),

@@ -20,6 +20,12 @@ use dunlin_model::iso_time::iso_utc;
 /// Header that names the error.
 pub const ERROR_CODE_HEADER: &str = "iothub-errorcode";
 
+/// The same of provisioning, whose errors have a form of their own.
+pub(crate) const PROVISIONING_CODE_HEADER: &str = "x-ms-error-code";
+
+/// Bytes of what the library says about a request that it refuses.
+const LIBRARY_WORDS_BYTES_MAX: usize = 4 * 1024;
+
 /// Seconds after which a caller may try again.
 const RETRY_AFTER_S: &str = "1";
 
@@ -327,6 +333,41 @@ impl ApiError {
             Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),
             Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),
         }
+    }
+}
+
+/// An error that no handler has made, but the library that calls them, in the form of all others.
+pub(super) async fn in_form(response: Response) -> Response {
+    let status = response.status();
+    let headers = response.headers();
+    // What a handler has written is JSON: a list of changes has its own.
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let has_form = is_json
+        || headers.contains_key(ERROR_CODE_HEADER)
+        || headers.contains_key(PROVISIONING_CODE_HEADER);
+    if has_form || !status.is_client_error() {
+        return response;
+    }
+    let allowed = response.headers().get(header::ALLOW).cloned();
+    let words = axum::body::to_bytes(response.into_body(), LIBRARY_WORDS_BYTES_MAX).await;
+    let words = words.map_or_else(
+        |_| String::new(),
+        |words| String::from_utf8_lossy(&words).into_owned(),
+    );
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let error = ApiError::new(ErrorCode::MethodNotAllowed, "This path has no such method");
+            let mut response = error.into_response();
+            if let Some(allowed) = allowed {
+                response.headers_mut().insert(header::ALLOW, allowed);
+            }
+            response
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large().into_response(),
+        StatusCode::NOT_FOUND => ApiError::not_found("no such path").into_response(),
+        _ => ApiError::invalid(words).into_response(),
     }
 }
 

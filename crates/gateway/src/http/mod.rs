@@ -1,8 +1,9 @@
 //! HTTP: the registry and statistics as IoT Hub's REST interface has them, device messages, events,
 //! and MQTT over WebSocket; for operators alone, only what tells of the node and the cluster.
 //!
-//! Paths are matched as they came and ids decoded afterwards. Every call but `/health`, `/metrics`
-//! and `/cluster/join`, which shows a token of its own, is authorised, in its handler's first line.
+//! Paths are matched as they came and ids decoded afterwards. Every call but `/health`, `/metrics`,
+//! `/openapi.json`, `/docs` and `/cluster/join`, which shows a token of its own, is authorised, in its
+//! handler's first line.
 //! Errors have IoT Hub's form, see [`error`].
 
 mod audited;
@@ -23,6 +24,7 @@ mod linked_hubs;
 mod messages;
 mod methods;
 mod named;
+mod openapi;
 mod queries;
 mod registrations;
 pub(crate) mod telemetry;
@@ -54,8 +56,10 @@ use error::ApiError;
 /// Everything that is served over HTTPS to `audience`.
 pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
     let paths = match audience {
-        Audience::Everyone => for_operators().merge(for_hub()),
-        Audience::Operators => for_operators(),
+        Audience::Everyone => for_operators()
+            .merge(for_hub())
+            .route("/openapi.json", get(openapi::everything)),
+        Audience::Operators => for_operators().route("/openapi.json", get(openapi::operators_alone)),
     };
     let served = within(paths, &shared, REQUEST_WAIT);
     let served = match audience {
@@ -96,6 +100,7 @@ fn for_operators() -> Router<Arc<Shared>> {
         .route("/faults", get(cluster::faults_report).post(cluster::faults))
         .route("/health", get(cluster::health))
         .route("/metrics", get(cluster::metrics))
+        .route("/docs", get(openapi::page))
 }
 
 /// What devices and services come for.
@@ -141,10 +146,7 @@ fn for_configurations() -> Router<Arc<Shared>> {
     Router::new()
         .route("/configurations", get(configurations::list))
         .route("/configurations/", get(configurations::list))
-        .route(
-            "/configurations/testQueries",
-            post(configurations::test_queries),
-        )
+        .route("/configurations/testQueries", post(configurations::test_queries))
         .route(
             "/configurations/{id}",
             get(configurations::get)
@@ -239,6 +241,7 @@ async fn watch(
         Ok(response) => response,
         Err(_) => ApiError::unknown().into_response(),
     };
+    response = error::in_form(response).await;
     if matches!(
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN

@@ -19,14 +19,12 @@ use serde_json::{Value, json as object};
 use super::audited::Audited;
 use super::authorize::{self, Caller};
 use super::devices::condition;
+use super::error::PROVISIONING_CODE_HEADER;
 use crate::limits::PROVISIONING_RETRY_S;
 use crate::listen::Peer;
 use crate::provisioning::error::{ProvisioningCode, ProvisioningError};
 use crate::provisioning::{self, Asked, answer, attest, json, store};
 use crate::shared::Shared;
-
-/// Header that names the error, as DPS has it.
-const ERROR_CODE_HEADER: &str = "x-ms-error-code";
 
 /// An answer to whoever provisions, or is provisioned.
 pub(crate) struct Answered(Result<Response, ProvisioningError>);
@@ -56,7 +54,7 @@ fn of_error(error: &ProvisioningError, body: Value) -> Response {
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(body)).into_response();
     let headers = response.headers_mut();
-    headers.insert(ERROR_CODE_HEADER, HeaderValue::from(error.code.number()));
+    headers.insert(PROVISIONING_CODE_HEADER, HeaderValue::from(error.code.number()));
     if error.code.is_passing() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(PROVISIONING_RETRY_S));
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::command::{Command, Outcome};
+use dunlin_model::command::{Command, Outcome, Refusal};
 use dunlin_model::id::DeviceId;
 use dunlin_model::job::rows::{ERROR_BYTES_MAX, RESPONSE_BYTES_MAX, RowResult, RowStatus};
 use dunlin_model::job::{JobOrder, JobWork};
@@ -86,23 +86,21 @@ async fn submit(run: &Run<'_>, command: &Command) -> Said {
             return Said::End(End::Untouched);
         }
         match run.shared.client.submit(command.clone()).await {
-            Ok(outcome) => return said(&outcome),
-            Err(_) => {
+            // The time of the job is over, of which the job itself is about to hear.
+            Ok(Outcome::Refused(Refusal::JobEnded)) | Err(_) => {
                 let _ = run.pause().await;
             }
+            Ok(outcome) => return said(&outcome),
         }
     }
 }
 
 fn said(outcome: &Outcome) -> Said {
-    use dunlin_model::command::Refusal;
     match outcome {
         Outcome::JobRow { status, is_to_ask } => Said::Row {
             status: *status,
             is_to_ask: *is_to_ask,
         },
-        // The time of the job is over; the job itself is about to hear of it.
-        Outcome::Refused(Refusal::JobEnded) => Said::End(End::Untouched),
         // It is gone, or too many jobs come to it.
         _ => Said::End(End::Badly),
     }
@@ -151,6 +149,7 @@ async fn ask(run: &Run<'_>, order: Box<JobOrder>, device: DeviceId, mut call: Ca
 
 async fn result(run: &Run<'_>, device: &DeviceId, call: &Call) -> RowResult {
     let client = &*run.shared.client;
+    let give_up = Instant::now() + call.response_wait;
     loop {
         if run.stop.is_cancelled() {
             return RowResult::Failed {
@@ -166,6 +165,11 @@ async fn result(run: &Run<'_>, device: &DeviceId, call: &Call) -> RowResult {
             })
         });
         return match asking.await {
+            // It was not asked: others have to be answered before.
+            Ok(Err(MethodError::TooMany(_))) if Instant::now() < give_up => {
+                let _ = run.pause().await;
+                continue;
+            }
             Ok(answer) => answered(answer, device),
             Err(NotAsked::NotOnline) => failed(&ApiError::method(&MethodError::NotHere, device)),
             Err(NotAsked::Missing) => failed(&ApiError::missing(device)),

@@ -14,7 +14,7 @@ use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
 use dunlin_model::id::DeviceId;
 use dunlin_model::job::state::{JobPlan, JobState};
 use dunlin_model::job::{
-    JOB_LEASE_MS, JOB_PAGE_DEVICES_MAX, Job, JobCursor, JobId, JobOrder, JobStatus, JobStep, JobWork,
+    JOB_LEASE_MS, JOB_PAGE_DEVICES_MAX, Job, JobCursor, JobId, JobKind, JobOrder, JobStatus, JobStep, JobWork,
 };
 use dunlin_model::query_language::{Condition, Source, Statement, SyntaxError};
 use futures_util::stream::{self, StreamExt};
@@ -26,7 +26,8 @@ use super::device::{self, End};
 use crate::fleet::{self, Asked, Cursor, FleetError};
 use crate::http::write_audit;
 use crate::limits::{
-    JOB_DEVICES_AT_A_TIME, JOB_DRAIN_WAIT, JOB_PAUSE, JOB_RENEW_EVERY, QUERY_DEVICES_MAX, QUERY_PAGE_WAIT,
+    JOB_DRAIN_WAIT, JOB_METHODS_AT_A_TIME, JOB_PAUSE, JOB_RENEW_EVERY, JOB_TWINS_AT_A_TIME,
+    QUERY_DEVICES_MAX, QUERY_PAGE_WAIT,
 };
 use crate::shared::Shared;
 
@@ -203,7 +204,10 @@ impl Run<'_> {
     async fn see_to(&self, order: &JobOrder, work: &JobWork, page: &[DeviceId]) -> (u32, u32) {
         let ends = stream::iter(page.to_vec())
             .map(|one| device::see_to(self, order, work, one))
-            .buffer_unordered(JOB_DEVICES_AT_A_TIME);
+            .buffer_unordered(match work.kind() {
+                JobKind::TwinUpdate => JOB_TWINS_AT_A_TIME,
+                JobKind::Method => JOB_METHODS_AT_A_TIME,
+            });
         let counts = ends.fold((0, 0), |(succeeded, failed), end| {
             std::future::ready(match end {
                 End::Well => (succeeded + 1, failed),

@@ -98,6 +98,8 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
             "{}",
             "ConfigurationAlreadyExists",
         ),
+        ("PATCH", "/devices/nobody", &[], "", "MethodNotAllowed"),
+        ("GET", "/devices?top=x", &[], "", "ArgumentInvalid"),
         ("GET", "/devices/nobody", &[], "", "DeviceNotFound"),
         ("GET", "/devices/dev-1/modules/none", &[], "", "ModuleNotFound"),
         ("POST", "/twins/dev-1/methods", &[], call, "DeviceNotOnline"),
@@ -124,7 +126,10 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
     assert_eq!(world.http("PUT", "/jobs/v2/j", &[], &job(1)).await.status, 200);
     let other = world.http("PUT", "/jobs/v2/j", &[], &job(2)).await;
     meet(&other, "JobAlreadyExists");
-    world.cluster.until_job("j", |job| job.state.status.has_ended()).await;
+    world
+        .cluster
+        .until_job("j", |job| job.state.status.has_ended())
+        .await;
     let over = world.http("POST", "/jobs/v2/j/cancel", &[], "").await;
     meet(&over, "InvalidOperation");
     let queue = "/devices/dev-1/messages/devicebound";

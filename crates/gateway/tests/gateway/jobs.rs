@@ -225,6 +225,10 @@ async fn a_method_job_tells_of_each_device() {
         (&json!("failed"), &json!("DeviceNotOnline"))
     );
 
+    // What is busy is not at fault.
+    world
+        .cluster
+        .fail_methods(dunlin_model::method::MethodError::TooMany("a test".into()));
     world.cluster.hurry_methods(true);
     must(&world, "PUT", "/jobs/v2/silent", method_job("deviceId = 'dev-1'")).await;
     called(&mut client).await;
@@ -537,4 +541,23 @@ async fn the_time_of_a_job_ends_it() {
     assert!(job.state.reason.unwrap().contains("execution time"));
     let end = world.audit.next("job.end").await;
     assert!(matches!(end.outcome, AuditOutcome::Failed(_)), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_drains_lets_go_of_its_jobs() {
+    let world = fleet().await;
+    let mut job = method_job("deviceId = 'f-0'");
+    // It would wait for its device for long.
+    job["cloudToDeviceMethod"]["connectTimeoutInSeconds"] = json!(60);
+    must(&world, "PUT", "/jobs/v2/j", job).await;
+    world
+        .cluster
+        .until_job("j", |job| !job.plan.page.is_empty())
+        .await;
+    assert!(world.gateway.drain(std::time::Duration::from_secs(20)).await);
+    let claimed = world.cluster.submit_now(Command::JobClaim {
+        id: JobId::parse("j").unwrap(),
+        runner: LOST,
+    });
+    assert!(matches!(claimed, Outcome::Job { .. }), "{claimed:?}");
 }

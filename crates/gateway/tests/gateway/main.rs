@@ -15,6 +15,7 @@ mod kafka;
 mod messages;
 mod methods;
 mod mqtt;
+mod openapi;
 mod provisioning;
 mod queries;
 mod registry;
