@@ -28,6 +28,7 @@ fn help_names_every_command_and_succeeds() {
         "device",
         "c2d",
         "query",
+        "job",
         "monitor",
         "cluster",
         "health",

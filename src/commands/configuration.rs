@@ -115,7 +115,12 @@ impl Configuration {
                 let path = ["configurations", id.as_str()];
                 let call = Call::new(Method::PUT, &path).json(body.into());
                 let made = progress::waiting("creating", hub.call_json(&call)).await?;
-                print(&made, output)?;
+                match output {
+                    Format::Json => say(made)?,
+                    Format::Text => say(format!(
+                        "Created {id}. Twins follow within seconds; `dunlin configuration show {id}` counts them."
+                    ))?,
+                }
             }
             Action::Update { id, settings } => {
                 let path = ["configurations", id.as_str()];

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::hub::{Call, Hub, HubArgs, HubError};
 use super::table::Table;
-use super::{CommandError, CommandResult, Format, progress, say, send, shown, simulate};
+use super::{CommandError, CommandResult, Format, progress, renew, say, send, shown, simulate};
 
 /// Requests of one command at a time.
 const AT_ONCE_MAX: usize = 16;
@@ -63,6 +63,23 @@ enum Action {
         /// Its name
         #[arg(value_name = "ID", value_parser = parse_id)]
         id: DeviceId,
+    },
+    /// Let a device connect, or not
+    Update {
+        /// Its name
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: DeviceId,
+        #[command(flatten)]
+        update: renew::Update,
+    },
+    /// Change a device's keys; whoever is connected with one that is no more is cut off
+    RenewKey {
+        /// Its name
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: DeviceId,
+        /// Which of them
+        #[arg(long, value_enum)]
+        key: renew::Which,
     },
     /// Delete devices for good; a device of the same name later is another one
     Delete {
@@ -144,6 +161,14 @@ pub(crate) fn parse_id(text: &str) -> Result<DeviceId, String> {
         return Err("a device of this name could not be reached over HTTP".into());
     }
     DeviceId::parse(text).map_err(|error| error.to_string())
+}
+
+/// The same of a device, or of a module as `DEVICE/MODULE`.
+pub(crate) fn parse_identity(text: &str) -> Result<DeviceId, String> {
+    if text.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err("a device of this name could not be reached over HTTP".into());
+    }
+    DeviceId::parse_identity(text).map_err(|error| error.to_string())
 }
 
 /// Names that begin with `prefix`, numbered from 1.
@@ -243,7 +268,8 @@ pub(crate) async fn ensure(hub: &Hub, ids: &[DeviceId]) -> Result<Vec<(Found, bo
 /// The error with what to do about it, where that is known.
 pub(crate) fn explained(error: HubError, id: &DeviceId) -> CommandError {
     match error.code() {
-        "DeviceNotFound" => HubError::NoDevice(id.to_string()).into(),
+        "DeviceNotFound" => HubError::NoDevice(id.device_part().to_owned()).into(),
+        "ModuleNotFound" => CommandError::Failed(format!("there is no module {id}")),
         "DeviceAlreadyExists" => CommandError::Failed(format!(
             "device {id} exists already; `dunlin device show {id}` shows it"
         )),
@@ -285,6 +311,16 @@ impl Device {
                 .await
             }
             Action::Show { id } => show(&hub, &id, output).await,
+            Action::Update { id, update } => {
+                let updated = renew::update(&hub, &id, &update, output).await;
+                updated.map_err(|error| renew::explained(error, &id))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Action::RenewKey { id, key } => {
+                let renewed = renew::renew_key(&hub, &id, key, output).await;
+                renewed.map_err(|error| renew::explained(error, &id))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Action::Delete { ids, yes } => delete(&hub, &ids, yes, output).await,
             Action::ConnectionString { id } => connection_string(&hub, &id, output).await,
             Action::Send(command) => command.run(&hub, output).await,

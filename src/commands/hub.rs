@@ -458,6 +458,17 @@ impl Hub {
         format!("HostName={};DeviceId={device};x509=true", self.host_name)
     }
 
+    /// The connection string of a device or a module with this key.
+    pub(crate) fn identity_string(&self, identity: &DeviceId, key: &str) -> String {
+        let device = identity.device_part();
+        let module = identity.module_part();
+        let module = module.map_or_else(String::new, |module| format!(";ModuleId={module}"));
+        format!(
+            "HostName={};DeviceId={device}{module};SharedAccessKey={key}",
+            self.host_name
+        )
+    }
+
     /// What to tell about the port, which a device's connection string cannot carry.
     pub(crate) fn port_note(&self) -> Option<String> {
         let mqtts = &self.gateways().first()?.mqtts;

@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use dunlin_model::id::DeviceId;
 use serde_json::{Value, json};
 
-use super::device::{explained, parse_id};
+use super::device::{explained, parse_identity};
 use super::hub::{Call, Hub, HubArgs};
+use super::renew::path_in;
 use super::{CommandResult, Format, progress, say, shown};
 
 /// What an answer may take beyond the times that were given for it.
@@ -26,8 +27,8 @@ pub(crate) struct Method {
 enum Action {
     /// Call a method of a device, and print its answer; exit code 1 if there is none
     Invoke {
-        /// Name of the device
-        #[arg(value_name = "ID", value_parser = parse_id)]
+        /// Name of the device, or DEVICE/MODULE
+        #[arg(value_name = "ID", value_parser = parse_identity)]
         id: DeviceId,
         /// Name of the method
         #[arg(value_name = "METHOD")]
@@ -58,7 +59,7 @@ impl Method {
             timeout,
             connect_timeout,
         } = self.action;
-        let path = ["twins", id.as_str(), "methods"];
+        let path = [&path_in("twins", &id)[..], &["methods"]].concat();
         let body = json!({
             "methodName": name,
             "payload": payload,

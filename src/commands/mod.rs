@@ -11,13 +11,16 @@ mod demo;
 mod device;
 mod health;
 mod hub;
+mod job;
 mod join;
 mod load;
 mod method;
+mod module;
 mod monitor;
 mod progress;
 mod provisioning;
 mod query;
+mod renew;
 mod recording;
 mod send;
 mod serve;
@@ -57,12 +60,16 @@ enum Command {
     Chaos(chaos::Chaos),
     /// Create, list and simulate devices, and send as one
     Device(device::Device),
+    /// Create, list and show the modules of a device
+    Module(module::Module),
     /// See and change what a hub and a device keep for each other
     Twin(twin::Twin),
     /// Ask a device that is connected, and print its answer
     Method(method::Method),
     /// Ask all devices at once, in IoT Hub's query language
     Query(query::Query),
+    /// Change twins, or call a method, of all devices that a condition finds
+    Job(job::Job),
     /// Say what many twins shall have, by a condition on them
     Configuration(configuration::Configuration),
     /// Send messages to devices, and see after those that they did not take
@@ -118,9 +125,11 @@ impl Cli {
             Command::Load(command) => end(block_on(command.run())),
             Command::Device(command) => end(block_on(command.run())),
             Command::Twin(command) => end(block_on(command.run())),
+            Command::Module(command) => end(block_on(command.run())),
             Command::Method(command) => end(block_on(command.run())),
             Command::Query(command) => end(block_on(command.run())),
             Command::Configuration(command) => end(block_on(command.run())),
+            Command::Job(command) => end(block_on(command.run())),
             Command::C2d(command) => end(block_on(command.run())),
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),
@@ -240,6 +249,11 @@ mod tests {
             "dunlin twin show dev-1 -o json",
             "dunlin twin update dev-1 --desired {\"a\":1} --tags {} --etag AAAAAAAAAAE=",
             "dunlin twin replace dev-1 --desired {}",
+            "dunlin job create --job-id j --job-type scheduleUpdateTwin -q * --twin-patch {\"tags\":{}} --wait",
+            "dunlin job create -j j --job-type scheduleDeviceMethod --query-condition * --method-name m --ttl 60",
+            "dunlin job list --job-type scheduleDeviceMethod --job-status running --top 5 -o json",
+            "dunlin job show --job-id j",
+            "dunlin job cancel -j j",
             "dunlin method invoke dev-1 reboot --payload {\"in\":5} --timeout 10 --connect-timeout 60",
             "dunlin c2d send dev-1 --body on --property a=b --ack full --expiry 2030-01-01T00:00:00Z --message-id m",
             "dunlin c2d purge dev-1 --yes",
@@ -303,6 +317,12 @@ mod tests {
             "dunlin twin update dev-1",
             "dunlin twin replace dev-1 --etag x",
             "dunlin method invoke dev-1",
+            "dunlin job create --job-id j --job-type scheduleUpdateTwin -q *",
+            "dunlin job create --job-id j --job-type scheduleDeviceMethod -q *",
+            "dunlin job create --job-id j --job-type export -q * --twin-patch {}",
+            "dunlin job create --job-id j --job-type scheduleUpdateTwin --twin-patch {}",
+            "dunlin job show j",
+            "dunlin job list --job-status sometimes",
             "dunlin method invoke dev-1 reboot --payload {",
             "dunlin method invoke dev-1 reboot --timeout 301",
             "dunlin device simulate a --speed 2",

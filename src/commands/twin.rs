@@ -7,8 +7,9 @@ use dunlin_model::id::DeviceId;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::device::{explained, parse_id};
+use super::device::{explained, parse_identity};
 use super::hub::{Call, Hub, HubArgs};
+use super::renew::path_in;
 use super::{CommandResult, Format, progress, say, shown};
 
 #[derive(Args)]
@@ -23,8 +24,8 @@ pub(crate) struct Twin {
 enum Action {
     /// Show a twin
     Show {
-        /// Name of the device
-        #[arg(value_name = "ID", value_parser = parse_id)]
+        /// Name of the device, or DEVICE/MODULE
+        #[arg(value_name = "ID", value_parser = parse_identity)]
         id: DeviceId,
     },
     /// Merge into a twin: what is named changes, null removes, the rest stays
@@ -35,8 +36,8 @@ enum Action {
 
 #[derive(Args)]
 struct Change {
-    /// Name of the device
-    #[arg(value_name = "ID", value_parser = parse_id)]
+    /// Name of the device, or DEVICE/MODULE
+    #[arg(value_name = "ID", value_parser = parse_identity)]
     id: DeviceId,
     /// What is wanted of the device: a JSON object, or a file with one
     #[arg(long, value_name = "JSON", value_parser = parse_object, required_unless_present = "tags")]
@@ -64,7 +65,7 @@ impl Twin {
         let hub = Hub::find(&self.hub)?;
         let output = self.hub.output;
         let (id, twin) = match &self.action {
-            Action::Show { id } => (id, hub.call_json(&Call::get(&["twins", id.as_str()])).await),
+            Action::Show { id } => (id, hub.call_json(&Call::get(&path_in("twins", id))).await),
             Action::Update(change) => (&change.id, write(&hub, Method::PATCH, change).await),
             Action::Replace(change) => (&change.id, write(&hub, Method::PUT, change).await),
         };
@@ -85,7 +86,7 @@ async fn write(hub: &Hub, method: Method, change: &Change) -> Result<Value, supe
     if let Some(desired) = &change.desired {
         body["properties"] = json!({ "desired": desired });
     }
-    let path = ["twins", change.id.as_str()];
+    let path = path_in("twins", &change.id);
     let mut call = Call::new(method, &path).json(body);
     if let Some(etag) = &change.etag {
         call = call.header("if-match", format!("\"{}\"", etag.trim_matches('"')));

@@ -11,6 +11,7 @@ mod eventhub;
 mod full;
 mod hostile;
 mod house;
+mod jobs;
 mod kafka;
 mod load;
 mod members;

@@ -97,7 +97,7 @@ impl Calls {
 }
 
 /// How one of the devices connects.
-fn options(server: &Server, target: &Target, client: &Client) -> ConnectOptions {
+pub(super) fn options(server: &Server, target: &Target, client: &Client) -> ConnectOptions {
     let door = &target.doors[client.door % target.doors.len()];
     let (address, server_name) = (door.address(), door.host.clone());
     let transport = match &target.wrapping.tls {

@@ -8,6 +8,7 @@ mod merge;
 mod options;
 mod provision;
 mod run;
+mod service;
 mod sink;
 mod target;
 
@@ -35,6 +36,9 @@ enum Action {
     /// Call methods of a hub's devices, and measure how long their answers take
     #[command(disable_help_flag = true)]
     Method(calls::Calls),
+    /// Do what services do: create devices, change twins, send messages, ask
+    #[command(disable_help_flag = true)]
+    Service(service::Service),
     /// Register devices that nobody knows, and measure how long that takes
     #[command(disable_help_flag = true)]
     Provision(provision::Provision),
@@ -59,6 +63,7 @@ impl Load {
             Action::Pub(command) => command.run(&self.hub).await,
             Action::Twin(command) => command.run(&self.hub).await,
             Action::Method(command) => command.run(&self.hub).await,
+            Action::Service(command) => command.run(&self.hub).await,
             Action::Provision(command) => command.run(&self.hub).await,
             Action::Sub(command) => command.run(&self.hub).await,
             Action::Conn(command) => command.run(&self.hub).await,
