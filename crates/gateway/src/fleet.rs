@@ -82,9 +82,7 @@ pub(crate) async fn page(
     });
     let mut rows: Vec<String> = Vec::new();
     if let Some(devices) = devices_named(&asked.statement) {
-        rows = named(client, asked, devices).await?;
-        rows.truncate(count_max);
-        return Ok(Page { rows, next: None });
+        return named(client, asked, &devices, Cursor { shard, after, left }, count_max).await;
     }
     let shard_count = client.directory().shard_count;
     while shard < shard_count && rows.len() < count_max && Instant::now() < deadline {
@@ -201,24 +199,44 @@ fn another_kind() -> FleetError {
     FleetError::Query(QueryError::Store("an answer of another kind".into()))
 }
 
-/// What a statement finds among devices that it names itself: no other shard need be asked.
+/// What a statement finds among devices that it names itself: no other need be looked at. Their page begins at a place
+/// among them, which stands where that of a shard does otherwise.
 async fn named(
     client: &dyn ShardClient,
     asked: &Asked,
-    devices: Vec<DeviceId>,
-) -> Result<Vec<String>, FleetError> {
+    devices: &[DeviceId],
+    cursor: Cursor,
+    count_max: usize,
+) -> Result<Page, FleetError> {
+    let Cursor {
+        shard: mut place,
+        after,
+        mut left,
+    } = cursor;
     let mut rows = Vec::new();
-    for device in devices {
-        let query = Query::Twin(device);
+    while let Some(device) = devices.get(place as usize)
+        && rows.len() < count_max
+    {
+        place += 1;
+        let query = Query::Twin(device.clone());
         let View::Twin(view) = client.query(query, Consistency::Linearizable).await? else {
             return Err(another_kind());
         };
         let Some(view) = view else { continue };
         let twin = view.document();
         let twin = twin.map_err(|error| QueryError::Store(error.to_string()))?;
-        rows.extend(fleet::row(&asked.statement, &view.device, &twin));
+        if let Some(row) = fleet::row(&asked.statement, &view.device, &twin) {
+            left = left.map(|left| left.saturating_sub(1));
+            rows.push(row);
+        }
     }
-    Ok(rows)
+    let is_over = place as usize >= devices.len() || left == Some(0);
+    let next = (!is_over).then_some(Cursor {
+        shard: place,
+        after,
+        left,
+    });
+    Ok(Page { rows, next })
 }
 
 /// The devices that alone can be found, when the condition says so: `deviceId = '..'`, or `deviceId IN [..]`, by itself

@@ -71,7 +71,8 @@ const _: () = assert!(
 const _: () = assert!(crate::provisioning::ENROLLMENT_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
 // ... or the largest job, or the largest step of one ...
 const _: () = assert!(crate::job::JOB_SPEC_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
-const _: () = assert!(crate::job::JOB_PAGE_DEVICES_MAX * IDENTITY_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
+const _: () =
+    assert!(crate::job::JOB_PAGE_DEVICES_MAX * IDENTITY_BYTES_MAX <= 2 * crate::twin::TEXT_BYTES_MAX);
 // ... a page of enrolments with their registrations fits one message between nodes, escaped as JSON text may be ...
 const _: () = assert!(
     PROVISIONING_PAGE_MAX
@@ -80,7 +81,8 @@ const _: () = assert!(
 );
 // ... as does a page of jobs that was below its bound before its last one ...
 const _: () = assert!(
-    READ_BYTES_MAX + 2 * (crate::job::JOB_SPEC_BYTES_MAX + JOB_LIST_MAX * 1024) + 64 * 1024 <= WIRE_FRAME_BYTES_MAX
+    READ_BYTES_MAX + 2 * (crate::job::JOB_SPEC_BYTES_MAX + JOB_LIST_MAX * 1024) + 64 * 1024
+        <= WIRE_FRAME_BYTES_MAX
 );
 // ... a page of a query that was below its bound before its last row fits one, too ...
 const _: () = assert!(READ_BYTES_MAX + FLEET_ROW_BYTES_MAX + 64 * 1024 <= WIRE_FRAME_BYTES_MAX);

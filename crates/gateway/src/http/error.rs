@@ -344,9 +344,8 @@ pub(super) async fn in_form(response: Response) -> Response {
     let is_json = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let has_form = is_json
-        || headers.contains_key(ERROR_CODE_HEADER)
-        || headers.contains_key(PROVISIONING_CODE_HEADER);
+    let has_form =
+        is_json || headers.contains_key(ERROR_CODE_HEADER) || headers.contains_key(PROVISIONING_CODE_HEADER);
     if has_form || !status.is_client_error() {
         return response;
     }

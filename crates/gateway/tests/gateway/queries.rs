@@ -89,6 +89,14 @@ async fn pages_add_up_and_end() {
         ("SELECT deviceId FROM devices", 11),
         ("SELECT TOP 5 deviceId FROM devices", 5),
         ("SELECT deviceId FROM devices WHERE tags.floor = 7", 0),
+        (
+            "SELECT deviceId FROM devices WHERE deviceId IN ['f-1', 'f-3', 'f-5', 'f-7', 'f-9', 'none']",
+            5,
+        ),
+        (
+            "SELECT TOP 3 deviceId FROM devices WHERE deviceId IN ['f-1', 'f-3', 'f-5', 'f-7']",
+            3,
+        ),
     ] {
         let (mut found, mut next): (Vec<String>, Option<String>) = (Vec::new(), None);
         for page in 0.. {

@@ -100,17 +100,6 @@ pub enum Command {
         /// The etag that the twin must have, if that is asked.
         etag: Option<u64>,
     },
-    /// A twin is brought in line with the configurations that concern it, or with content that a service applies by hand.
-    TwinConfigure {
-        /// Whose.
-        device: DeviceId,
-        /// The etag that the twin must have, if that is asked.
-        etag: Option<u64>,
-        /// What it says of configurations from then on, if that is to change.
-        marks: Option<Marks>,
-        /// Parts of `desired`, in the order in which they are put in place; the door has checked them.
-        settings: Vec<Setting>,
-    },
     /// A service sends a message to a device.
     MessageSend {
         /// To whom.
@@ -220,31 +209,6 @@ pub enum Command {
         /// When.
         condition: Condition,
     },
-    /// Makes or changes a configuration; its content never changes.
-    ConfigurationPut {
-        /// Its id, checked.
-        id: String,
-        /// What it says; the door has checked it.
-        spec: Box<ConfigurationSpec>,
-        /// When.
-        condition: Condition,
-    },
-    /// Removes a configuration.
-    ConfigurationDelete {
-        /// Its id.
-        id: String,
-        /// When.
-        condition: Condition,
-    },
-    /// Somebody wants to do alone what is called so, for a while.
-    LeaseTake {
-        /// What.
-        name: String,
-        /// Who, drawn at random.
-        holder: u64,
-        /// For how long, in milliseconds from the entry's stamp; a minute at the most.
-        ms: u64,
-    },
     /// A consumer group is asked for something.
     Group {
         /// Its id, checked.
@@ -304,6 +268,42 @@ pub enum Command {
         runner: u64,
         /// How it ended.
         result: RowResult,
+    },
+    /// A twin is brought in line with the configurations that concern it, or with content that a service applies by hand.
+    TwinConfigure {
+        /// Whose.
+        device: DeviceId,
+        /// The etag that the twin must have, if that is asked.
+        etag: Option<u64>,
+        /// What it says of configurations from then on, if that is to change.
+        marks: Option<Marks>,
+        /// Parts of `desired`, in the order in which they are put in place; the door has checked them.
+        settings: Vec<Setting>,
+    },
+    /// Makes or changes a configuration; its content never changes.
+    ConfigurationPut {
+        /// Its id, checked.
+        id: String,
+        /// What it says; the door has checked it.
+        spec: Box<ConfigurationSpec>,
+        /// When.
+        condition: Condition,
+    },
+    /// Removes a configuration.
+    ConfigurationDelete {
+        /// Its id.
+        id: String,
+        /// When.
+        condition: Condition,
+    },
+    /// Somebody wants to do alone what is called so, for a while.
+    LeaseTake {
+        /// What.
+        name: String,
+        /// Who, drawn at random.
+        holder: u64,
+        /// For how long, in milliseconds from the entry's stamp; a minute at the most.
+        ms: u64,
     },
 }
 

@@ -140,15 +140,6 @@ pub enum Refusal {
     /// There is no such registration.
     #[error("the registration does not exist")]
     UnknownRegistration,
-    /// There is no such configuration.
-    #[error("the configuration does not exist")]
-    UnknownConfiguration,
-    /// The content of a configuration never changes.
-    #[error("the content of a configuration cannot change")]
-    ContentFixed,
-    /// Somebody else does it.
-    #[error("somebody else does it")]
-    LeaseHeld,
     /// The enrolment under which a device was let in is another now.
     #[error("the enrollment has changed meanwhile")]
     StaleEnrollment,
@@ -164,6 +155,15 @@ pub enum Refusal {
     /// Whoever says how a job goes on does not run it any more.
     #[error("the job is run by another")]
     JobNotHeld,
+    /// There is no such configuration.
+    #[error("the configuration does not exist")]
+    UnknownConfiguration,
+    /// The content of a configuration never changes.
+    #[error("the content of a configuration cannot change")]
+    ContentFixed,
+    /// Somebody else does it.
+    #[error("somebody else does it")]
+    LeaseHeld,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.

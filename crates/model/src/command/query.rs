@@ -98,6 +98,36 @@ pub enum Query {
         /// Opaque; empty for the first page.
         after: Bytes,
     },
+    /// Registrations of one shard under a group, in the same way. A page may be short, or empty, and not the last.
+    Registrations {
+        /// Which shard.
+        shard: ShardId,
+        /// The group, in any case.
+        group: String,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
+        count_max: usize,
+    },
+    /// A job.
+    Job(JobId),
+    /// Jobs of one shard, without what their runners plan, by slot and name, after a cursor that an earlier page
+    /// returned.
+    Jobs {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+        /// [`JOB_LIST_MAX`](crate::limits::JOB_LIST_MAX) at most; fewer if they are large.
+        count_max: usize,
+    },
+    /// Jobs of one shard that somebody is to take on.
+    DueJobs {
+        /// Which shard.
+        shard: ShardId,
+        /// The time, milliseconds since 1970.
+        ms: u64,
+    },
     /// What twins of one shard a statement of the query language finds, by slot and name, after a cursor that an
     /// earlier page returned. A page may be short, or empty, and not the last.
     Fleet {
@@ -136,36 +166,6 @@ pub enum Query {
         statements: Vec<String>,
         /// Opaque; empty for the first step.
         after: Bytes,
-    },
-    /// Registrations of one shard under a group, in the same way. A page may be short, or empty, and not the last.
-    Registrations {
-        /// Which shard.
-        shard: ShardId,
-        /// The group, in any case.
-        group: String,
-        /// Opaque; empty for the first page.
-        after: Bytes,
-        /// [`PROVISIONING_PAGE_MAX`](crate::limits::PROVISIONING_PAGE_MAX) at most.
-        count_max: usize,
-    },
-    /// A job.
-    Job(JobId),
-    /// Jobs of one shard, without what their runners plan, by slot and name, after a cursor that an earlier page
-    /// returned.
-    Jobs {
-        /// Which shard.
-        shard: ShardId,
-        /// Opaque; empty for the first page.
-        after: Bytes,
-        /// [`JOB_LIST_MAX`](crate::limits::JOB_LIST_MAX) at most; fewer if they are large.
-        count_max: usize,
-    },
-    /// Jobs of one shard that somebody is to take on.
-    DueJobs {
-        /// Which shard.
-        shard: ShardId,
-        /// The time, milliseconds since 1970.
-        ms: u64,
     },
 }
 
@@ -211,6 +211,24 @@ pub enum View {
         /// Cursor of the next page; `None` at the end.
         next: Option<Bytes>,
     },
+    /// Answer to [`Query::Registrations`].
+    Registrations {
+        /// The page.
+        found: Vec<Registration>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
+    /// Answer to [`Query::Job`].
+    Job(Option<Box<Job>>),
+    /// Answer to [`Query::Jobs`].
+    Jobs {
+        /// The page.
+        found: Vec<Job>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
+    /// Answer to [`Query::DueJobs`]: some of them, those that wait longest first.
+    DueJobs(Vec<JobId>),
     /// Answer to [`Query::Fleet`].
     Fleet {
         /// What was found.
@@ -241,24 +259,6 @@ pub enum View {
         /// Cursor of the next step; `None` at the end.
         next: Option<Bytes>,
     },
-    /// Answer to [`Query::Registrations`].
-    Registrations {
-        /// The page.
-        found: Vec<Registration>,
-        /// Cursor of the next page; `None` at the end.
-        next: Option<Bytes>,
-    },
-    /// Answer to [`Query::Job`].
-    Job(Option<Box<Job>>),
-    /// Answer to [`Query::Jobs`].
-    Jobs {
-        /// The page.
-        found: Vec<Job>,
-        /// Cursor of the next page; `None` at the end.
-        next: Option<Bytes>,
-    },
-    /// Answer to [`Query::DueJobs`]: some of them, those that wait longest first.
-    DueJobs(Vec<JobId>),
 }
 
 /// What a statement of the query language finds.

@@ -157,7 +157,11 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
             let sections = (tags.as_deref(), desired.as_deref());
             jobs::change_twin(entry, device, order, *runner, sections)
         }
-        Command::JobMethodBegin { device, order, runner } => jobs::begin_method(entry, device, order, *runner),
+        Command::JobMethodBegin {
+            device,
+            order,
+            runner,
+        } => jobs::begin_method(entry, device, order, *runner),
         Command::JobMethodEnd {
             device,
             order,
