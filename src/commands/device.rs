@@ -70,7 +70,7 @@ enum Action {
         #[arg(value_name = "ID", value_parser = parse_id)]
         id: DeviceId,
         #[command(flatten)]
-        update: renew::Update,
+        update: renew::StatusChange,
     },
     /// Change a device's keys; whoever is connected with one that is no more is cut off
     RenewKey {

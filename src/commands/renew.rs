@@ -29,7 +29,7 @@ pub(crate) enum Which {
 
 /// Arguments of `update`.
 #[derive(Args)]
-pub(crate) struct Update {
+pub(crate) struct StatusChange {
     /// May it connect?
     #[arg(long, value_enum)]
     status: Status,
@@ -133,7 +133,7 @@ pub(crate) async fn renew_key(
 pub(crate) async fn update(
     hub: &Hub,
     id: &DeviceId,
-    update: &Update,
+    update: &StatusChange,
     output: Format,
 ) -> Result<(), CommandError> {
     let (status, done) = match update.status {
