@@ -452,6 +452,8 @@ impl Session {
                 let granted = qos.min(1);
                 codes.push(FilterCode::Granted(granted));
                 filters.push((filter, granted));
+            } else if filter.starts_with("$share/") {
+                codes.push(FilterCode::Shared);
             } else {
                 codes.push(FilterCode::NotOwn);
             }

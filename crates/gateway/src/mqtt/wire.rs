@@ -437,6 +437,8 @@ pub enum FilterCode {
     Granted(u8),
     /// Not a filter that this device may use.
     NotOwn,
+    /// A filter that several clients would share, which is not offered.
+    Shared,
     /// The device has as many as it may.
     Quota,
 }
@@ -446,6 +448,7 @@ impl FilterCode {
         match self {
             FilterCode::Granted(qos) => (qos, qos),
             FilterCode::NotOwn => (0x80, 0x8F),
+            FilterCode::Shared => (0x80, 0x9E),
             FilterCode::Quota => (0x80, 0x97),
         }
     }
