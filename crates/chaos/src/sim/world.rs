@@ -241,7 +241,9 @@ impl World {
         }
         let machine = &mut self.machines[place];
         let mut started = machine.start(&self.site);
-        if let (Err(_), Some(seed)) = (&started, machine.cut_seed.take()) {
+        if started.is_err()
+            && let Some(seed) = machine.cut_seed.take()
+        {
             // The power went while it started.
             machine.cut_power(&self.site, Some(seed));
             started = machine.start(&self.site);
