@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
 use super::hub::{Call, Hub, HubArgs, HubError};
+use super::method::parse_json;
 use super::table::Table;
 use super::twin::parse_object;
 use super::{CommandError, CommandResult, Format, progress, say, shown};
@@ -127,10 +128,6 @@ enum Status {
 fn word(value: impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-fn parse_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))
 }
 
 impl Job {

@@ -24,6 +24,18 @@ pub(crate) struct Asked {
     pub(crate) text: String,
 }
 
+impl Asked {
+    /// One step of it over a shard.
+    fn step(&self, shard: ShardId, after: Bytes, count_max: usize) -> Query {
+        Query::Fleet {
+            shard,
+            statement: self.text.clone(),
+            after,
+            count_max,
+        }
+    }
+}
+
 /// Where the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
@@ -118,19 +130,22 @@ pub(crate) async fn groups(client: &dyn ShardClient, asked: &Asked) -> Result<Ve
 }
 
 async fn groups_of(client: &dyn ShardClient, asked: &Asked, shard: ShardId) -> Result<Groups, FleetError> {
-    let (mut all, mut after) = (Groups::new(), Bytes::new());
-    loop {
-        let (found, next) = step(client, asked, shard, after, 0).await?;
-        let Found::Groups(groups) = found else {
-            return Err(another_kind());
-        };
-        all.merge(groups)
-            .map_err(|error| FleetError::Refused(error.to_string()))?;
-        match next {
-            Some(next) => after = next,
-            None => return Ok(all),
-        }
-    }
+    let mut all = Groups::new();
+    every_step(
+        client,
+        |after| asked.step(shard, after, 0),
+        |view| {
+            let (found, next) = found(view)?;
+            let Found::Groups(groups) = found else {
+                return Err(another_kind());
+            };
+            all.merge(groups)
+                .map_err(|error| FleetError::Refused(error.to_string()))?;
+            Ok(next)
+        },
+    )
+    .await?;
+    Ok(all)
 }
 
 /// How many twins each of `statements` finds, which have no aggregates: one look over the fleet for all of them.
@@ -154,20 +169,35 @@ async fn counts_of(
     statements: &[String],
     shard: ShardId,
 ) -> Result<Vec<u64>, FleetError> {
-    let (mut all, mut after) = (vec![0; statements.len()], Bytes::new());
+    let mut all = vec![0; statements.len()];
+    let ask = |after| Query::Counts {
+        shard,
+        statements: statements.to_vec(),
+        after,
+    };
+    every_step(client, ask, |view| match view {
+        View::Counts { counts, next } => {
+            all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+            Ok(next)
+        }
+        _ => Err(another_kind()),
+    })
+    .await?;
+    Ok(all)
+}
+
+/// Asks one step after the other; `take` keeps what each says, and tells where the next begins.
+pub(crate) async fn every_step<E: From<QueryError>>(
+    client: &dyn ShardClient,
+    ask: impl Fn(Bytes) -> Query,
+    mut take: impl FnMut(View) -> Result<Option<Bytes>, E>,
+) -> Result<(), E> {
+    let mut after = Bytes::new();
     loop {
-        let query = Query::Counts {
-            shard,
-            statements: statements.to_vec(),
-            after,
-        };
-        let View::Counts { counts, next } = client.query(query, Consistency::Linearizable).await? else {
-            return Err(another_kind());
-        };
-        all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
-        match next {
+        let view = client.query(ask(after), Consistency::Linearizable).await?;
+        match take(view)? {
             Some(next) => after = next,
-            None => return Ok(all),
+            None => return Ok(()),
         }
     }
 }
@@ -179,13 +209,12 @@ async fn step(
     after: Bytes,
     count_max: usize,
 ) -> Result<(Found, Option<Bytes>), FleetError> {
-    let query = Query::Fleet {
-        shard,
-        statement: asked.text.clone(),
-        after,
-        count_max,
-    };
-    match client.query(query, Consistency::Linearizable).await? {
+    let query = asked.step(shard, after, count_max);
+    found(client.query(query, Consistency::Linearizable).await?)
+}
+
+fn found(view: View) -> Result<(Found, Option<Bytes>), FleetError> {
+    match view {
         View::Fleet {
             found: Found::Refused(why),
             ..

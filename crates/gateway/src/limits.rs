@@ -127,8 +127,8 @@ pub const QUERY_DEVICES_MAX: usize = 100;
 pub const CONFIGURE_EVERY: Duration = Duration::from_secs(2);
 /// A look that takes long is followed by so many times as long a pause.
 pub const CONFIGURE_SHARE: u32 = 10;
-/// Milliseconds for which a gateway looks alone, unless it renews that.
-pub const CONFIGURE_LEASE_MS: u64 = 10_000;
+/// Time for which a gateway looks alone, unless it renews that; the others try again after as long.
+pub const CONFIGURE_LEASE: Duration = Duration::from_secs(10);
 /// Twins that one look changes at a time.
 pub const CONFIGURE_AT_A_TIME: usize = 16;
 /// Pause between two looks for jobs that are due.

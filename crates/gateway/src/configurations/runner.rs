@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::apply::{Applied, apply};
 use super::store;
-use crate::limits::{CONFIGURE_AT_A_TIME, CONFIGURE_EVERY, CONFIGURE_LEASE_MS, CONFIGURE_SHARE};
+use crate::limits::{CONFIGURE_AT_A_TIME, CONFIGURE_EVERY, CONFIGURE_LEASE, CONFIGURE_SHARE};
 use crate::shared::Shared;
 
 /// What the lease is called.
@@ -66,7 +66,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
 }
 
 async fn run(shared: &Shared) {
-    let holder = rand::random();
+    let mut lease = Lease {
+        holder: rand::random(),
+        renew_at: Instant::now(),
+    };
     // Whether there was nothing to look for in any twin.
     let mut is_clean = false;
     let mut pause = CONFIGURE_EVERY;
@@ -80,7 +83,7 @@ async fn run(shared: &Shared) {
         if !client.is_fresh() {
             continue;
         }
-        match look(client, holder, &mut is_clean).await {
+        match look(client, &mut lease, &mut is_clean).await {
             Ok(found) if found.changed + found.refused > 0 => {
                 tracing::info!(
                     changed = found.changed,
@@ -89,7 +92,11 @@ async fn run(shared: &Shared) {
                 );
             }
             Ok(_) => {}
-            Err(LookError::LeaseLost) => is_clean = false,
+            Err(LookError::LeaseLost) => {
+                is_clean = false;
+                pause = CONFIGURE_LEASE;
+                continue;
+            }
             Err(error) => tracing::debug!(%error, "the look over the fleet ended early"),
         }
         pause = CONFIGURE_EVERY.max(begun.elapsed() * CONFIGURE_SHARE);
@@ -97,12 +104,12 @@ async fn run(shared: &Shared) {
 }
 
 /// One look over the whole fleet.
-async fn look(client: &dyn ShardClient, holder: u64, is_clean: &mut bool) -> Result<Found, LookError> {
-    hold(client, holder).await?;
+async fn look(client: &dyn ShardClient, lease: &mut Lease, is_clean: &mut bool) -> Result<Found, LookError> {
     let configurations = store::all(client).await?;
     if configurations.is_empty() && *is_clean {
         return Ok(Found::default());
     }
+    lease.hold(client).await?;
     let targets: Vec<Target> = configurations.iter().map(target).collect();
     let by_id: BTreeMap<&str, &Configuration> =
         configurations.iter().map(|one| (one.id.as_str(), one)).collect();
@@ -110,7 +117,7 @@ async fn look(client: &dyn ShardClient, holder: u64, is_clean: &mut bool) -> Res
     for shard in client.directory().shards() {
         let mut after = Bytes::new();
         loop {
-            hold(client, holder).await?;
+            lease.hold(client).await?;
             let (targeted, next) = step(client, shard, &targets, after).await?;
             let mut applying = stream::iter(targeted)
                 .map(|one| configure(client, &by_id, one))
@@ -153,16 +160,32 @@ async fn configure(
     Ok(applied)
 }
 
-/// Takes the lease, or keeps it.
-async fn hold(client: &dyn ShardClient, holder: u64) -> Result<(), LookError> {
-    let command = Command::LeaseTake {
-        name: LEASE.to_owned(),
-        holder,
-        ms: CONFIGURE_LEASE_MS,
-    };
-    match client.submit(command).await? {
-        Outcome::Done => Ok(()),
-        _ => Err(LookError::LeaseLost),
+/// The right to look alone, while this gateway has it.
+struct Lease {
+    holder: u64,
+    /// When it is to be asked for again: well before it is over.
+    renew_at: Instant,
+}
+
+impl Lease {
+    /// Takes the lease, or keeps it. Each time that it is asked for is an entry in a log, so it is not before it must be.
+    async fn hold(&mut self, client: &dyn ShardClient) -> Result<(), LookError> {
+        let now = Instant::now();
+        if now < self.renew_at {
+            return Ok(());
+        }
+        let command = Command::LeaseTake {
+            name: LEASE.to_owned(),
+            holder: self.holder,
+            ms: CONFIGURE_LEASE.as_millis() as u64,
+        };
+        match client.submit(command).await? {
+            Outcome::Done => {
+                self.renew_at = now + CONFIGURE_LEASE / 2;
+                Ok(())
+            }
+            _ => Err(LookError::LeaseLost),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Where configurations are kept: each in the shard of its id.
 
-use bytes::Bytes;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
 use dunlin_model::configuration::{
     CONFIGURATION_ID_CHARS_MAX, CONFIGURATIONS_MAX, Configuration, ConfigurationSpec,
@@ -8,6 +7,7 @@ use dunlin_model::configuration::{
 use dunlin_model::identity::Condition;
 use dunlin_model::port::{QueryError, ShardClient};
 
+use crate::fleet::every_step;
 use crate::http::error::ApiError;
 
 /// Whether a configuration may be called `id`: letters, digits and `-+%_*!'`, as IoT Hub has it, and `.` and `:`.
@@ -34,19 +34,15 @@ pub(crate) async fn find(client: &dyn ShardClient, id: &str) -> Result<Option<Co
 pub(crate) async fn all(client: &dyn ShardClient) -> Result<Vec<Configuration>, QueryError> {
     let mut all: Vec<Configuration> = Vec::new();
     for shard in client.directory().shards() {
-        let mut after = Bytes::new();
-        loop {
-            let query = Query::Configurations { shard, after };
-            let View::Configurations { found, next } = client.query(query, Consistency::Linearizable).await?
-            else {
-                return Err(QueryError::Store("an answer of another kind".into()));
-            };
-            all.extend(found);
-            match next {
-                Some(next) => after = next,
-                None => break,
+        let ask = |after| Query::Configurations { shard, after };
+        every_step(client, ask, |view| match view {
+            View::Configurations { found, next } => {
+                all.extend(found);
+                Ok(next)
             }
-        }
+            _ => Err(QueryError::Store("an answer of another kind".into())),
+        })
+        .await?;
     }
     all.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(all)

@@ -30,13 +30,18 @@ pub(crate) fn service(
     any_of(shared, headers, &[right], path)
 }
 
+/// Lets a service through that may look at what is kept of devices: queries, configurations, jobs.
+pub(crate) fn reader(shared: &Shared, headers: &HeaderMap, path: &[&str]) -> Result<Caller, ApiError> {
+    any_of(
+        shared,
+        headers,
+        &[Right::RegistryRead, Right::ServiceConnect],
+        path,
+    )
+}
+
 /// Lets a service through that holds one of `rights`.
-pub(crate) fn any_of(
-    shared: &Shared,
-    headers: &HeaderMap,
-    rights: &[Right],
-    path: &[&str],
-) -> Result<Caller, ApiError> {
+fn any_of(shared: &Shared, headers: &HeaderMap, rights: &[Right], path: &[&str]) -> Result<Caller, ApiError> {
     let text = credential(headers).ok_or_else(|| refuse("", path, "no credential"))?;
     if let Some(token) = text.strip_prefix("Bearer ") {
         let is_admin = (shared.hooks.is_admin_token)(token.trim());

@@ -61,15 +61,12 @@ pub(crate) async fn list(
     headers: HeaderMap,
     UrlQuery(query): UrlQuery<ListQuery>,
 ) -> Result<Response, ApiError> {
-    authorize::any_of(&shared, &headers, &READING, &["configurations"])?;
+    authorize::reader(&shared, &headers, &["configurations"])?;
     let mut all = store::all(&*shared.client).await?;
     all.truncate(query.top.unwrap_or(CONFIGURATIONS_MAX));
-    let shown = shown(&shared, &all).await?;
+    let shown = counted(&shared, &all).await?;
     Ok(Json(shown).into_response())
 }
-
-/// Who may read.
-const READING: [Right; 2] = [Right::RegistryRead, Right::ServiceConnect];
 
 /// Parameters of a listing.
 #[derive(Debug, Deserialize)]
@@ -83,17 +80,25 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    authorize::any_of(&shared, &headers, &READING, &["configurations", &id])?;
-    respond(&shared, &id).await
-}
-
-async fn respond(shared: &Shared, id: &str) -> Result<Response, ApiError> {
-    let found = store::find(&*shared.client, id).await?;
-    let found = found.ok_or_else(|| ApiError::no_configuration(id))?;
+    authorize::reader(&shared, &headers, &["configurations", &id])?;
+    let found = find(&shared, &id).await?;
     let version = found.version;
-    let mut shown = shown(shared, &[found]).await?;
+    let mut shown = counted(&shared, &[found]).await?;
     let one = shown.pop().ok_or_else(|| ApiError::internal("nothing to show"))?;
     Ok(tagged(Json(one).into_response(), &etag(version)))
+}
+
+async fn find(shared: &Shared, id: &str) -> Result<Configuration, ApiError> {
+    let found = store::find(&*shared.client, id).await?;
+    found.ok_or_else(|| ApiError::no_configuration(id))
+}
+
+/// What was just stored, without what its metrics come to: twins have yet to follow, and whoever writes need not wait for
+/// a look over the fleet.
+async fn stored(shared: &Shared, id: &str) -> Result<Response, ApiError> {
+    let found = find(shared, id).await?;
+    let tag = etag(found.version);
+    Ok(tagged(Json(shown(&found, None)).into_response(), &tag))
 }
 
 /// `PUT /configurations/{id}`.
@@ -132,7 +137,7 @@ pub(crate) async fn put(
     };
     let written = match writing.await {
         // It is stored, whatever comes of reading it: nobody may be told that nothing happened.
-        Ok(()) => Ok(respond(&shared, &id)
+        Ok(()) => Ok(stored(&shared, &id)
             .await
             .unwrap_or_else(|_| ApiError::unknown().into_response())),
         Err(error) => Err(error),
@@ -274,7 +279,7 @@ pub(crate) async fn test_queries(
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    authorize::any_of(&shared, &headers, &READING, &["configurations", "testQueries"])?;
+    authorize::reader(&shared, &headers, &["configurations", "testQueries"])?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let trial: Trial = read_object(&body)?;
     let target = trial.target_condition.filter(|target| !target.is_empty());
@@ -337,47 +342,43 @@ fn system_queries(one: &Configuration) -> [(&'static str, String); 2] {
 }
 
 /// Configurations as services see them, with what all their metrics come to: one look over the fleet.
-async fn shown(shared: &Shared, all: &[Configuration]) -> Result<Vec<Value>, ApiError> {
-    let system: Vec<[(&str, String); 2]> = all.iter().map(system_queries).collect();
+async fn counted(shared: &Shared, all: &[Configuration]) -> Result<Vec<Value>, ApiError> {
     let mut asked: Vec<String> = Vec::new();
-    for (one, system) in all.iter().zip(&system) {
-        asked.extend(system.iter().map(|(_, query)| query.clone()));
+    for one in all {
+        asked.extend(system_queries(one).map(|(_, query)| query));
         asked.extend(one.spec.metrics.values().cloned());
     }
     let turn = shared.queries.try_acquire();
     let _turn = turn.map_err(|_| ApiError::busy("queries of this gateway"))?;
-    let mut counts = fleet::counts(&*shared.client, &asked).await?.into_iter();
-    let mut next = || counts.next().unwrap_or_default();
-    let mut shown = Vec::new();
-    for (one, system) in all.iter().zip(&system) {
-        let system_results: Map<String, Value> = system
-            .iter()
-            .map(|(name, _)| ((*name).to_owned(), next().into()))
-            .collect();
-        let system_queries: Map<String, Value> = system
-            .iter()
-            .map(|(name, query)| ((*name).to_owned(), query.as_str().into()))
-            .collect();
-        let results: Map<String, Value> = one
-            .spec
-            .metrics
-            .keys()
-            .map(|name| (name.clone(), next().into()))
-            .collect();
-        let content: Value = serde_json::from_str(&one.spec.content).unwrap_or_default();
-        shown.push(json!({
-            "id": one.id,
-            "schemaVersion": one.spec.schema_version,
-            "labels": one.spec.labels,
-            "content": content,
-            "targetCondition": one.spec.target,
-            "createdTimeUtc": iso_utc(one.created_ms),
-            "lastUpdatedTimeUtc": iso_utc(one.updated_ms),
-            "priority": one.spec.priority,
-            "systemMetrics": { "results": system_results, "queries": system_queries },
-            "metrics": { "results": results, "queries": one.spec.metrics },
-            "etag": etag(one.version),
-        }));
-    }
-    Ok(shown)
+    let counts = fleet::counts(&*shared.client, &asked).await?;
+    let mut counts = &counts[..];
+    let shown = all.iter().map(|one| {
+        let (own, rest) = counts.split_at(2 + one.spec.metrics.len());
+        counts = rest;
+        shown(one, Some(own))
+    });
+    Ok(shown.collect())
+}
+
+/// One as services see it; with `counts`, of its system queries and then of its own in their order.
+fn shown(one: &Configuration, counts: Option<&[u64]>) -> Value {
+    let system = system_queries(one);
+    let system_names = system.iter().map(|(name, _)| *name);
+    let (of_system, own) = counts.map_or((&[][..], &[][..]), |counts| counts.split_at(system.len()));
+    let system_results: BTreeMap<&str, u64> = system_names.zip(of_system.iter().copied()).collect();
+    let results: BTreeMap<&String, u64> = one.spec.metrics.keys().zip(own.iter().copied()).collect();
+    let content: Value = serde_json::from_str(&one.spec.content).unwrap_or_default();
+    json!({
+        "id": one.id,
+        "schemaVersion": one.spec.schema_version,
+        "labels": one.spec.labels,
+        "content": content,
+        "targetCondition": one.spec.target,
+        "createdTimeUtc": iso_utc(one.created_ms),
+        "lastUpdatedTimeUtc": iso_utc(one.updated_ms),
+        "priority": one.spec.priority,
+        "systemMetrics": { "results": system_results, "queries": BTreeMap::from(system) },
+        "metrics": { "results": results, "queries": one.spec.metrics },
+        "etag": etag(one.version),
+    })
 }

@@ -40,8 +40,6 @@ use super::twins::Wanted;
 use crate::limits::QUERY_PAGE_WAIT;
 use crate::shared::Shared;
 
-/// Who may look at jobs.
-const READING: [Right; 2] = [Right::RegistryRead, Right::ServiceConnect];
 /// How clients of .NET begin a time that they have not set.
 const UNSET_DAY: &str = "0001-01-01";
 
@@ -96,7 +94,7 @@ pub(crate) async fn get(
     named: Named,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    authorize::any_of(&shared, &headers, &READING, &["jobs", "v2", named.device()])?;
+    authorize::reader(&shared, &headers, &["jobs", "v2", named.device()])?;
     let job = find(&shared, &parse_id(&named)?).await?;
     Ok(respond(&shared, job.spec, job.state))
 }
@@ -127,7 +125,7 @@ pub(crate) async fn list(
     headers: HeaderMap,
     UrlQuery(query): UrlQuery<ListQuery>,
 ) -> Result<Response, ApiError> {
-    authorize::any_of(&shared, &headers, &READING, &["jobs", "v2", "query"])?;
+    authorize::reader(&shared, &headers, &["jobs", "v2", "query"])?;
     let kind = wanted(query.job_type.as_deref(), JobKind::parse)
         .ok_or_else(|| ApiError::invalid("jobType is scheduleUpdateTwin or scheduleDeviceMethod"))?;
     let status = wanted(query.job_status.as_deref(), JobStatus::parse).ok_or_else(|| {

@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::command::{Consistency, Query, Receipt, View};
-use dunlin_model::directory::Right;
 use dunlin_model::limits::FLEET_PAGE_MAX;
 use dunlin_model::query_language::{Select, Source, Statement};
 use serde::Deserialize;
@@ -43,8 +42,7 @@ pub(crate) async fn ask(
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let rights = [Right::ServiceConnect, Right::RegistryRead];
-    authorize::any_of(&shared, &headers, &rights, &["devices", "query"])?;
+    authorize::reader(&shared, &headers, &["devices", "query"])?;
     let asked = read(&body.map_err(|_| ApiError::too_large())?)?;
     let count_max = page_size(&headers)?;
     let cursor = cursor(&headers, &asked)?;

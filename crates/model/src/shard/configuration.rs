@@ -1,25 +1,20 @@
-//! What commands about configurations do, how the twins are found that are not what configurations say, and leases: the
-//! right to do something that one alone should do.
+//! What commands about configurations do, and how the twins are found that are not what configurations say.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+use super::fleet::{load, source_of};
 use super::keys::{self, Listed};
 use super::overlay::parse_json;
 use super::pages::walk;
-use super::read::{json, with_session};
 use super::registry::next_fence;
 use super::state::Entry;
 use crate::command::{Outcome, Refusal, View};
 use crate::configuration::{
     CONFIGURATION_PAGE_MAX, Configuration, ConfigurationSpec, TARGETED_PAGE_MAX, Target, Targeted,
 };
-use crate::identity::{Condition, DeviceRecord};
+use crate::identity::Condition;
 use crate::limits::FLEET_STEP_MAX;
 use crate::port::{ShardStore, StoreError};
 use crate::provisioning::book::{self, BookRefusal};
-use crate::query_language::{self, Source, Statement};
-use crate::twin::Twin;
+use crate::query_language::{self, Statement};
 use crate::twin::document::{METADATA, document};
 
 fn refusal(refusal: BookRefusal) -> Outcome {
@@ -101,7 +96,8 @@ pub(super) fn targeted(store: &dyn ShardStore, targets: &[Target], after: &[u8])
     let mut found = Vec::new();
     let next = walk(store, Listed::Records, after, FLEET_STEP_MAX, |key, value| {
         let source = source_of(key);
-        let (row, device, twin) = row(store, value, needs_times)?;
+        let (view, twin) = load(store, value)?;
+        let row = document(&view, &twin, needs_times);
         let fits: Vec<&Target> = conditions
             .iter()
             .filter(|(_, condition)| condition.source() == source && condition.admits(&row))
@@ -114,7 +110,7 @@ pub(super) fn targeted(store: &dyn ShardStore, targets: &[Target], after: &[u8])
             });
         if !is_marked {
             found.push(Targeted {
-                device: device.device,
+                device: view.record.device,
                 etag: twin.etag,
                 fits: fits.into_iter().map(|target| target.id.clone()).collect(),
             });
@@ -142,7 +138,8 @@ pub(super) fn counts(
     let mut counts = vec![0u64; statements.len()];
     let next = walk(store, Listed::Records, after, FLEET_STEP_MAX, |key, value| {
         let source = source_of(key);
-        let (row, ..) = row(store, value, needs_times)?;
+        let (view, twin) = load(store, value)?;
+        let row = document(&view, &twin, needs_times);
         for (count, statement) in counts.iter_mut().zip(&read) {
             let counts = statement
                 .as_ref()
@@ -153,52 +150,3 @@ pub(super) fn counts(
     })?;
     Ok(View::Counts { counts, next })
 }
-
-fn source_of(key: &[u8]) -> Source {
-    if keys::is_module_record(key) {
-        Source::Modules
-    } else {
-        Source::Devices
-    }
-}
-
-fn row(
-    store: &dyn ShardStore,
-    record: &[u8],
-    has_times: bool,
-) -> Result<(Value, DeviceRecord, Twin), StoreError> {
-    let record: DeviceRecord = parse_json(record)?;
-    let twin: Option<Twin> = json(store, &keys::twin(record.device.as_str().as_bytes()))?;
-    let twin = twin.unwrap_or_default();
-    let view = with_session(store, record)?;
-    Ok((document(&view, &twin, has_times), view.record, twin))
-}
-
-/// The right to do something, for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Lease {
-    holder: u64,
-    until_ms: u64,
-}
-
-/// Gives the lease to `holder`, if it is nobody else's.
-pub(super) fn take_lease(
-    entry: &mut Entry<'_>,
-    name: &str,
-    holder: u64,
-    ms: u64,
-) -> Result<Outcome, StoreError> {
-    let now = entry.meta.time_ms;
-    let held: Option<Lease> = entry.overlay.get_json(&keys::lease(name))?;
-    if held.is_some_and(|held| held.holder != holder && held.until_ms > now) {
-        return Ok(Outcome::Refused(Refusal::LeaseHeld));
-    }
-    let until_ms = now.saturating_add(ms.min(LEASE_MS_MAX));
-    entry
-        .overlay
-        .put_json(keys::lease(name), &Lease { holder, until_ms });
-    Ok(Outcome::Done)
-}
-
-/// A lease that nobody renews is over after this, whatever was asked for.
-const LEASE_MS_MAX: u64 = 60_000;

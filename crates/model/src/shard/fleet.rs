@@ -39,22 +39,25 @@ pub(super) fn step(
     if statement.source == Source::Jobs {
         return device_jobs::step(store, &statement, after, count_max);
     }
-    let mut rows = Rows::new(store, &statement);
+    let shape = Shape::of(&statement);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     let mut groups = Groups::new();
     let mut has_overflown = false;
     let next = walk(store, Listed::Records, after, FLEET_STEP_MAX, |key, value| {
-        if keys::is_module_record(key) != (statement.source == Source::Modules) {
+        if source_of(key) != statement.source {
             return Ok(true);
         }
-        let Some(row) = rows.find(value)? else {
-            return Ok(true);
-        };
+        let (view, twin) = load(store, value)?;
         if statement.is_aggregate() {
-            has_overflown = groups.add(&statement, &row.brief).is_err();
+            // It is asked there whether the statement admits the row.
+            has_overflown = groups.add(&statement, &shape.brief(&view, &twin)).is_err();
             return Ok(!has_overflown);
         }
-        rows.take(row);
-        Ok(rows.found.len() < count_max.min(FLEET_PAGE_MAX) && rows.bytes < READ_BYTES_MAX)
+        if let Some(row) = shape.row(&view, &twin) {
+            bytes += row.len();
+            rows.push(row);
+        }
+        Ok(rows.len() < count_max.min(FLEET_PAGE_MAX) && bytes < READ_BYTES_MAX)
     })?;
     if has_overflown {
         return refused(TooManyGroups.to_string());
@@ -62,7 +65,7 @@ pub(super) fn step(
     let found = if statement.is_aggregate() {
         Found::Groups(groups)
     } else {
-        Found::Rows(rows.found)
+        Found::Rows(rows)
     };
     Ok(View::Fleet { found, next })
 }
@@ -70,23 +73,23 @@ pub(super) fn step(
 /// What `statement` makes of one twin, if it admits it: the way of a query that names its devices.
 pub fn row(statement: &Statement, view: &DeviceView, twin: &Twin) -> Option<String> {
     let is_module = view.record.device.module_part().is_some();
-    let row = Row::of(statement, view.clone(), twin.clone());
-    (is_module == (statement.source == Source::Modules) && statement.admits(&row.brief))
-        .then(|| row.text(statement))
+    if is_module != (statement.source == Source::Modules) {
+        return None;
+    }
+    Shape::of(statement).row(view, twin)
 }
 
-/// A twin that is looked at.
-struct Row {
-    view: DeviceView,
-    twin: Twin,
-    /// The twin with as much as the statement needs to judge it.
-    brief: Value,
+/// How rows are made for a statement.
+struct Shape<'a> {
+    statement: &'a Statement,
+    /// Whether it looks at when properties were changed, to judge a row or to make its columns.
+    needs_times: bool,
 }
 
-impl Row {
-    fn of(statement: &Statement, view: DeviceView, twin: Twin) -> Row {
+impl<'a> Shape<'a> {
+    fn of(statement: &'a Statement) -> Self {
         let needs_times = match &statement.select {
-            // It is judged without, and shown with them.
+            // A row is judged without, and shown with them.
             Select::All => {
                 let filter = statement.filter.as_ref();
                 filter.is_some_and(|filter| filter.mentions(METADATA))
@@ -95,50 +98,44 @@ impl Row {
                 .iter()
                 .any(|section| statement.reads(&["properties", section, METADATA])),
         };
-        let brief = document(&view, &twin, needs_times);
-        Row { view, twin, brief }
+        Self {
+            statement,
+            needs_times,
+        }
     }
 
-    fn text(&self, statement: &Statement) -> String {
-        if statement.select == Select::All {
-            let whole = document(&self.view, &self.twin, true).to_string();
+    /// The twin with as much as the statement looks at.
+    fn brief(&self, view: &DeviceView, twin: &Twin) -> Value {
+        document(view, twin, self.needs_times)
+    }
+
+    /// The row as text, if the statement admits it.
+    fn row(&self, view: &DeviceView, twin: &Twin) -> Option<String> {
+        let brief = self.brief(view, twin);
+        if !self.statement.admits(&brief) {
+            return None;
+        }
+        if self.statement.select == Select::All {
+            let whole = document(view, twin, true).to_string();
             if whole.len() <= FLEET_ROW_BYTES_MAX {
-                return whole;
+                return Some(whole);
             }
         }
-        statement.project(&self.brief).to_string()
+        Some(self.statement.project(&brief).to_string())
     }
 }
 
-struct Rows<'a> {
-    store: &'a dyn ShardStore,
-    statement: &'a Statement,
-    found: Vec<String>,
-    bytes: usize,
+/// Whose registry record stands under `key`.
+pub(super) fn source_of(key: &[u8]) -> Source {
+    match keys::is_module_record(key) {
+        true => Source::Modules,
+        false => Source::Devices,
+    }
 }
 
-impl<'a> Rows<'a> {
-    fn new(store: &'a dyn ShardStore, statement: &'a Statement) -> Self {
-        Self {
-            store,
-            statement,
-            found: Vec::new(),
-            bytes: 0,
-        }
-    }
-
-    /// The twin of the registry record `value`, if the statement admits it.
-    fn find(&self, value: &[u8]) -> Result<Option<Row>, StoreError> {
-        let record: DeviceRecord = parse_json(value)?;
-        let twin = json(self.store, &keys::twin(record.device.as_str().as_bytes()))?;
-        let view = with_session(self.store, record)?;
-        let row = Row::of(self.statement, view, twin.unwrap_or_default());
-        Ok(self.statement.admits(&row.brief).then_some(row))
-    }
-
-    fn take(&mut self, row: Row) {
-        let text = row.text(self.statement);
-        self.bytes += text.len();
-        self.found.push(text);
-    }
+/// A registry record with what belongs to it.
+pub(super) fn load(store: &dyn ShardStore, record: &[u8]) -> Result<(DeviceView, Twin), StoreError> {
+    let record: DeviceRecord = parse_json(record)?;
+    let twin: Option<Twin> = json(store, &keys::twin(record.device.as_str().as_bytes()))?;
+    Ok((with_session(store, record)?, twin.unwrap_or_default()))
 }

@@ -11,6 +11,7 @@ pub mod fleet;
 mod groups;
 mod jobs;
 pub mod keys;
+mod lease;
 mod messages;
 pub mod meta;
 mod overlay;

@@ -6,6 +6,7 @@ use super::configuration;
 use super::groups;
 use super::jobs;
 use super::keys;
+use super::lease;
 use super::messages;
 use super::provisioning;
 use super::state::Entry;
@@ -141,7 +142,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         } => twin::configure(entry, device, *etag, marks.as_ref(), settings),
         Command::ConfigurationPut { id, spec, condition } => configuration::put(entry, id, spec, *condition),
         Command::ConfigurationDelete { id, condition } => configuration::delete(entry, id, *condition),
-        Command::LeaseTake { name, holder, ms } => configuration::take_lease(entry, name, *holder, *ms),
+        Command::LeaseTake { name, holder, ms } => lease::take(entry, name, *holder, *ms),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
         Command::JobPut(spec) => jobs::put(entry, spec),
         Command::JobCancel(id) => jobs::cancel(entry, id),
