@@ -22,6 +22,7 @@ mod provisioning;
 mod query;
 mod recording;
 mod renew;
+mod routing;
 mod send;
 mod serve;
 mod simulate;
@@ -72,6 +73,12 @@ enum Command {
     Job(job::Job),
     /// Say what many twins shall have, by a condition on them
     Configuration(configuration::Configuration),
+    /// Say which events go to which endpoints
+    MessageRoute(routing::MessageRoute),
+    /// Say where events may go: webhooks, and files of an object store
+    MessageEndpoint(routing::MessageEndpoint),
+    /// Give events properties on their way to endpoints
+    MessageEnrichment(routing::MessageEnrichment),
     /// Send messages to devices, and see after those that they did not take
     C2d(c2d::C2d),
     /// Let one device register that nobody knows yet
@@ -130,6 +137,9 @@ impl Cli {
             Command::Query(command) => end(block_on(command.run())),
             Command::Configuration(command) => end(block_on(command.run())),
             Command::Job(command) => end(block_on(command.run())),
+            Command::MessageRoute(command) => end(block_on(command.run())),
+            Command::MessageEndpoint(command) => end(block_on(command.run())),
+            Command::MessageEnrichment(command) => end(block_on(command.run())),
             Command::C2d(command) => end(block_on(command.run())),
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),

@@ -1,5 +1,5 @@
-//! `dunlin monitor events`: events as they commit, in the order of their shard's log. `dunlin monitor feedback` is in
-//! [`feedback`].
+//! `dunlin monitor events`: events as they commit, in the order of their shard's log; `dunlin monitor twin-changes`: those
+//! of twins alone. `dunlin monitor feedback` is in [`feedback`].
 //!
 //! After a disconnect it goes on where it was, at another node if need be: nothing is missed and
 //! nothing comes twice.
@@ -21,6 +21,8 @@ use super::{CommandError, CommandResult, Format, progress, say, shown};
 
 /// Silence after which the connection counts as lost; the hub sends a comment every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// What events of twins call their source.
+const TWIN_CHANGES: &str = "twinChangeEvents";
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,8 @@ pub(crate) struct Monitor {
 enum What {
     /// Print events as they commit
     Events(Events),
+    /// Print how twins change
+    TwinChanges(Events),
     /// Print how cloud-to-device messages ended, for senders who asked for it
     Feedback(feedback::Feedback),
 }
@@ -42,6 +46,10 @@ impl Monitor {
     pub(crate) async fn run(self) -> CommandResult {
         match self.what {
             What::Events(events) => events.run().await,
+            What::TwinChanges(mut events) => {
+                events.source = Some(TWIN_CHANGES.to_owned());
+                events.run().await
+            }
             What::Feedback(feedback) => feedback.run().await,
         }
     }
@@ -55,6 +63,9 @@ struct Events {
     /// Events of this shard alone
     #[arg(long, value_name = "N")]
     shard: Option<u32>,
+    /// Events of this source alone, e.g. Telemetry or twinChangeEvents
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
     /// Where to begin: beginning, end, an offset of the shard, or a cursor like 0:12,1:7
     #[arg(long, value_name = "PLACE", default_value = "end", value_parser = From::parse)]
     from: From,
@@ -124,6 +135,9 @@ impl Events {
             _ => {}
         }
         let hub = Hub::find(&self.hub)?;
+        if self.source.as_deref() == Some(TWIN_CHANGES) {
+            check_routed(&hub).await?;
+        }
         let stream = progress::waiting("asking the hub", self.open(&hub, None)).await?;
         if self.hub.output == Format::Text {
             eprintln!("Waiting for events; Ctrl-C ends.");
@@ -139,6 +153,9 @@ impl Events {
         let shard = self.shard.map(|shard| shard.to_string());
         let path: Vec<&str> = std::iter::once("events").chain(shard.as_deref()).collect();
         let mut call = Call::get(&path).query("from", self.from.query()).stream();
+        if let Some(source) = &self.source {
+            call = call.query("source", source.clone());
+        }
         if let Some(cursor) = cursor {
             call = call.header("last-event-id", cursor);
         }
@@ -220,6 +237,23 @@ impl Events {
             Format::Text => say(line(&json))?,
         }
         Ok(true)
+    }
+}
+
+/// The hub tells of changes of twins only where a route wants to hear of them.
+async fn check_routed(hub: &Hub) -> Result<(), CommandError> {
+    let routing = hub.call_json(&Call::get(&["routing"])).await?;
+    let leads_here = |route: &Value| {
+        let mut endpoints = route["endpointNames"].as_array().into_iter().flatten();
+        route["source"] == "TwinChangeEvents"
+            && route["isEnabled"] == true
+            && endpoints.any(|name| name == "events")
+    };
+    match routing["routes"].as_array().into_iter().flatten().any(leads_here) {
+        true => Ok(()),
+        false => Err(CommandError::Failed(
+            "no route leads changes of twins here; make one with `dunlin message-route create twin-changes --source twin-change-events`".into(),
+        )),
     }
 }
 

@@ -57,6 +57,7 @@ const ONLY_NAMED_BY: &[(&str, &[&str])] = &[
     ("quinn", &["dunlin-cluster"]),
     ("bincode", &["dunlin-cluster"]),
     ("rcgen", &["dunlin-node"]),
+    ("object_store", &["dunlin-node"]),
     ("prometheus-client", &["dunlin-node"]),
     ("opentelemetry", &["dunlin-node"]),
     ("opentelemetry_sdk", &["dunlin-node"]),

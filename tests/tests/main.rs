@@ -24,5 +24,6 @@ mod provisioning;
 mod queries;
 mod registry;
 mod roles;
+mod routing;
 mod single;
 mod twins;

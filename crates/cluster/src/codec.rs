@@ -9,6 +9,7 @@ use dunlin_model::command::Command;
 use dunlin_model::id::StreamId;
 use dunlin_model::limits::WIRE_FRAME_BYTES_MAX;
 use dunlin_model::port::Frame;
+use dunlin_model::routing::EventSources;
 use dunlin_model::shard::{Batch, Part};
 use dunlin_model::wire::{Reader, WireError, put_bytes};
 use serde::Serialize;
@@ -68,6 +69,7 @@ const PART_GATEWAY_GONE: u8 = 2;
 const PART_INTERNAL: u8 = 3;
 const PART_SEAL: u8 = 4;
 const PART_TRIM: u8 = 5;
+const PART_ANNOUNCE: u8 = 6;
 
 /// Appends a frame. Records are copied as they are. Its trace is no part of it: the log must not know it.
 pub(crate) fn put_frame(out: &mut BytesMut, frame: &Frame) {
@@ -142,6 +144,10 @@ pub(crate) fn encode_batch(tag: u8, batch: &Batch) -> Bytes {
                 out.put_u8(PART_TRIM);
                 out.put_u64_le(*offset);
             }
+            Part::Announce(sources) => {
+                out.put_u8(PART_ANNOUNCE);
+                out.put_u8(sources.bits());
+            }
         }
     }
     out.freeze()
@@ -165,6 +171,7 @@ pub(crate) fn decode_batch(tag: u8, bytes: Bytes) -> Result<Batch, CodecError> {
             PART_INTERNAL => Part::Internal(decode(&reader.bytes("internal command")?)?),
             PART_SEAL => Part::Seal,
             PART_TRIM => Part::Trim(reader.u64("trim offset")?),
+            PART_ANNOUNCE => Part::Announce(EventSources::from_bits(reader.u8("announced sources")?)),
             _ => return Err(WireError::Invalid("part kind").into()),
         });
     }
@@ -175,6 +182,7 @@ pub(crate) fn decode_batch(tag: u8, bytes: Bytes) -> Result<Batch, CodecError> {
 mod tests {
     use super::*;
     use dunlin_model::id::{DeviceId, NodeId};
+    use dunlin_model::routing::EventSource;
 
     fn batch() -> Batch {
         let stream = StreamId {
@@ -200,6 +208,7 @@ mod tests {
             Part::GatewayGone(stream),
             Part::Seal,
             Part::Trim(9),
+            Part::Announce(EventSources::default().and(EventSource::TwinChangeEvents)),
         ];
         Batch { time_ms: 1, parts }
     }

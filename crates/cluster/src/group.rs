@@ -26,6 +26,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::config::Timing;
+use crate::directory::DirectoryView;
 use crate::purge::Purge;
 use crate::raft::confirm::{CONFIRM_TIMEOUT, Confirmer, Resigned};
 use crate::raft::machine::Machine;
@@ -58,6 +59,7 @@ pub(crate) struct Group {
     proposals: mpsc::Sender<(EntryBody, oneshot::Sender<Ended>)>,
     confirmer: Confirmer,
     room: Arc<Room>,
+    view: Arc<DirectoryView>,
     /// A proposal came to nothing: the shard has given its leadership up and waits to hear of it again.
     refused: Arc<Notify>,
     /// Held while a step in changing the members is taken.
@@ -137,7 +139,7 @@ impl Group {
         log: ReplicaLog,
         machine: StateMachine,
         peers: Arc<Peers>,
-        (timing, room): (&Timing, Arc<Room>),
+        (timing, room, view): (&Timing, Arc<Room>, Arc<DirectoryView>),
     ) -> Result<Arc<Self>, Trouble> {
         let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
         let config = raft_config(id.group, timing)
@@ -179,6 +181,7 @@ impl Group {
             proposals,
             confirmer,
             room,
+            view,
             refused,
             stepping: Arc::default(),
             successor: Successor::default(),
@@ -569,11 +572,12 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
 }
 
 impl Replication for Group {
-    fn propose(&self, batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
+    fn propose(&self, mut batch: Batch) -> BoxFuture<'static, Result<(), ProposeError>> {
         // Refused here, where it has no effect: an append that the journal refuses ends the replica.
         if !self.room.is_there() {
             return async { Err(ProposeError::Full) }.boxed();
         }
+        batch.announce(self.view.load().routing.announced());
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());
         let successor = self.successor.clone();
         async move {

@@ -253,7 +253,8 @@ async fn checkpoint_group(group: &Arc<Group>, keep_from: Option<u64>, parks: boo
     let (durable, passed) = synced
         .await
         .map_err(|error| StoreError::io("sync stores", error))??;
-    group.machine().machine().lock().await.forget_verdicts(passed)?;
+    // Bit by bit: entries are applied in between.
+    while group.machine().machine().lock().await.forget_verdicts(passed)? {}
     let upto = durable.min(keep_from.unwrap_or(u64::MAX).saturating_sub(1));
     let purged = group.log().state().purged.map_or(0, |at| at.index);
     if upto > purged {

@@ -16,10 +16,11 @@ use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Rol
 use dunlin_model::id::{DeviceId, NodeId, ShardId, Slot, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
-    AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError, ShardClient,
-    ShardServer, SubmitError,
+    AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError,
+    RoutingChangeError, ShardClient, ShardServer, SubmitError,
 };
 use dunlin_model::provisioning::book::BookChange;
+use dunlin_model::routing::Routing;
 use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
@@ -274,6 +275,26 @@ impl ShardClient for Router {
                 Ok(_) => Ok(()),
                 Err(ChangeError::Refused(DirectoryRefusal::Book(refusal))) => Err(refusal.into()),
                 Err(ChangeError::Refused(_) | ChangeError::Unavailable) => Err(BookError::Unknown),
+            }
+        }
+        .boxed()
+    }
+
+    fn put_routing(
+        &self,
+        routing: Routing,
+        if_version: Option<u64>,
+    ) -> BoxFuture<'_, Result<(), RoutingChangeError>> {
+        async move {
+            let routing = Box::new(routing);
+            let command = DirectoryCommand::RoutingPut { routing, if_version };
+            match self.shared.change_directory(command).await {
+                Ok(_) => Ok(()),
+                Err(ChangeError::Refused(DirectoryRefusal::Routing(error))) => Err(error.into()),
+                Err(ChangeError::Refused(DirectoryRefusal::RoutingChanged)) => {
+                    Err(RoutingChangeError::Changed)
+                }
+                Err(ChangeError::Refused(_) | ChangeError::Unavailable) => Err(RoutingChangeError::Unknown),
             }
         }
         .boxed()

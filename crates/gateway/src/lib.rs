@@ -14,7 +14,9 @@ mod byte_stream;
 mod calling;
 pub mod client;
 mod configurations;
+mod dispatch;
 mod downward;
+mod events;
 mod feedback;
 mod fleet;
 #[cfg(any(test, fuzzing))]
@@ -23,6 +25,7 @@ mod handshakes;
 pub mod http;
 mod jobs;
 pub mod kafka;
+mod lease;
 pub mod limits;
 mod listen;
 mod log_audit;
@@ -41,7 +44,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use dunlin_model::port::{AuditSink, DownlinkSink, Outbound, ShardClient, Tracer};
+use dunlin_model::port::{AuditSink, BlobStore, DownlinkSink, Outbound, ShardClient, Tracer};
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
@@ -108,6 +111,8 @@ pub struct Hooks {
     pub faults: Option<FaultsHook>,
     /// Asks linked hubs and webhooks.
     pub outbound: Arc<dyn Outbound>,
+    /// Keeps files: what routes lead into storage.
+    pub blobs: Arc<dyn BlobStore>,
     /// Decides which messages are followed; nobody follows any without it.
     pub tracer: Option<Arc<dyn Tracer>>,
     /// Answers whatever the hub's own paths do not, e.g. the console.
@@ -133,6 +138,7 @@ impl Default for Hooks {
             renew_certificates: Arc::new(|| Err("this node makes no certificates".to_owned())),
             faults: None,
             outbound: Arc::new(nobody::Nobody),
+            blobs: Arc::new(nobody::Nobody),
             tracer: None,
             extra: None,
         }
@@ -238,6 +244,7 @@ impl Gateway {
         if is_for_devices {
             configurations::runner::spawn(&shared);
             jobs::spawn(&shared);
+            dispatch::runner::spawn(&shared);
         }
         let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {

@@ -153,6 +153,8 @@ pub const EVENTS_PAGE_MAX: usize = 1000;
 pub const EVENTS_READ_BYTES: usize = 256 * 1024;
 /// Milliseconds that one request for events may wait for some.
 pub const EVENTS_WAIT_MS_MAX: u64 = 20_000;
+/// Twins that are fetched at a time for the events of a page, where routes look at them.
+pub const EVENT_TWINS_AT_A_TIME: usize = 16;
 /// Event streams that are open at a time; one more is answered 429.
 pub const EVENT_STREAMS_MAX: usize = 256;
 /// Pause of an event stream after a read that failed.
@@ -246,3 +248,27 @@ const _: () = assert!(UPLINK_IN_FLIGHT_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
 // An event fits a message of AMQP: its payload, its properties with what types and lengths add, its annotations.
 const _: () = assert!(MESSAGE_BYTES_MAX + 8 * PROPERTY_BAG_BYTES_MAX < AMQP_MESSAGE_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX as usize <= UPLINK_IN_FLIGHT_MAX);
+
+/// How often a gateway looks which endpoints there are for routed events.
+pub const DISPATCH_LOOK: Duration = Duration::from_secs(1);
+/// How long one gateway serves an endpoint alone without asking again; half of it at least passes before another takes
+/// over from one that died.
+pub const DISPATCH_LEASE: Duration = Duration::from_secs(6);
+/// Pauses after something of an endpoint failed; they double.
+pub const DISPATCH_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// See [`DISPATCH_PAUSE_MIN`].
+pub const DISPATCH_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Bytes of records that are read at a time for an endpoint.
+pub const DISPATCH_READ_BYTES: usize = 128 * 1024;
+/// How often a shard is told how far an endpoint is that gets nothing of what there is.
+pub const DISPATCH_COMMIT_EVERY: Duration = Duration::from_secs(10);
+/// How long a webhook may take.
+pub const DISPATCH_CALL_WAIT: Duration = Duration::from_secs(20);
+/// Bytes of its answer, which nobody reads.
+pub const DISPATCH_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a file of events that is large enough.
+pub const DISPATCH_FILE_BYTES: usize = 4 * 1024 * 1024;
+/// How long an event waits for others that share its file.
+pub const DISPATCH_FILE_WAIT: Duration = Duration::from_secs(60);
+/// Shards that are told of an endpoint at a time.
+pub const DISPATCH_SHARDS_AT_A_TIME: usize = 16;

@@ -51,6 +51,10 @@ pub struct Metrics {
     pub http_refused: AtomicU64,
     /// Events handed to readers.
     pub events_read: AtomicU64,
+    /// Events handed to webhooks and written into files, each time anew.
+    pub events_dispatched: AtomicU64,
+    /// Times that a webhook or the store of files took nothing.
+    pub dispatch_failures: AtomicU64,
 }
 
 /// Adds one.
@@ -107,6 +111,8 @@ impl Metrics {
             ("http_requests", &self.http_requests),
             ("http_refused", &self.http_refused),
             ("events_read", &self.events_read),
+            ("events_dispatched", &self.events_dispatched),
+            ("dispatch_failures", &self.dispatch_failures),
         ]
         .into_iter()
         .map(|(name, counter)| (name, counter.load(Relaxed)))

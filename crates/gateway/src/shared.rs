@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::ShardClient;
+use dunlin_model::routing::routes::Routes;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Hooks;
 use crate::amqp::seats::Seats;
+use crate::events::endpoint::RoutesCache;
 use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
 use crate::provisioning::{Latencies, Pending};
@@ -36,12 +38,15 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
     pub(crate) methods: Arc<Semaphore>,
+    routes: RoutesCache,
     /// One permit per query over the fleet.
     pub(crate) queries: Arc<Semaphore>,
     /// Rung when a configuration was changed here, so that twins follow at once.
     pub(crate) configured: Notify,
     /// Rung when a job was made here, so that it begins at once.
     pub(crate) scheduled: Notify,
+    /// Rung when routes or endpoints were changed here.
+    pub(crate) rerouted: Notify,
     /// One permit per search for the group of a device that registers.
     pub(crate) attesting: Arc<Semaphore>,
     /// One permit per device that registers.
@@ -75,9 +80,11 @@ impl Shared {
             amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
             seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
+            routes: RoutesCache::default(),
             queries: Arc::new(Semaphore::new(crate::limits::QUERIES_MAX)),
             configured: Notify::new(),
             scheduled: Notify::new(),
+            rerouted: Notify::new(),
             attesting: Arc::new(Semaphore::new(crate::limits::ATTESTING_MAX)),
             provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
             latencies: Latencies::default(),
@@ -85,6 +92,11 @@ impl Shared {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// The routes of now, read.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.get(self)
     }
 
     /// Milliseconds since 1970.

@@ -29,6 +29,12 @@ pub enum Source {
     Will = 2,
     /// An HTTP request; the fence is the credential generation.
     Http = 3,
+    /// Made by the hub where a twin changed; no fence. No frame carries what the hub makes itself.
+    TwinChange = 4,
+    /// Made by the hub where a device or module was created or deleted; no fence.
+    Lifecycle = 5,
+    /// Made by the hub where a session began or ended; no fence.
+    Connection = 6,
 }
 
 /// How the sender proved who it is.
@@ -41,6 +47,8 @@ pub enum AuthMethod {
     HubPolicy = 1,
     /// A client certificate.
     X509 = 2,
+    /// Nobody: the hub made the record.
+    Hub = 3,
 }
 
 /// A record, taken apart. Bodies share the bytes they were read from.
@@ -81,12 +89,16 @@ impl Record {
             1 => Source::MqttRetain,
             2 => Source::Will,
             3 => Source::Http,
+            4 => Source::TwinChange,
+            5 => Source::Lifecycle,
+            6 => Source::Connection,
             _ => return Err(WireError::Invalid("record source")),
         };
         let auth = match body.u8("record auth")? {
             0 => AuthMethod::DeviceKey,
             1 => AuthMethod::HubPolicy,
             2 => AuthMethod::X509,
+            3 => AuthMethod::Hub,
             _ => return Err(WireError::Invalid("record auth")),
         };
         let device_length = usize::from(body.u8("record device length")?);
@@ -167,7 +179,7 @@ pub struct Peek<'a> {
     pub device: &'a [u8],
 }
 
-/// Looks at the record at the front of `bytes`.
+/// Looks at the record at the front of `bytes`, which somebody sent: what only the hub makes is refused.
 pub fn peek(bytes: &[u8]) -> Result<Peek<'_>, WireError> {
     if bytes.len() < HEADER_BYTES {
         return Err(WireError::Short("record header"));

@@ -12,6 +12,8 @@ use dunlin_model::directory::Role;
 use dunlin_model::limits::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX};
 use serde::Deserialize;
 
+use crate::blobs;
+
 /// Everything a node is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeConfig {
@@ -19,6 +21,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Cluster CA, join secret, admin token, shared by the nodes of a cluster; inside `data` if not given.
     pub pki: Option<PathBuf>,
+    /// Address of the object store for files; a folder inside `data` if not given.
+    pub object_store: Option<String>,
     /// The hub's name, as devices put it into user names and tokens.
     pub host_name: String,
     /// Address that all doors listen on.
@@ -86,6 +90,7 @@ impl Default for NodeConfig {
         Self {
             data: PathBuf::from("dunlin-data"),
             pki: None,
+            object_store: None,
             host_name: "localhost".into(),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             mqtts_port: 8883,
@@ -136,6 +141,7 @@ pub struct ConfigError(pub Vec<String>);
 struct File {
     data: Option<PathBuf>,
     pki: Option<PathBuf>,
+    object_store: Option<String>,
     host_name: Option<String>,
     bind: Option<IpAddr>,
     mqtts_port: Option<u16>,
@@ -172,6 +178,7 @@ struct File {
 const KEYS: &[&str] = &[
     "data",
     "pki",
+    "object_store",
     "host_name",
     "bind",
     "mqtts_port",
@@ -247,6 +254,7 @@ impl NodeConfig {
         }
         set(&mut self.data, file.data);
         set(&mut self.pki, file.pki.map(Some));
+        set(&mut self.object_store, file.object_store.map(Some));
         set(&mut self.host_name, file.host_name);
         set(&mut self.bind, file.bind);
         set(&mut self.mqtts_port, file.mqtts_port);
@@ -308,6 +316,8 @@ impl NodeConfig {
             "must not be empty".into(),
         );
         must(!self.roles.is_empty(), "roles", "a node has a role".into());
+        let store = self.object_store.as_deref().and_then(blobs::problem);
+        must(store.is_none(), "object_store", store.unwrap_or_default());
         must(
             (1..=SHARD_COUNT_MAX).contains(&self.shard_count),
             "shard_count",

@@ -13,6 +13,7 @@ use dunlin_model::directory::Role;
 use dunlin_model::port::{Clock as _, Tracer};
 
 use crate::address;
+use crate::blobs::Blobs;
 use crate::config::NodeConfig;
 use crate::observe::Observed;
 use crate::outbound::HttpOutbound;
@@ -59,6 +60,7 @@ pub(crate) async fn open(
         let told = move |body: &[u8]| faults.handle_body(body, &clock);
         Arc::new(told) as dunlin_gateway::FaultsHook
     });
+    let blobs = Blobs::open(config.object_store.as_deref(), &config.data).map_err(StartError::Objects)?;
     let hooks = Hooks {
         now_ms: Arc::new(move || clock.wall_ms()),
         faults,
@@ -70,6 +72,7 @@ pub(crate) async fn open(
         certificates: Arc::new(move || shown.show()),
         renew_certificates: Arc::new(move || renewed.renew()),
         outbound: Arc::new(HttpOutbound::default()),
+        blobs: Arc::new(blobs),
         tracer: observed.traces.clone().map(|traces| traces as Arc<dyn Tracer>),
         ..Hooks::default()
     };

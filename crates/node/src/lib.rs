@@ -5,6 +5,7 @@
 
 mod address;
 pub mod audit;
+mod blobs;
 mod certificates;
 mod clock;
 pub mod config;

@@ -69,6 +69,9 @@ pub enum StartError {
     /// The audit cannot be kept.
     #[error("open audit: {0}")]
     Audit(std::io::Error),
+    /// The object store cannot be used.
+    #[error("open object store: {0}")]
+    Objects(std::io::Error),
     /// Traces cannot be sent.
     #[error(transparent)]
     Traces(#[from] crate::otlp::ExporterError),

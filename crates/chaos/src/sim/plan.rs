@@ -94,6 +94,10 @@ pub struct Plan {
     /// have none.
     #[serde(default)]
     pub services: usize,
+    /// Whether routes want events of the hub's own, which services see to; plans that were kept before there were any
+    /// have none.
+    #[serde(default)]
+    pub announces: bool,
     /// Milliseconds between checkpoints.
     pub checkpoint_ms: u64,
     /// Milliseconds with faults.
@@ -166,6 +170,7 @@ impl Plan {
             message_every_ms: random.random_range(5..=60),
             window: random.random_range(1..=16),
             services: 0,
+            announces: false,
             checkpoint_ms: random.random_range(200..=2_000),
             faults_ms: random.random_range(3_000..=9_000),
             kinds,
@@ -184,6 +189,7 @@ impl Plan {
         }
         // Stable: what was added first happens first.
         plan.steps.sort_by_key(|step| step.at_ms);
+        plan.announces = random.random_bool(0.5);
         plan
     }
 

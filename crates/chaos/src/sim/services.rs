@@ -5,7 +5,7 @@
 //! under way when the node died is not known. Judged by [`crate::invariants::registrations`] and
 //! [`crate::invariants::twins`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use dunlin_model::command::{Command, Consistency, Found, Outcome, Query, Refusal
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
 use dunlin_model::port::{ShardClient, SubmitError};
+use dunlin_model::routing::{BUILT_IN, EventSource, Route, Routing};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -57,12 +58,15 @@ pub(super) struct Slots {
     twin: Mutex<Slot>,
     /// Devices that have twins to be talked about.
     devices: u32,
+    /// Whether the hub is to tell of its own changes.
+    announces: bool,
 }
 
 impl Slots {
-    /// Those of a run with so many devices.
-    pub(super) fn new(devices: usize) -> Self {
+    /// Those of a run with so many devices, whose hub tells of its own changes or does not.
+    pub(super) fn new(devices: usize, announces: bool) -> Self {
         Self {
+            announces,
             registrations: Mutex::default(),
             twin: Mutex::default(),
             devices: u32::try_from(devices).unwrap_or(u32::MAX),
@@ -285,6 +289,23 @@ fn finish_registration(
     book.accesses.push(access);
 }
 
+/// Routes that want all events of the hub's own.
+fn announcing() -> Routing {
+    let route = |source: EventSource| {
+        let route = Route {
+            source,
+            condition: "true".to_owned(),
+            endpoints: BTreeSet::from([BUILT_IN.to_owned()]),
+            is_enabled: true,
+        };
+        (format!("{source:?}"), route)
+    };
+    Routing {
+        routes: EventSource::ALL.into_iter().map(route).collect(),
+        ..Routing::default()
+    }
+}
+
 /// A service as its node runs it.
 struct Client {
     place: usize,
@@ -303,6 +324,11 @@ impl Client {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             // As a door does, which admits nobody while it has lost sight of the directory.
             if !self.client.is_fresh() {
+                continue;
+            }
+            if self.slots.announces && self.client.directory().routing.announced().is_empty() {
+                // Asked for again if it did not come about.
+                let _ = self.client.put_routing(announcing(), None).await;
                 continue;
             }
             let deed = self.draw();

@@ -6,6 +6,7 @@ use dunlin_model::directory::{Directory, NodeEntry, NodeState, Role};
 use dunlin_model::id::{DeviceId, GroupId, LogPosition, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::WIRE_FRAME_BYTES_MAX;
 use dunlin_model::port::{Frame, FrameResult, StreamOpening};
+use dunlin_model::routing::EventSources;
 use dunlin_model::shard::{Batch, Part, stored};
 use dunlin_model::trace::TraceContext;
 use dunlin_model::wire::{Reader, put_bytes};
@@ -157,6 +158,7 @@ fn batch() -> Batch {
         Part::GatewayGone(stream),
         Part::Seal,
         Part::Trim(9),
+        Part::Announce(EventSources::from_bits(0xff)),
     ];
     Batch { time_ms: 1, parts }
 }

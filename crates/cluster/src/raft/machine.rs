@@ -257,11 +257,11 @@ impl Machine {
         }
     }
 
-    /// Drops a shard's notes on rejected records up to `index`.
-    pub(crate) fn forget_verdicts(&self, index: u64) -> Result<(), StoreError> {
+    /// Drops some of a shard's notes up to `index`. Returns whether there may be more.
+    pub(crate) fn forget_verdicts(&self, index: u64) -> Result<bool, StoreError> {
         match self {
             Machine::Shard(shard) => shard.state.forget_verdicts(index),
-            Machine::Directory(_) => Ok(()),
+            Machine::Directory(_) => Ok(false),
         }
     }
 }

@@ -3,42 +3,27 @@
 //! Decides what stands in which section. Never where events come from; that is [`partition`](super::partition)'s.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use dunlin_model::id::identity_parts;
-use dunlin_model::telemetry::{Record, Source};
 
 use super::message::{property, put, section};
 use super::value::Value;
-use crate::auth;
-use crate::bag;
-
-/// Where and when an event stands in its shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
-    pub(crate) time_ms: u64,
-}
+use crate::events::Event;
 
 /// Writes the message.
-pub(crate) fn to_message(place: Place, record: &Record) -> Bytes {
+pub(crate) fn to_message(event: &Event) -> Bytes {
     let mut properties = vec![Value::Null; property::COUNT];
-    let mut application = Vec::new();
-    let mut annotations = annotations(place, record);
-    for (key, value) in bag::properties(&record.bag) {
-        let value = value.as_deref();
-        match (bag::system_name(&key), value) {
-            (None, None) => application.push((Value::string(key), Value::Null)),
-            (None, Some(text)) => application.push((Value::string(key), Value::string(text))),
-            (Some(_), None) => {}
-            (Some(name), Some(text)) => match system_property(name, text) {
-                Some((place, value)) => properties[place] = value,
-                None => annotations.push((Value::symbol(name), Value::string(text))),
-            },
+    let mut annotations = annotations(event);
+    for (name, text) in &event.system {
+        match system_property(name, text) {
+            Some((place, value)) => properties[place] = value,
+            None => annotations.push((Value::symbol(*name), Value::string(text.as_str()))),
         }
     }
-    if record.source == Source::MqttRetain {
-        application.push((Value::string("mqtt-retain"), Value::string("true")));
-    }
-    let mut out = BytesMut::with_capacity(record.payload.len() + 2 * record.bag.len() + 512);
+    let text = |value: &Option<String>| value.as_deref().map_or(Value::Null, Value::string);
+    let application = event.properties.iter();
+    let application: Vec<_> = application
+        .map(|(key, value)| (Value::string(key.as_str()), text(value)))
+        .collect();
+    let mut out = BytesMut::with_capacity(event.payload.len() + 1024);
     put(&mut out, section::ANNOTATIONS, Value::Map(annotations));
     if properties.iter().any(|value| *value != Value::Null) {
         put(&mut out, section::PROPERTIES, Value::List(properties));
@@ -46,32 +31,31 @@ pub(crate) fn to_message(place: Place, record: &Record) -> Bytes {
     if !application.is_empty() {
         put(&mut out, section::APPLICATION, Value::Map(application));
     }
-    put_data(&mut out, &record.payload);
+    put_data(&mut out, &event.payload);
     out.freeze()
 }
 
-fn annotations(place: Place, record: &Record) -> Vec<(Value, Value)> {
-    let (device, module) = identity_parts(record.device_str());
+/// Where, when and from whom.
+fn annotations(event: &Event) -> Vec<(Value, Value)> {
+    let place = event.place;
     let enqueued = Value::Timestamp(signed(place.time_ms));
     let mut annotations: Vec<(Value, Value)> = [
         ("x-opt-sequence-number", Value::Long(signed(place.offset))),
         ("x-opt-offset", Value::string(place.offset.to_string())),
         ("x-opt-enqueued-time", enqueued.clone()),
-        ("iothub-connection-device-id", Value::string(device)),
         (
-            "iothub-connection-auth-method",
-            Value::string(auth::method_text(record.auth)),
+            "iothub-connection-device-id",
+            Value::string(event.device.as_str()),
         ),
         ("iothub-enqueuedtime", enqueued),
-        ("iothub-message-source", Value::string("Telemetry")),
     ]
     .into_iter()
     .map(|(name, value)| (Value::symbol(name), value))
     .collect();
-    if let Some(module) = module {
+    if let Some(module) = &event.module {
         annotations.push((
             Value::symbol("iothub-connection-module-id"),
-            Value::string(module),
+            Value::string(module.as_str()),
         ));
     }
     annotations
@@ -144,27 +128,17 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
 mod tests {
     use super::super::value::Reader;
     use super::*;
-    use dunlin_model::id::DeviceId;
+    use crate::events::{Place, sent};
     use dunlin_model::iso_time::iso_utc;
-    use dunlin_model::telemetry::{self, AuthMethod};
+    use dunlin_model::telemetry::Source;
 
     fn sections(device: &str, bag: &[u8], payload: &[u8]) -> Vec<(u64, Value)> {
-        let mut records = BytesMut::new();
-        let device = DeviceId::parse_identity(device).unwrap();
-        telemetry::encode(
-            &mut records,
-            Source::Mqtt,
-            AuthMethod::DeviceKey,
-            1,
-            &device,
-            (bag, payload),
-        );
-        let record = telemetry::records(records.freeze()).next().unwrap().unwrap();
         let place = Place {
             offset: 7,
+            term: 1,
             time_ms: 1_893_456_000_000,
         };
-        let message = to_message(place, &record);
+        let message = to_message(&sent(place, Source::Mqtt, device, bag, payload));
         let mut reader = Reader::new(&message);
         let mut found = Vec::new();
         while !reader.rest().is_empty() {

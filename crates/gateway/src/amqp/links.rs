@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Directory;
-use dunlin_model::port::{EventPage, QueryError};
+use dunlin_model::port::QueryError;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -27,6 +27,7 @@ use super::node::{Node, PartitionAddress};
 use super::partition::{self, Receiver};
 use super::performative::{Attach, Fault, Word, address, condition};
 use super::tokens::{Judge, Tokens};
+use crate::events::endpoint::Shown;
 use crate::feedback::{Batch, FeedbackError, PATH as FEEDBACK_PATH};
 use crate::http::authorize::claimed;
 use crate::limits::{
@@ -69,7 +70,7 @@ struct Link {
 /// What came of something that took its time.
 pub(super) enum Done {
     Begun(LinkId, u64),
-    Page(LinkId, Result<EventPage, QueryError>),
+    Page(LinkId, Result<Shown, QueryError>),
     GaveWay(LinkId),
     Answered(LinkId, Box<(Request, Answer)>),
     Sent(LinkId, Delivery, Result<(), Fault>),
@@ -533,7 +534,7 @@ impl Links {
         }
         let (shard, over) = (receiver.shard, link.over.clone());
         if let Some(due) = receiver.poll_read() {
-            let read = partition::read_on(Arc::clone(&self.shared.client), shard, due);
+            let read = partition::read_on(Arc::clone(&self.shared), shard, due);
             self.start(&over, async move { Done::Page(id, read.await) });
         }
         // Nothing is there just now; whoever asked for that is told.

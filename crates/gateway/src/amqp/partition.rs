@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use dunlin_model::command::ReadFrom;
 use dunlin_model::id::ShardId;
-use dunlin_model::port::{EventPage, QueryError, ShardClient};
-use dunlin_model::telemetry::{self, Record};
+use dunlin_model::port::{QueryError, ShardClient};
+use dunlin_model::routing::BUILT_IN;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::event::{self, Place};
+use super::event;
 use super::management::shard;
 use super::node::PartitionAddress;
 use super::performative::{Attach, Fault, condition, field, terminus};
 use super::seats::Seat;
 use super::selector;
 use super::value::Value;
+use crate::events::Event;
+use crate::events::endpoint::{self, Shown};
 use crate::limits::{AMQP_READ_BYTES, AMQP_READ_PAUSE_MAX, AMQP_READ_PAUSE_MIN, EVENTS_WAIT_MS_MAX};
+use crate::shared::Shared;
 
 /// Name of the filter that says where to begin.
 const SELECTOR: &str = "apache.org:selector-filter:string";
@@ -81,7 +84,7 @@ pub(crate) struct Receiver {
     /// The offset that is read next.
     next: u64,
     /// What is read and not sent yet: a page at the most.
-    pending: VecDeque<(Place, Record)>,
+    pending: VecDeque<Event>,
     is_reading: bool,
     failures: u32,
     _seat: Seat,
@@ -116,8 +119,7 @@ impl Receiver {
 
     /// The next event as a message.
     pub(crate) fn pop(&mut self) -> Option<bytes::Bytes> {
-        let (place, record) = self.pending.pop_front()?;
-        Some(event::to_message(place, &record))
+        Some(event::to_message(&self.pending.pop_front()?))
     }
 
     /// Whether something is read and not sent yet.
@@ -135,7 +137,7 @@ impl Receiver {
     }
 
     /// Takes what a read brought.
-    pub(crate) fn handle_page(&mut self, page: Result<EventPage, QueryError>) {
+    pub(crate) fn handle_page(&mut self, page: Result<Shown, QueryError>) {
         self.is_reading = false;
         let page = match page {
             Ok(page) => page,
@@ -146,27 +148,8 @@ impl Receiver {
             }
         };
         self.failures = 0;
-        for run in &page.runs {
-            for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
-                if offset < self.next {
-                    continue;
-                }
-                let place = Place {
-                    offset,
-                    time_ms: run.time_ms,
-                };
-                match record {
-                    Ok(record) => self.pending.push_back((place, record)),
-                    // What a segment holds was checked when it was read; go on behind it all the same.
-                    Err(error) => {
-                        tracing::warn!(shard = %self.shard, offset, %error, "stored record not understood")
-                    }
-                }
-            }
-            self.next = self.next.max(run.next_offset());
-        }
-        // Where the first events are gone, a page begins behind them.
-        self.next = self.next.max(page.first_offset);
+        self.pending.extend(page.events);
+        self.next = self.next.max(page.next);
     }
 }
 
@@ -182,15 +165,13 @@ fn pause(failures: u32) -> Duration {
 
 /// Reads on from `next`, after a pause.
 pub(crate) async fn read_on(
-    client: Arc<dyn ShardClient>,
+    shared: Arc<Shared>,
     shard: ShardId,
     (next, pause): (u64, Duration),
-) -> Result<EventPage, QueryError> {
+) -> Result<Shown, QueryError> {
     tokio::time::sleep(pause).await;
-    let from = ReadFrom::Offset(next);
-    client
-        .read_events(shard, from, AMQP_READ_BYTES, EVENTS_WAIT_MS_MAX)
-        .await
+    let bounds = (AMQP_READ_BYTES, EVENTS_WAIT_MS_MAX);
+    endpoint::read(&shared, BUILT_IN, shard, ReadFrom::Offset(next), bounds).await
 }
 
 /// The offset that `from` means just now, however often it must be asked for.

@@ -271,6 +271,7 @@ pub(crate) fn method_text(method: AuthMethod) -> String {
         AuthMethod::DeviceKey => ("device", "sas"),
         AuthMethod::HubPolicy => ("hub", "sas"),
         AuthMethod::X509 => ("device", "x509"),
+        AuthMethod::Hub => ("hub", "none"),
     };
     serde_json::json!({ "scope": scope, "type": kind, "issuer": "iothub" }).to_string()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
+use dunlin_model::command::{Consistency, Query, View};
 use dunlin_model::configuration::plan::plan;
 use dunlin_model::configuration::{Configuration, Target, Targeted};
 use dunlin_model::id::ShardId;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::apply::{Applied, apply};
 use super::store;
+use crate::lease::{Lease, LeaseError};
 use crate::limits::{CONFIGURE_AT_A_TIME, CONFIGURE_EVERY, CONFIGURE_LEASE, CONFIGURE_SHARE};
 use crate::shared::Shared;
 
@@ -27,8 +28,8 @@ const LEASE: &str = "configurations";
 /// Why a look came to its end early. The next one begins anew.
 #[derive(Debug, thiserror::Error)]
 enum LookError {
-    #[error("another gateway looks")]
-    LeaseLost,
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
@@ -66,10 +67,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
 }
 
 async fn run(shared: &Shared) {
-    let mut lease = Lease {
-        holder: rand::random(),
-        renew_at: Instant::now(),
-    };
+    let mut lease = Lease::new(LEASE.to_owned(), CONFIGURE_LEASE, rand::random());
     // Whether there was nothing to look for in any twin.
     let mut is_clean = false;
     let mut pause = CONFIGURE_EVERY;
@@ -92,7 +90,7 @@ async fn run(shared: &Shared) {
                 );
             }
             Ok(_) => {}
-            Err(LookError::LeaseLost) => {
+            Err(LookError::Lease(LeaseError::Lost)) => {
                 is_clean = false;
                 pause = CONFIGURE_LEASE;
                 continue;
@@ -158,35 +156,6 @@ async fn configure(
         tracing::warn!(device = %targeted.device, %refusal, "cannot configure a twin");
     }
     Ok(applied)
-}
-
-/// The right to look alone, while this gateway has it.
-struct Lease {
-    holder: u64,
-    /// When it is to be asked for again: well before it is over.
-    renew_at: Instant,
-}
-
-impl Lease {
-    /// Takes the lease, or keeps it. Each time that it is asked for is an entry in a log, so it is not before it must be.
-    async fn hold(&mut self, client: &dyn ShardClient) -> Result<(), LookError> {
-        let now = Instant::now();
-        if now < self.renew_at {
-            return Ok(());
-        }
-        let command = Command::LeaseTake {
-            name: LEASE.to_owned(),
-            holder: self.holder,
-            ms: CONFIGURE_LEASE.as_millis() as u64,
-        };
-        match client.submit(command).await? {
-            Outcome::Done => {
-                self.renew_at = now + CONFIGURE_LEASE / 2;
-                Ok(())
-            }
-            _ => Err(LookError::LeaseLost),
-        }
-    }
 }
 
 async fn step(

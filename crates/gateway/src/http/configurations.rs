@@ -146,7 +146,7 @@ pub(crate) async fn put(
 }
 
 /// Reads an object; an array is none, though it could be read as one.
-fn read_object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(crate) fn read_object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let read = || serde_json::from_value(Value::Object(serde_json::from_slice(body)?));
     read().map_err(|error: serde_json::Error| ApiError::invalid(format!("the body makes no sense: {error}")))
 }

@@ -199,6 +199,14 @@ impl ApiError {
         )
     }
 
+    /// 412: the routing is another one by now.
+    pub(crate) fn routing_changed() -> Self {
+        Self::new(
+            ErrorCode::PreconditionFailed,
+            "The routing was changed meanwhile: read it again",
+        )
+    }
+
     /// 400: the content of a configuration never changes.
     pub(crate) fn content_fixed() -> Self {
         Self::invalid("the content of a configuration cannot change: make another one")

@@ -1,4 +1,5 @@
-//! Events for readers: pages and server-sent streams, of one shard or of all.
+//! Events for readers: pages and server-sent streams, of one shard or of all, as far as routes lead them to the
+//! built-in endpoint.
 //!
 //! Within a shard the order is that of its log. A stream names with each event where to go on, so that
 //! a reader that comes back with `Last-Event-ID` misses nothing and gets nothing twice.
@@ -14,9 +15,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::command::ReadFrom;
 use dunlin_model::directory::{Directory, Right};
-use dunlin_model::id::{ShardId, identity_parts};
-use dunlin_model::port::EventPage;
-use dunlin_model::telemetry::{self, Record, Source};
+use dunlin_model::id::ShardId;
+use dunlin_model::routing::{BUILT_IN, EventSource};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -25,8 +25,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::authorize;
 use super::devices::parse_shard;
 use super::error::ApiError;
-use crate::auth::{self, BASE64};
-use crate::bag;
+use crate::auth::BASE64;
+use crate::events::Event as ReadEvent;
+use crate::events::endpoint::{self, Shown};
 use crate::limits::{
     EVENT_STREAM_RETRY_PAUSE, EVENTS_PAGE_DEFAULT, EVENTS_PAGE_MAX, EVENTS_READ_BYTES, EVENTS_WAIT_MS_MAX,
 };
@@ -46,9 +47,26 @@ pub(crate) struct ReadQuery {
     time: Option<u64>,
     max: Option<usize>,
     wait_ms: Option<u64>,
+    /// Only events of this source, as routes or events name it.
+    source: Option<String>,
 }
 
 impl ReadQuery {
+    /// The source whose events alone are read.
+    fn source(&self) -> Result<Option<EventSource>, ApiError> {
+        let Some(name) = &self.source else {
+            return Ok(None);
+        };
+        let is_named = |source: &EventSource| {
+            name.eq_ignore_ascii_case(source.message_source())
+                || name.eq_ignore_ascii_case(&format!("{source:?}"))
+        };
+        match EventSource::ALL.into_iter().find(is_named) {
+            Some(source) => Ok(Some(source)),
+            None => Err(ApiError::invalid("there is no such source of events")),
+        }
+    }
+
     pub(crate) fn from(&self, default: ReadFrom) -> Result<ReadFrom, ApiError> {
         if let Some(time_ms) = self.time {
             return Ok(ReadFrom::TimeMs(time_ms));
@@ -86,6 +104,7 @@ pub(crate) async fn read(
 ) -> Result<Response, ApiError> {
     authorize::service(&shared, &headers, Right::ServiceConnect, &["events", &shard])?;
     let shard = parse_shard(&shared, &shard)?;
+    let source = query.source()?;
     if wants_stream(&headers) {
         let from = match last_event_id(&headers) {
             None => query.from(ReadFrom::End)?,
@@ -102,8 +121,8 @@ pub(crate) async fn read(
         // The id is that of the last event before the stream, so there is none at the very start.
         let id = move |offset| Place::new(offset, epoch).to_string();
         let start = next.checked_sub(1).map(|seen| cursor_event(id(seen)));
-        let events =
-            follow(Arc::clone(&shared), shard, next).map(move |found| event(id(found.offset), &found.json));
+        let events = follow(Arc::clone(&shared), shard, next, source)
+            .map(move |found| event(id(found.offset), &found.json));
         return Ok(respond(
             &shared,
             permit,
@@ -113,15 +132,13 @@ pub(crate) async fn read(
     let count_max = query.max.unwrap_or(EVENTS_PAGE_DEFAULT).clamp(1, EVENTS_PAGE_MAX);
     let wait_ms = query.wait_ms.unwrap_or(0).min(EVENTS_WAIT_MS_MAX);
     let from = query.from(ReadFrom::Offset(0))?;
-    let page = shared
-        .client
-        .read_events(shard, from, EVENTS_READ_BYTES, wait_ms)
-        .await?;
-    let (found, next) = take(shard, &page, count_max);
+    let page = endpoint::read(&shared, BUILT_IN, shard, from, (EVENTS_READ_BYTES, wait_ms)).await?;
+    let (first, end) = (page.first_offset, page.end_offset);
+    let (found, next) = take(shard, page, (source, count_max));
     count_by(&shared.metrics.events_read, found.len() as u64);
     let events: Vec<Value> = found.into_iter().map(|found| found.json).collect();
     let body = json!({
-        "shard": shard.0, "logEpoch": shared.client.directory().epoch_of(shard), "events": events, "next": next, "first": page.first_offset, "end": page.next_offset,
+        "shard": shard.0, "logEpoch": shared.client.directory().epoch_of(shard), "events": events, "next": next, "first": first, "end": end,
     });
     Ok(Json(body).into_response())
 }
@@ -144,6 +161,7 @@ pub(crate) async fn stream_all(
     } else {
         ReadFrom::Offset(0)
     };
+    let source = query.source()?;
     let permit = stream_permit(&shared)?;
     for (shard, place) in &cursor {
         place.check(&shared, *shard)?;
@@ -162,7 +180,7 @@ pub(crate) async fn stream_all(
     let start = cursor_event(format_cursor(&directory, &next));
     let streams: Vec<_> = next
         .iter()
-        .map(|(shard, offset)| follow(Arc::clone(&shared), *shard, *offset).boxed())
+        .map(|(shard, offset)| follow(Arc::clone(&shared), *shard, *offset, source).boxed())
         .collect();
     let events = stream::select_all(streams).map(move |found| {
         if let Some((_, offset)) = next.iter_mut().find(|(shard, _)| *shard == found.shard) {
@@ -297,7 +315,12 @@ fn respond(
 }
 
 /// The events of a shard from offset `next` on, without end. A read that fails is tried again after a pause.
-fn follow(shared: Arc<Shared>, shard: ShardId, next: u64) -> impl Stream<Item = Found> + Send {
+fn follow(
+    shared: Arc<Shared>,
+    shard: ShardId,
+    next: u64,
+    source: Option<EventSource>,
+) -> impl Stream<Item = Found> + Send {
     let state = (shared, next, VecDeque::new());
     stream::unfold(state, move |(shared, mut next, mut pending)| async move {
         loop {
@@ -305,15 +328,11 @@ fn follow(shared: Arc<Shared>, shard: ShardId, next: u64) -> impl Stream<Item = 
                 count(&shared.metrics.events_read);
                 return Some((found, (shared, next, pending)));
             }
-            let from = ReadFrom::Offset(next);
-            match shared
-                .client
-                .read_events(shard, from, EVENTS_READ_BYTES, EVENTS_WAIT_MS_MAX)
-                .await
-            {
+            let bounds = (EVENTS_READ_BYTES, EVENTS_WAIT_MS_MAX);
+            match endpoint::read(&shared, BUILT_IN, shard, ReadFrom::Offset(next), bounds).await {
                 Ok(page) => {
                     let found;
-                    (found, next) = take(shard, &page, usize::MAX);
+                    (found, next) = take(shard, page, (source, usize::MAX));
                     pending.extend(found);
                 }
                 Err(error) => {
@@ -325,151 +344,111 @@ fn follow(shared: Arc<Shared>, shard: ShardId, next: u64) -> impl Stream<Item = 
     })
 }
 
-/// The events of a page from the asked offset on, and the offset after the last one taken.
-fn take(shard: ShardId, page: &EventPage, count_max: usize) -> (Vec<Found>, u64) {
-    let (mut found, mut next) = (Vec::new(), page.from);
-    'page: for run in &page.runs {
-        for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
-            if offset < page.from {
-                continue;
-            }
-            if found.len() >= count_max {
-                break 'page;
-            }
-            match record {
-                Ok(record) => {
-                    let json = to_json(shard, (offset, run.term, run.time_ms), &record);
-                    found.push(Found { shard, offset, json });
-                }
-                // What a segment holds was checked when it was read; go on behind it all the same.
-                Err(error) => tracing::warn!(%shard, offset, %error, "stored record not understood"),
-            }
-            next = offset + 1;
+/// The first events of a page, and the offset to go on at.
+fn take(shard: ShardId, page: Shown, (source, count_max): (Option<EventSource>, usize)) -> (Vec<Found>, u64) {
+    let is_asked_for = |event: &ReadEvent| source.is_none_or(|source| event.source == source);
+    let mut next = page.next;
+    let mut found = Vec::new();
+    for event in page.events.iter().filter(|event| is_asked_for(event)) {
+        if found.len() >= count_max {
+            next = found.last().map_or(next, |found: &Found| found.offset + 1);
+            break;
         }
-        next = if found.len() < count_max {
-            next.max(run.next_offset())
-        } else {
-            next
-        };
+        found.push(Found {
+            shard,
+            offset: event.place.offset,
+            json: to_json(shard, event),
+        });
     }
     (found, next)
 }
 
-fn to_json(shard: ShardId, (offset, term, time_ms): (u64, u64, u64), record: &Record) -> Value {
-    let (mut properties, mut system) = (Map::new(), Map::new());
-    for (key, value) in bag::properties(&record.bag) {
-        let value = value.map_or(Value::Null, |value| Value::String(value.into_owned()));
-        match bag::system_name(&key) {
-            Some(name) => system.insert(name.to_owned(), value),
-            None => properties.insert(key.into_owned(), value),
-        };
-    }
-    if record.source == Source::MqttRetain {
-        properties.insert("mqtt-retain".to_owned(), json!("true"));
-    }
-    let (device, module) = identity_parts(record.device_str());
-    let enqueued = iso_utc(time_ms);
-    for (name, value) in [
-        ("iothub-connection-device-id", json!(device)),
-        (
-            "iothub-connection-auth-method",
-            json!(auth::method_text(record.auth)),
-        ),
-        ("iothub-enqueuedtime", json!(enqueued)),
-        ("iothub-message-source", json!("Telemetry")),
-    ] {
-        system.insert(name.to_owned(), value);
-    }
-    if let Some(module) = module {
+/// An event as JSON: also what webhooks and files are given.
+pub(crate) fn to_json(shard: ShardId, event: &ReadEvent) -> Value {
+    let place = event.place;
+    let text = |value: &Option<String>| value.as_deref().map_or(Value::Null, Value::from);
+    let properties = event.properties.iter();
+    let properties: Map<String, Value> = properties
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect();
+    let system = event.system.iter();
+    let mut system: Map<String, Value> = system
+        .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+        .collect();
+    let enqueued = iso_utc(place.time_ms);
+    system.insert("iothub-connection-device-id".to_owned(), json!(event.device));
+    system.insert("iothub-enqueuedtime".to_owned(), json!(enqueued));
+    if let Some(module) = &event.module {
         system.insert("iothub-connection-module-id".to_owned(), json!(module));
     }
-    let mut event = json!({
+    let mut shown = json!({
         "shard": shard.0,
-        "offset": offset,
-        "term": term,
-        "enqueuedTimeMs": time_ms,
+        "offset": place.offset,
+        "term": place.term,
+        "enqueuedTimeMs": place.time_ms,
         "enqueuedTimeUtc": enqueued,
-        "deviceId": device,
+        "deviceId": event.device,
         "properties": properties,
         "systemProperties": system,
-        "body": BASE64.encode(&record.payload),
+        "body": BASE64.encode(&event.payload),
     });
-    if let Some(module) = module {
-        event["moduleId"] = json!(module);
+    if let Some(module) = &event.module {
+        shown["moduleId"] = json!(module);
     }
-    if let Ok(text) = std::str::from_utf8(&record.payload) {
+    if let Ok(text) = std::str::from_utf8(&event.payload) {
         match serde_json::from_str::<Value>(text) {
-            Ok(value) => event["json"] = value,
-            Err(_) => event["bodyText"] = json!(text),
+            Ok(value) => shown["json"] = value,
+            Err(_) => shown["bodyText"] = json!(text),
         }
     }
-    event
+    shown
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::BytesMut;
-    use dunlin_model::id::DeviceId;
-    use dunlin_model::port::EventRun;
-    use dunlin_model::telemetry::AuthMethod;
+    use crate::events::sent;
+    use dunlin_model::telemetry::Source;
 
-    fn page(from: u64, counts: &[u32]) -> EventPage {
-        let device = DeviceId::parse("d").unwrap();
-        let mut first_offset = 10;
-        let runs = counts
-            .iter()
-            .map(|count| {
-                let mut records = BytesMut::new();
-                for _ in 0..*count {
-                    telemetry::encode(
-                        &mut records,
-                        Source::Mqtt,
-                        AuthMethod::DeviceKey,
-                        1,
-                        &device,
-                        (b"a=1&%24.mid=m", b"{\"t\":1}"),
-                    );
-                }
-                let run = EventRun {
-                    index: 1,
-                    term: 2,
-                    time_ms: 5,
-                    first_offset,
-                    count: *count,
-                    records: records.freeze(),
-                };
-                first_offset += u64::from(*count);
-                run
-            })
-            .collect();
-        EventPage {
-            runs,
-            from,
+    fn page(offsets: &[u64], next: u64) -> Shown {
+        let event = |offset: &u64| {
+            let place = crate::events::Place {
+                offset: *offset,
+                term: 2,
+                time_ms: 5,
+            };
+            let source = match offset % 2 {
+                0 => Source::Mqtt,
+                _ => Source::TwinChange,
+            };
+            sent(place, source, "d", b"a=1&%24.mid=m", b"{\"t\":1}")
+        };
+        Shown {
+            events: offsets.iter().map(event).collect(),
+            next,
             first_offset: 0,
-            next_offset: first_offset,
+            end_offset: next,
         }
     }
 
     #[test]
     fn a_page_begins_and_ends_where_it_should() {
-        let places =
-            |(found, next): (Vec<Found>, u64)| (found.iter().map(|f| f.offset).collect::<Vec<_>>(), next);
-        assert_eq!(
-            places(take(ShardId(0), &page(11, &[3, 2]), 100)),
-            (vec![11, 12, 13, 14], 15)
-        );
-        assert_eq!(
-            places(take(ShardId(0), &page(11, &[3, 2]), 2)),
-            (vec![11, 12], 13)
-        );
-        assert_eq!(places(take(ShardId(0), &page(11, &[3, 2]), 1)), (vec![11], 12));
-        assert_eq!(places(take(ShardId(0), &page(15, &[]), 5)), (vec![], 15));
+        let places = |found: &[u64], next, source, count_max| {
+            let (found, next) = take(ShardId(0), page(found, next), (source, count_max));
+            (found.iter().map(|f| f.offset).collect::<Vec<_>>(), next)
+        };
+        assert_eq!(places(&[11, 12, 14], 17, None, 100), (vec![11, 12, 14], 17));
+        assert_eq!(places(&[11, 12, 14], 17, None, 3), (vec![11, 12, 14], 17));
+        assert_eq!(places(&[11, 12, 14], 17, None, 2), (vec![11, 12], 13));
+        assert_eq!(places(&[], 15, None, 5), (vec![], 15));
+        let twins = Some(EventSource::TwinChangeEvents);
+        assert_eq!(places(&[11, 12, 13, 14], 17, twins, 100), (vec![11, 13], 17));
+        assert_eq!(places(&[11, 12, 13, 14], 17, twins, 1), (vec![11], 12));
     }
 
     #[test]
     fn an_event_shows_its_properties_and_body() {
-        let (found, _) = take(ShardId(3), &page(10, &[1]), 1);
+        let (found, _) = take(ShardId(3), page(&[10], 11), (None, 1));
         let json = &found[0].json;
         assert_eq!(json["properties"]["a"], "1");
         assert_eq!(json["systemProperties"]["message-id"], "m");

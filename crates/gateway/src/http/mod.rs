@@ -27,6 +27,7 @@ mod named;
 mod openapi;
 mod queries;
 mod registrations;
+mod routing;
 pub(crate) mod telemetry;
 pub(crate) mod time;
 mod twins;
@@ -137,6 +138,9 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route("/statistics/service", get(cluster::service_statistics))
         .route("/events", get(events::stream_all))
         .route("/events/{shard}", get(events::read))
+        .route("/routing", get(routing::get).put(routing::put))
+        .route("/routing/test", post(routing::test))
+        .route("/routing/endpoints/health", get(routing::health))
         .route("/shards", get(cluster::shards))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
 }

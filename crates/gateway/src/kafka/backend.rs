@@ -109,8 +109,10 @@ pub struct Event {
 /// Events of a partition, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The events, without a gap. The first has the offset asked for or, where runs are not cut, a lower one.
+    /// The events from the offset asked for on. Those are left out that routes lead elsewhere.
     pub events: Vec<Event>,
+    /// Where to go on: behind everything that was looked at.
+    pub next: u64,
     /// See [`Bounds`], of when the page was made.
     pub first_offset: u64,
     /// See [`Bounds`].

@@ -21,6 +21,9 @@ const CRC: usize = 17;
 const CRC_END: usize = 21;
 /// `LogAppendTime`, no compression, no transaction.
 const ATTRIBUTES: i16 = 1 << 3;
+/// Of a batch whose records are for consumers alone; and where attributes stand.
+const CONTROL: i16 = 1 << 5;
+const ATTRIBUTES_AT: usize = 21;
 const MAGIC: i8 = 2;
 /// Of the batch's producer, which there is none of.
 const NONE: i64 = -1;
@@ -50,6 +53,26 @@ pub(crate) fn put(
         }
     }
     written
+}
+
+/// Writes a batch that tells a reader that there is nothing for it from `from` up to `next`: one control record, as at the
+/// end of a transaction. A batch without any record would say the same, but librdkafka takes that for a message that is
+/// too large for it (`rdkafka_msgset_reader.c`).
+pub(crate) fn put_gap(out: &mut BytesMut, log_epoch: i32, from: u64, next: u64) {
+    let Some(last_delta) = next.checked_sub(from + 1) else {
+        return;
+    };
+    let nothing = Event {
+        offset: from,
+        time_ms: 0,
+        device: String::new(),
+        system: Vec::new(),
+        properties: Vec::new(),
+        payload: bytes::Bytes::new(),
+    };
+    let mut batch = Batch::new(out, log_epoch, &nothing);
+    batch.put_marker(i32::try_from(last_delta).unwrap_or(i32::MAX));
+    batch.seal();
 }
 
 /// A batch that is being written at the end of a buffer.
@@ -108,12 +131,25 @@ impl<'a> Batch<'a> {
         true
     }
 
+    /// Makes it a control batch, of one record.
+    fn put_marker(&mut self, last_delta: i32) {
+        let attributes = self.begin + ATTRIBUTES_AT;
+        self.out[attributes..attributes + 2].copy_from_slice(&(ATTRIBUTES | CONTROL).to_be_bytes());
+        record::put_marker(self.out, last_delta);
+        (self.last_delta, self.count) = (last_delta, 1);
+    }
+
     /// Fills in what is known at the end only. A batch of nothing is taken back: says whether there is one.
     fn finish(self) -> bool {
         if self.count == 0 {
             self.out.truncate(self.begin);
             return false;
         }
+        self.seal();
+        true
+    }
+
+    fn seal(self) {
         let batch = &mut self.out[self.begin..];
         let length = (batch.len() - LENGTH_END) as i32;
         batch[8..LENGTH_END].copy_from_slice(&length.to_be_bytes());
@@ -121,7 +157,6 @@ impl<'a> Batch<'a> {
         batch[57..HEADER_BYTES].copy_from_slice(&self.count.to_be_bytes());
         let crc = crc32c::crc32c(&batch[CRC_END..]);
         batch[CRC..CRC_END].copy_from_slice(&crc.to_be_bytes());
-        true
     }
 }
 
@@ -204,6 +239,19 @@ mod tests {
             );
             assert_eq!(read(out).len(), count);
         }
+    }
+
+    #[test]
+    fn a_gap_is_a_control_record_at_its_end() {
+        let mut out = BytesMut::new();
+        put_gap(&mut out, 3, 7, 1_007);
+        let records = read(out.clone());
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].offset, records[0].control), (1_006, true));
+        assert_eq!(records[0].key.as_deref(), Some(&[0, 0, 0, 1][..]), "a commit");
+        let before = out.len();
+        put_gap(&mut out, 3, 7, 7);
+        assert_eq!(out.len(), before, "nothing is no gap");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use dunlin_model::group::request::{
 use dunlin_model::group::{GroupError, MEMBER_ID_BYTES_MAX, Opaque, check_group_id};
 use dunlin_model::id::{NodeId, ShardId};
 use dunlin_model::port::{EventPage, QueryError, SubmitError};
-use dunlin_model::telemetry::{self, Record, Source};
+use dunlin_model::routing::BUILT_IN;
 use futures_util::future::BoxFuture;
 use ring::digest;
 
@@ -27,7 +27,7 @@ use super::backend::{
 };
 use super::members::cut;
 use crate::auth::{self, ConnectionString};
-use crate::bag;
+use crate::events::{self, endpoint};
 use crate::http::claimed;
 use crate::limits::KAFKA_ASKS_MAX;
 use crate::provisioning::guid;
@@ -193,59 +193,16 @@ fn each(answer: Result<GroupAnswer, GroupFailure>) -> Result<Vec<Code>, Code> {
     }
 }
 
-/// A record as the door shows it.
-fn event(offset: u64, time_ms: u64, record: &Record) -> Event {
-    let mut system = vec![
-        ("iothub-connection-auth-method", auth::method_text(record.auth)),
-        ("iothub-message-source", "Telemetry".to_owned()),
-    ];
-    let mut properties = Vec::new();
-    for (key, value) in bag::properties(&record.bag) {
-        match (bag::system_name(&key), value) {
-            (None, value) => properties.push((key.into_owned(), value.map(|value| value.into_owned()))),
-            (Some(_), None) => {}
-            (Some(name), Some(value)) => system.push((name, value.into_owned())),
-        }
-    }
-    if record.source == Source::MqttRetain {
-        properties.push(("mqtt-retain".to_owned(), Some("true".to_owned())));
-    }
+/// An event as the door shows it.
+fn event(event: events::Event) -> Event {
     Event {
-        offset,
-        time_ms,
-        device: record.device_str().to_owned(),
-        system,
-        properties,
-        payload: record.payload.clone(),
+        offset: event.place.offset,
+        time_ms: event.place.time_ms,
+        device: event.identity(),
+        system: event.system,
+        properties: event.properties,
+        payload: event.payload,
     }
-}
-
-fn events(page: &EventPage, partition: u32, from: u64) -> Vec<Event> {
-    let mut events = Vec::new();
-    for run in &page.runs {
-        for (offset, record) in (run.first_offset..).zip(telemetry::records(run.records.clone())) {
-            if offset < from {
-                continue;
-            }
-            match record {
-                Ok(record) => events.push(event(offset, run.time_ms, &record)),
-                // What a segment holds was checked when it was read. Readers go on behind it all the same; a gap would
-                // make them ask for it for ever.
-                Err(error) => {
-                    tracing::warn!(partition, offset, %error, "stored record not understood");
-                    events.push(Event {
-                        offset,
-                        time_ms: run.time_ms,
-                        device: String::new(),
-                        system: Vec::new(),
-                        properties: Vec::new(),
-                        payload: bytes::Bytes::new(),
-                    });
-                }
-            }
-        }
-    }
-    events
 }
 
 impl Backend for Hub {
@@ -344,16 +301,17 @@ impl Backend for Hub {
         wait_ms: u64,
     ) -> BoxFuture<'_, Result<Page, ReadError>> {
         Box::pin(async move {
-            let page = self
-                .page(partition, ReadFrom::Offset(from), bytes_max, wait_ms)
-                .await?;
+            let (shard, at) = (ShardId(partition), ReadFrom::Offset(from));
+            let reading = endpoint::read(&self.shared, BUILT_IN, shard, at, (bytes_max, wait_ms));
+            let page = reading.await.map_err(read_error)?;
             if from < page.first_offset {
                 return Err(ReadError::OffsetGone);
             }
             Ok(Page {
-                events: events(&page, partition, from),
+                events: page.events.into_iter().map(event).collect(),
+                next: page.next,
                 first_offset: page.first_offset,
-                next_offset: page.next_offset,
+                next_offset: page.end_offset,
             })
         })
     }

@@ -54,6 +54,27 @@ pub(crate) fn put(out: &mut BytesMut, event: &Event, offset_delta: i32) {
     head(&mut sink);
 }
 
+/// Writes what Kafka writes where a transaction is committed, with its length in front: a record that every consumer comes
+/// past and no application sees.
+pub(crate) fn put_marker(out: &mut BytesMut, offset_delta: i32) {
+    // Version 0 of a key of type COMMIT, and of a value that names no coordinator.
+    const KEY: [u8; 4] = [0, 0, 0, 1];
+    const VALUE: [u8; 6] = [0; 6];
+    let body = |out: &mut Sink<'_>| {
+        out.u8(0);
+        out.varint(0);
+        out.varint(offset_delta.into());
+        out.blob(Some(&KEY));
+        out.blob(Some(&VALUE));
+        out.varint(0);
+    };
+    let mut size = Sink::Count(0);
+    body(&mut size);
+    let mut sink = Sink::Bytes(out);
+    sink.varint(size.count());
+    body(&mut sink);
+}
+
 /// Writes, or counts what would be written: lengths stand in front of what has them.
 enum Sink<'a> {
     Count(usize),

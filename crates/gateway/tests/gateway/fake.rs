@@ -9,7 +9,7 @@ use dunlin_model::command::{
     Command, Consistency, DeviceView, Outcome, Place, Query, ReadFrom, Receipt, TelemetryAck, View,
 };
 use dunlin_model::device::owed_downlink;
-use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
+use dunlin_model::directory::{DEFAULT_POLICIES, Directory, DirectoryCommand, DirectoryRefusal, Policy};
 use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
 use dunlin_model::identity::{
     Authentication, Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
@@ -18,9 +18,10 @@ use dunlin_model::job::{Job, JobId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BookError, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult,
-    QueryError, ShardClient, SubmitError,
+    QueryError, RoutingChangeError, ShardClient, SubmitError,
 };
 use dunlin_model::provisioning::book::BookChange;
+use dunlin_model::routing::{EventSources, Routing};
 use dunlin_model::shard::state::ShardState;
 use dunlin_model::shard::{Batch, Notice, Part, read};
 use dunlin_model::telemetry::Record;
@@ -53,6 +54,8 @@ struct Shard {
     frames: u64,
     /// No entry has an earlier stamp.
     least_ms: u64,
+    /// What the hub tells of itself.
+    announced: EventSources,
 }
 
 impl Shard {
@@ -62,6 +65,7 @@ impl Shard {
             log: Vec::new(),
             frames: 0,
             least_ms: 0,
+            announced: EventSources::default(),
         };
         shard.apply(Part::StreamOpen(STREAM));
         shard
@@ -76,7 +80,9 @@ impl Shard {
             index,
         };
         let (time_ms, parts) = (self.least_ms, vec![part]);
-        let mut applied = self.machine.apply(position, &Batch { time_ms, parts }).unwrap();
+        let mut batch = Batch { time_ms, parts };
+        batch.announce(self.announced);
+        let mut applied = self.machine.apply(position, &batch).unwrap();
         self.log.extend(applied.run);
         let frame = applied.outcomes.pop().map(|outcome| match outcome.result {
             FrameResult::Applied(frame) => frame,
@@ -530,6 +536,30 @@ impl ShardClient for FakeCluster {
             *newer = Some(Arc::new(changed));
         }
         Box::pin(async move { Ok(result?) })
+    }
+
+    fn put_routing(
+        &self,
+        routing: Routing,
+        if_version: Option<u64>,
+    ) -> BoxFuture<'_, Result<(), RoutingChangeError>> {
+        let mut newer = self.newer.lock().unwrap();
+        let known = newer.clone().unwrap_or_else(|| self.directory());
+        let mut changed = Directory::clone(&known);
+        let routing = Box::new(routing);
+        let result = match changed.apply(DirectoryCommand::RoutingPut { routing, if_version }) {
+            Ok(_) => Ok(()),
+            Err(DirectoryRefusal::Routing(error)) => Err(error.into()),
+            Err(_) => Err(RoutingChangeError::Changed),
+        };
+        if result.is_ok() {
+            let announced = changed.routing.announced();
+            *newer = Some(Arc::new(changed));
+            for shard in &mut self.lock().shards {
+                shard.announced = announced;
+            }
+        }
+        Box::pin(async move { result })
     }
 
     fn is_fresh(&self) -> bool {

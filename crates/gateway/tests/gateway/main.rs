@@ -19,6 +19,7 @@ mod openapi;
 mod provisioning;
 mod queries;
 mod registry;
+mod routing;
 #[path = "../../../actors/tests/host/support/store.rs"]
 mod store;
 mod swtpm;

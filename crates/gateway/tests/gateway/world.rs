@@ -1,16 +1,17 @@
 //! A gateway on port 0 in front of a fake cluster, and clients of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::id::DeviceId;
-use dunlin_model::port::{AuditSink, BoxFuture, Outbound, OutboundAnswer, OutboundCall};
+use dunlin_model::port::{AuditSink, BlobStore, BoxFuture, Outbound, OutboundAnswer, OutboundCall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -103,6 +104,39 @@ impl Outbound for Outside {
     }
 }
 
+/// An object store that a test looks into.
+#[derive(Default)]
+pub(crate) struct Files {
+    kept: Mutex<BTreeMap<String, Bytes>>,
+    news: Notify,
+}
+
+impl Files {
+    /// Waits until there are some, and takes them.
+    pub(crate) async fn take(&self) -> BTreeMap<String, Bytes> {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                let kept = std::mem::take(&mut *self.kept.lock().unwrap());
+                if !kept.is_empty() {
+                    return kept;
+                }
+                news.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        waited.expect("a file is written")
+    }
+}
+
+impl BlobStore for Files {
+    fn put(&self, path: String, content: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        self.kept.lock().unwrap().insert(path, content);
+        self.news.notify_one();
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) cluster: Arc<FakeCluster>,
@@ -111,6 +145,7 @@ pub(crate) struct World {
     pub(crate) roots: Vec<u8>,
     pub(crate) audit: Arc<Kept>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) files: Arc<Files>,
 }
 
 pub(crate) fn certificate() -> (Vec<u8>, Vec<u8>) {
@@ -154,8 +189,10 @@ impl World {
         };
         let audit = Arc::new(Kept::default());
         let outside = Arc::new(Outside::default());
+        let files = Arc::new(Files::default());
         let hooks = Hooks {
             outbound: outside.clone(),
+            blobs: files.clone(),
             audit: audit.clone(),
             now_ms: Arc::new(|| NOW_S * 1000),
             is_admin_token: Arc::new(|token| token == "the-admin"),
@@ -172,6 +209,7 @@ impl World {
             roots: chain,
             audit,
             outside,
+            files,
         }
     }
 

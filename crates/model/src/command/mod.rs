@@ -305,6 +305,15 @@ pub enum Command {
         /// For how long, in milliseconds from the entry's stamp; a minute at the most.
         ms: u64,
     },
+    /// The events of one shard have left for an endpoint up to here.
+    CursorMove {
+        /// Which shard.
+        shard: ShardId,
+        /// Id of the endpoint.
+        endpoint: String,
+        /// The next offset that is to leave; one that is lower than before changes nothing. `None` forgets the endpoint.
+        offset: Option<u64>,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -378,9 +387,9 @@ impl Command {
             Command::JobCancel(id) | Command::JobClaim { id, .. } | Command::JobAdvance { id, .. } => {
                 Place::Slot(id.slot())
             }
-            Command::FeedbackTake { shard, .. } | Command::FeedbackSettle { shard, .. } => {
-                Place::Shard(*shard)
-            }
+            Command::FeedbackTake { shard, .. }
+            | Command::FeedbackSettle { shard, .. }
+            | Command::CursorMove { shard, .. } => Place::Shard(*shard),
         }
     }
 }

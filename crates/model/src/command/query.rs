@@ -167,6 +167,13 @@ pub enum Query {
         /// Opaque; empty for the first step.
         after: Bytes,
     },
+    /// How far the events of one shard have left for an endpoint.
+    Cursor {
+        /// Which shard.
+        shard: ShardId,
+        /// Id of the endpoint.
+        endpoint: String,
+    },
 }
 
 /// What a query answers.
@@ -259,6 +266,8 @@ pub enum View {
         /// Cursor of the next step; `None` at the end.
         next: Option<Bytes>,
     },
+    /// Answer to [`Query::Cursor`]: the next offset that is to leave, if the endpoint is known.
+    Cursor(Option<u64>),
 }
 
 /// What a statement of the query language finds.
@@ -372,7 +381,8 @@ impl Query {
             | Query::Jobs { shard, .. }
             | Query::DueJobs { shard, .. }
             | Query::Registrations { shard, .. }
-            | Query::Feedback { shard, .. } => Place::Shard(*shard),
+            | Query::Feedback { shard, .. }
+            | Query::Cursor { shard, .. } => Place::Shard(*shard),
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Slot};
 use crate::identity::SymmetricKeys;
 use crate::provisioning::book::{Book, BookChange, BookRefusal};
+use crate::routing::{Routing, RoutingError};
 
 /// Nodes that a directory may hold, removed ones not counted.
 pub const NODES_MAX: usize = 256;
@@ -303,6 +304,9 @@ pub struct Directory {
     pub join_tokens: BTreeMap<String, u64>,
     /// Enrolment groups and linked hubs.
     pub book: Book,
+    /// Which events go where.
+    #[serde(default)]
+    pub routing: Routing,
 }
 
 /// A change of the directory.
@@ -416,6 +420,13 @@ pub enum DirectoryCommand {
     },
     /// A change of enrolment groups or linked hubs.
     Book(BookChange),
+    /// Events go elsewhere from now on.
+    RoutingPut {
+        /// How; its version does not matter.
+        routing: Box<Routing>,
+        /// The version that this is a change of, if that is asked for.
+        if_version: Option<u64>,
+    },
 }
 
 /// Why a change was refused; nothing changed.
@@ -445,6 +456,12 @@ pub enum DirectoryRefusal {
     /// The value makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The routing is another one by now.
+    #[error("the routing was changed meanwhile")]
+    RoutingChanged,
+    /// The routing makes no sense.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
     /// The book of provisioning says no.
     #[error(transparent)]
     Book(#[from] BookRefusal),
@@ -480,6 +497,7 @@ impl Directory {
             authorities: BTreeMap::new(),
             join_tokens: BTreeMap::new(),
             book: Book::default(),
+            routing: Routing::default(),
         };
         let directory_voters = Self::directory_voters(hosts.len());
         for group in 0..=shard_count {
@@ -676,8 +694,33 @@ impl Directory {
                 }
             }
             DirectoryCommand::Book(change) => self.book.apply(change)?,
+            DirectoryCommand::RoutingPut { routing, if_version } => self.put_routing(*routing, if_version)?,
         }
         Ok(None)
+    }
+
+    fn put_routing(&mut self, routing: Routing, if_version: Option<u64>) -> Result<(), DirectoryRefusal> {
+        let version = self.routing.version;
+        let new = Routing {
+            version: version + 1,
+            ..routing
+        };
+        // Asked a second time, since the first answer was lost.
+        let is_done = if_version.is_some_and(|asked| asked + 1 == version)
+            && self.routing
+                == Routing {
+                    version,
+                    ..new.clone()
+                };
+        if is_done {
+            return Ok(());
+        }
+        if if_version.is_some_and(|asked| asked != version) {
+            return Err(DirectoryRefusal::RoutingChanged);
+        }
+        new.check()?;
+        self.routing = new;
+        Ok(())
     }
 
     fn forget_removed(&mut self) {

@@ -10,6 +10,7 @@ use crate::directory::Directory;
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
 use crate::method::{Invocation, MethodAnswer, MethodError};
 use crate::provisioning::book::{BookChange, BookRefusal};
+use crate::routing::{Routing, RoutingError};
 use crate::trace::TraceContext;
 
 /// Why a command has no outcome.
@@ -55,6 +56,20 @@ pub enum BookError {
     /// It was asked, and says no.
     #[error(transparent)]
     Refused(#[from] BookRefusal),
+    /// No answer came in time. The change may have been made.
+    #[error("the directory has no leader that answers")]
+    Unknown,
+}
+
+/// Why events do not go elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RoutingChangeError {
+    /// It makes no sense.
+    #[error(transparent)]
+    Refused(#[from] RoutingError),
+    /// It is a change of another routing than the present one.
+    #[error("the routing was changed meanwhile")]
+    Changed,
     /// No answer came in time. The change may have been made.
     #[error("the directory has no leader that answers")]
     Unknown,
@@ -137,6 +152,13 @@ pub trait ShardClient: Send + Sync + 'static {
 
     /// Changes enrolment groups or linked hubs.
     fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>>;
+
+    /// Has events go elsewhere; `if_version` names the routing that this is a change of, if that matters.
+    fn put_routing(
+        &self,
+        routing: Routing,
+        if_version: Option<u64>,
+    ) -> BoxFuture<'_, Result<(), RoutingChangeError>>;
 
     /// Whether the directory was confirmed recently enough to admit anybody.
     fn is_fresh(&self) -> bool;

@@ -4,6 +4,7 @@
 //! once, in `node`.
 
 mod audit;
+mod blobs;
 mod client;
 mod clock;
 mod outbound;
@@ -13,6 +14,7 @@ pub mod store;
 mod trace;
 
 pub use audit::*;
+pub use blobs::*;
 pub use client::*;
 pub use clock::*;
 pub use outbound::*;

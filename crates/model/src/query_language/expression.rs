@@ -104,6 +104,9 @@ pub enum Expr {
 }
 
 impl Expr {
+    /// What is true of every row.
+    pub const TRUE: Expr = Expr::Literal(Literal::Bool(true));
+
     /// Whether a path in it goes through `name`, or to it.
     pub fn mentions(&self, name: &str) -> bool {
         self.any_path(&|path| path.mentions(name))

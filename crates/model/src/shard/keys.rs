@@ -49,6 +49,7 @@ const FEEDBACK: [u8; 2] = [0xFF, 0x05];
 const DUE_GROUP: [u8; 2] = [0xFF, 0x07];
 const DUE_JOB: [u8; 2] = [0xFF, 0x08];
 const ENDED_JOB: [u8; 2] = [0xFF, 0x09];
+const CURSOR: [u8; 2] = [0xFF, 0x0A];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -210,6 +211,13 @@ pub fn parse_indexed_job(key: &[u8]) -> Option<JobId> {
 pub fn feedback(number: u64) -> Vec<u8> {
     let mut key = FEEDBACK.to_vec();
     key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of how far events have left for an endpoint.
+pub fn cursor(endpoint: &str) -> Vec<u8> {
+    let mut key = CURSOR.to_vec();
+    key.extend_from_slice(endpoint.as_bytes());
     key
 }
 

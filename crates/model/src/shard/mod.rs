@@ -1,10 +1,12 @@
 //! A shard as a machine: batches in, outcomes, events and notices out.
 //!
 //! [`batch`] decides when gathered frames become a log entry, [`state`] what an entry does,
-//! [`stored`] how outcomes are kept for gateways that ask again. Nothing here waits or writes files.
+//! [`stored`] how outcomes are kept for gateways that ask again, and `announce` which events the hub makes itself. Nothing here waits or writes files.
 
+mod announce;
 pub mod batch;
 mod configuration;
+mod cursor;
 mod device_jobs;
 mod fence;
 pub mod fleet;
@@ -27,6 +29,7 @@ pub mod verdict;
 use crate::command::Command;
 use crate::id::{DeviceId, StreamId};
 use crate::port::{Frame, SessionEnd};
+use crate::routing::EventSources;
 use crate::twin::DesiredChange;
 
 /// One log entry of a shard, before it has an index.
@@ -36,6 +39,20 @@ pub struct Batch {
     pub time_ms: u64,
     /// What is in it, in order.
     pub parts: Vec<Part>,
+}
+
+impl Batch {
+    /// Has the hub tell of what the commands in it do, by events of these sources.
+    pub fn announce(&mut self, sources: EventSources) {
+        let does = |part: &Part| match part {
+            Part::Frame(frame) => !frame.commands.is_empty(),
+            Part::Internal(_) | Part::GatewayGone(_) => true,
+            _ => false,
+        };
+        if !sources.is_empty() && self.parts.iter().any(does) {
+            self.parts.insert(0, Part::Announce(sources));
+        }
+    }
 }
 
 /// One part of an entry.
@@ -53,6 +70,9 @@ pub enum Part {
     Seal,
     /// Events below this offset are no longer kept.
     Trim(u64),
+    /// What follows in this entry is told of by events of the hub's own, of these sources. The leader says so, as long
+    /// as some route wants them.
+    Announce(EventSources),
 }
 
 /// A change that somebody beside the log has to hear of.

@@ -70,6 +70,7 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             Ok(View::DueJobs(due.collect()))
         }
         Query::Feedback { from, to, .. } => feedback(store, *from, *to),
+        Query::Cursor { endpoint, .. } => Ok(View::Cursor(json(store, &keys::cursor(endpoint))?)),
         Query::Fleet {
             statement,
             after,

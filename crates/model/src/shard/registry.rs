@@ -2,7 +2,9 @@
 //! the order in which [`Refusal`](crate::command::Refusal) lists them.
 
 use super::Notice;
+use super::announce::{self, Life, Link};
 use super::configuration;
+use super::cursor;
 use super::groups;
 use super::jobs;
 use super::keys;
@@ -17,6 +19,7 @@ use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, Session
 use crate::limits::MODULES_PER_DEVICE_MAX;
 use crate::mutant::{self, Mutant};
 use crate::port::{SessionEnd, StoreError};
+use crate::twin::Twin;
 
 /// Topic filters that one device may keep.
 pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
@@ -143,6 +146,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::ConfigurationPut { id, spec, condition } => configuration::put(entry, id, spec, *condition),
         Command::ConfigurationDelete { id, condition } => configuration::delete(entry, id, *condition),
         Command::LeaseTake { name, holder, ms } => lease::take(entry, name, *holder, *ms),
+        Command::CursorMove { endpoint, offset, .. } => cursor::shift(entry, endpoint, *offset),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
         Command::JobPut(spec) => jobs::put(entry, spec),
         Command::JobCancel(id) => jobs::cancel(entry, id),
@@ -285,6 +289,9 @@ fn put(
         }
     }
     entry.notices.push(Notice::DeviceChanged(device.clone()));
+    if stored.is_none() {
+        announce::life(entry, device, Life::Created, &Twin::default());
+    }
     Ok(Outcome::Stored(new))
 }
 
@@ -329,6 +336,7 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
         end(entry, device, session, Some(SessionEnd::Deleted), true);
     }
     messages::remove(entry, device)?;
+    let twin = twin::load(entry, device)?;
     let id = device.as_str().as_bytes();
     for key in [
         keys::record(id),
@@ -340,6 +348,7 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     }
     entry.forget_fence(device);
     entry.notices.push(Notice::DeviceDeleted(device.clone()));
+    announce::life(entry, device, Life::Deleted, &twin);
     Ok(())
 }
 
@@ -390,6 +399,7 @@ fn open(
     if device.module_part().is_none() {
         entry.meta.connected_count += 1;
     }
+    announce::link(entry, device, Link::Connected);
     entry.notices.push(Notice::SessionOpened {
         device: device.clone(),
         epoch,
@@ -434,6 +444,7 @@ fn end(
     if device.module_part().is_none() {
         entry.meta.connected_count -= 1;
     }
+    announce::link(entry, device, Link::Disconnected);
     entry.notices.push(Notice::SessionEnded {
         device: device.clone(),
         epoch,

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::fence::FenceCache;
 use super::meta::Meta;
 use super::overlay::Overlay;
-use super::verdict::{self, FrameVerdict};
+use super::verdict::{self, Verdict};
 use super::{Batch, Notice, Part, keys, registry, stored};
 use crate::command::{Command, Outcome, Place};
 use crate::id::{DeviceId, LogPosition, StreamId};
@@ -22,13 +22,14 @@ use crate::point::Point;
 use crate::port::{
     EventRun, Frame, FrameApplied, FrameOutcome, FrameResult, ShardStore, StoreError, WriteBatch,
 };
+use crate::routing::EventSources;
 use crate::telemetry;
 use crate::wire::Reader;
 
 /// Sessions that one [`Part::GatewayGone`] ends.
 const SESSIONS_ENDED_PER_ENTRY_MAX: usize = 1024;
-/// Notes on rejected records that one call of [`ShardState::forget_verdicts`] removes.
-const VERDICTS_FORGOTTEN_MAX: usize = 4096;
+/// Notes that one call of [`ShardState::forget_verdicts`] removes. Each is read, and may hold many events.
+const VERDICTS_FORGOTTEN_MAX: usize = 256;
 
 /// The state of one replica of a shard.
 pub struct ShardState {
@@ -62,9 +63,13 @@ pub(super) struct Entry<'a> {
     pub(super) notices: Vec<Notice>,
     streams: &'a mut BTreeMap<StreamId, u64>,
     outcomes: Vec<FrameOutcome>,
-    verdicts: Vec<FrameVerdict>,
+    verdicts: Vec<Verdict>,
     stored: Vec<Bytes>,
     stored_count: u32,
+    /// What the hub tells of itself.
+    pub(super) announces: EventSources,
+    /// Records of the hub's own so far.
+    made_count: u32,
 }
 
 impl ShardState {
@@ -149,6 +154,8 @@ impl ShardState {
             verdicts: Vec::new(),
             stored: Vec::new(),
             stored_count: 0,
+            announces: EventSources::default(),
+            made_count: 0,
         };
         // A stamp that does not rise can only come from a leader whose clock and log disagree.
         entry.meta.time_ms = batch.time_ms.max(self.meta.time_ms + 1);
@@ -165,7 +172,7 @@ impl ShardState {
             entry.apply_part(position, part, &mut applied)?;
         }
         let stamped = entry.meta.time_ms == batch.time_ms;
-        let is_noted = !stamped || !entry.verdicts.iter().all(FrameVerdict::is_regular);
+        let is_noted = !stamped || !entry.verdicts.iter().all(Verdict::is_regular);
         if is_noted && !mutant::is_on(Mutant::ForgetNote) {
             let note = verdict::encode(entry.meta.time_ms, &entry.verdicts);
             entry.overlay.put(verdict::key(position.index), note);
@@ -204,44 +211,43 @@ impl ShardState {
         let time_ms = note.as_ref().map_or(batch.time_ms, |(time_ms, _)| *time_ms);
         let mut stored = Vec::new();
         let mut count = 0;
-        let frames = batch.parts.iter().filter_map(|part| match part {
+        let mut frames = batch.parts.iter().filter_map(|part| match part {
             Part::Frame(frame) => Some(frame),
             _ => None,
         });
-        for (i, frame) in frames.enumerate() {
-            match note.as_ref().and_then(|(_, verdicts)| verdicts.get(i)) {
-                Some(FrameVerdict::Skipped) => {}
-                Some(FrameVerdict::Stored { fenced }) => {
-                    stored.push(without(&frame.records, fenced));
-                    count += frame.record_count - fenced.len() as u32;
-                }
-                None => {
-                    stored.push(frame.records.clone());
-                    count += frame.record_count;
-                }
+        let regular = || {
+            let frames = frames.clone();
+            frames.map(|_| Verdict::Stored { fenced: Vec::new() }).collect()
+        };
+        for verdict in note.map_or_else(regular, |(_, verdicts)| verdicts) {
+            if let Verdict::Made(record) = verdict {
+                stored.push(record);
+                count += 1;
+                continue;
+            }
+            let frame = frames.next().expect("a note has as many frames as its entry");
+            if let Verdict::Stored { fenced } = verdict {
+                stored.push(without(&frame.records, &fenced));
+                count += frame.record_count - fenced.len() as u32;
             }
         }
         Ok(run(position, time_ms, first_offset, count, join(stored)))
     }
 
-    /// Drops the notes on rejected records up to `index`, which the event log has made durable, and remembers how
-    /// far: an event log that has lost what was durable cannot be fed from there.
-    pub fn forget_verdicts(&self, index: u64) -> Result<(), StoreError> {
+    /// Drops some of the notes up to `index`, which the event log has made durable, and remembers how
+    /// far: an event log that has lost what was durable cannot be fed from there. Returns whether there may be more.
+    pub fn forget_verdicts(&self, index: u64) -> Result<bool, StoreError> {
         let (from, to) = verdict::range_upto(index);
         let mut batch = WriteBatch::default();
-        let mut last = None;
-        for (key, _) in self.store.scan(&from, &to, VERDICTS_FORGOTTEN_MAX)? {
-            last = verdict::index_of(&key).max(last);
-            batch.delete(key);
-        }
+        let notes = self.store.scan(&from, &to, VERDICTS_FORGOTTEN_MAX)?;
+        let last = notes.iter().filter_map(|(key, _)| verdict::index_of(key)).max();
+        let is_more = notes.len() == VERDICTS_FORGOTTEN_MAX;
+        notes.into_iter().for_each(|(key, _)| batch.delete(key));
         if let Some(last) = last {
             batch.put(verdict::forgotten_key(), last.to_be_bytes().to_vec());
+            self.store.write(batch)?;
         }
-        if batch.is_empty() {
-            Ok(())
-        } else {
-            self.store.write(batch)
-        }
+        Ok(is_more)
     }
 
     /// The last entry whose note was dropped, if any was: an event log that ends before it cannot be fed again.
@@ -291,6 +297,7 @@ impl Entry<'_> {
                 applied.seal = true;
             }
             Part::Trim(offset) => applied.trim = Some(*offset),
+            Part::Announce(sources) => self.announces = *sources,
         }
         Ok(())
     }
@@ -303,7 +310,7 @@ impl Entry<'_> {
                 || (frame.sequence > last && mutant::is_on(Mutant::AcceptGap))
         });
         if !fresh {
-            self.verdicts.push(FrameVerdict::Skipped);
+            self.verdicts.push(Verdict::Skipped);
         }
         let place = (frame.sequence % STREAM_FRAMES_IN_FLIGHT_MAX) as u8;
         let key = keys::outcome(frame.stream, place);
@@ -338,13 +345,14 @@ impl Entry<'_> {
         if !fenced.is_empty() && self.stored_count > 0 && mutant::is_on(Mutant::ReuseOffset) {
             self.stored_count -= 1;
         }
+        // Before whatever its commands have the hub tell.
+        self.verdicts.push(Verdict::Stored {
+            fenced: fenced.clone(),
+        });
         let mut outcomes = Vec::with_capacity(frame.commands.len());
         for command in &frame.commands {
             outcomes.push(self.apply_command(command)?);
         }
-        self.verdicts.push(FrameVerdict::Stored {
-            fenced: fenced.clone(),
-        });
         let result = FrameResult::Applied(FrameApplied {
             term: position.term,
             first_offset,
@@ -377,6 +385,20 @@ impl Entry<'_> {
         }
         assert!(rest.is_empty(), "a frame holds the records that it counts");
         Ok(fenced)
+    }
+
+    /// Stores a record of the hub's own.
+    pub(super) fn store_made(&mut self, record: Bytes) {
+        self.stored.push(record.clone());
+        self.stored_count += 1;
+        self.made_count += 1;
+        self.verdicts.push(Verdict::Made(record));
+    }
+
+    /// Where the next record of the hub's own stands among all that this log ever had: entry, and place in it.
+    pub(super) fn made_place(&self) -> (u64, u32) {
+        let index = self.meta.applied.map_or(0, |at| at.index);
+        (index, self.made_count)
     }
 
     fn apply_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {

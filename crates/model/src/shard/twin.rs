@@ -3,7 +3,7 @@
 //! How documents merge is decided in [`crate::twin`].
 
 use super::state::Entry;
-use super::{Notice, keys, registry};
+use super::{Notice, announce, keys, registry};
 use crate::command::{Outcome, Refusal};
 use crate::configuration::{Marks, Setting};
 use crate::id::DeviceId;
@@ -12,7 +12,7 @@ use crate::port::StoreError;
 use crate::twin::{Object, Twin};
 use serde_json::Value;
 
-fn load(entry: &Entry<'_>, device: &DeviceId) -> Result<Twin, StoreError> {
+pub(super) fn load(entry: &Entry<'_>, device: &DeviceId) -> Result<Twin, StoreError> {
     let stored = entry.overlay.get_json(&keys::twin(device.as_str().as_bytes()))?;
     Ok(stored.unwrap_or_default())
 }
@@ -51,6 +51,7 @@ pub(super) fn report(
         return Ok(Outcome::Refused(Refusal::TwinTooLarge));
     }
     save(entry, device, &twin);
+    announce::reported(entry, device, &patch, &twin);
     let version = twin.reported.version;
     Ok(Outcome::TwinChanged { version })
 }
@@ -85,6 +86,7 @@ pub(super) fn change(
     if !mutant::is_on(Mutant::LoseTwinChange) {
         save(entry, device, &twin);
     }
+    announce::twin(entry, device, (tags.as_ref(), desired.as_ref()), replaces, &twin);
     if desired.is_some() {
         tell(entry, device, &twin)?;
     }
@@ -122,6 +124,8 @@ pub(super) fn configure(
     }
     save(entry, device, &twin);
     if twin.desired.version != told {
+        let patch = twin.recent.last().and_then(|change| parse(&change.patch).ok());
+        announce::twin(entry, device, (None, patch.as_ref()), false, &twin);
         tell(entry, device, &twin)?;
     }
     Ok(Outcome::TwinChanged {

@@ -1,15 +1,16 @@
-//! Which records of an entry became events, kept for entries in which not all of them did.
+//! What became events in an entry, kept for entries in which that were not just its records.
 //!
 //! State reaches the disk by itself, the open block of the event log does not; after a crash the
 //! log is fed entries again that the state has long passed. What was fenced then can no longer be
-//! recomputed, so the rare entries with a rejected record leave a note here until the event log has
+//! recomputed, nor what the hub told of a change, so entries with a rejected record or with an event of the hub's own
+//! leave a note here until the event log has
 //! made them durable; so do those whose stamp had to be raised. Notes are this replica's own and no part of snapshots or state hashes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::keys::NOTE;
 use crate::port::StoreError;
-use crate::wire::Reader;
+use crate::wire::{Reader, WireError, put_bytes};
 
 pub(super) fn key(index: u64) -> Vec<u8> {
     let mut key = NOTE.to_vec();
@@ -38,58 +39,67 @@ pub fn is_local(key: &[u8]) -> bool {
     key.starts_with(&NOTE)
 }
 
-/// What happened to one frame of an entry.
+/// What happened to one frame of an entry, or between two.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum FrameVerdict {
-    /// Nothing of it was stored: a repetition, a gap, an unknown stream.
+pub(crate) enum Verdict {
+    /// Nothing of a frame was stored: a repetition, a gap, an unknown stream.
     Skipped,
-    /// All but these places were stored.
+    /// All of a frame but these places were stored.
     Stored { fenced: Vec<u32> },
+    /// The hub made this record, of no frame.
+    Made(Bytes),
 }
 
-impl FrameVerdict {
+impl Verdict {
     pub(super) fn is_regular(&self) -> bool {
-        matches!(self, FrameVerdict::Stored { fenced } if fenced.is_empty())
+        matches!(self, Verdict::Stored { fenced } if fenced.is_empty())
     }
 }
 
-/// A note: the stamp that counted, and what happened to each frame.
-pub(crate) fn encode(time_ms: u64, verdicts: &[FrameVerdict]) -> Bytes {
+/// A note: the stamp that counted, and what happened, in order.
+pub(crate) fn encode(time_ms: u64, verdicts: &[Verdict]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u64_le(time_ms);
     for verdict in verdicts {
         match verdict {
-            FrameVerdict::Skipped => out.put_u8(0),
-            FrameVerdict::Stored { fenced } => {
+            Verdict::Skipped => out.put_u8(0),
+            Verdict::Stored { fenced } => {
                 out.put_u8(1);
                 out.put_u32_le(fenced.len() as u32);
                 fenced.iter().for_each(|place| out.put_u32_le(*place));
+            }
+            Verdict::Made(record) => {
+                out.put_u8(2);
+                put_bytes(&mut out, record);
             }
         }
     }
     out.freeze()
 }
 
-pub(crate) fn decode(bytes: Bytes) -> Result<(u64, Vec<FrameVerdict>), StoreError> {
-    let corrupt = |reason: String| StoreError::Corrupt {
-        what: "note on rejected records".into(),
-        reason,
-    };
+pub(crate) fn decode(bytes: Bytes) -> Result<(u64, Vec<Verdict>), StoreError> {
+    read(bytes).map_err(|error| StoreError::Corrupt {
+        what: "note on an entry's events".into(),
+        reason: error.to_string(),
+    })
+}
+
+fn read(bytes: Bytes) -> Result<(u64, Vec<Verdict>), WireError> {
     let mut reader = Reader::new(bytes);
-    let time_ms = reader.u64("stamp").map_err(|e| corrupt(e.to_string()))?;
+    let time_ms = reader.u64("stamp")?;
     let mut verdicts = Vec::new();
     while !reader.is_empty() {
-        let kind = reader.u8("verdict").map_err(|e| corrupt(e.to_string()))?;
-        if kind == 0 {
-            verdicts.push(FrameVerdict::Skipped);
-            continue;
-        }
-        let count = reader.u32("fenced count").map_err(|e| corrupt(e.to_string()))?;
-        let fenced = (0..count)
-            .map(|_| reader.u32("fenced place"))
-            .collect::<Result<_, _>>();
-        verdicts.push(FrameVerdict::Stored {
-            fenced: fenced.map_err(|e| corrupt(e.to_string()))?,
+        verdicts.push(match reader.u8("verdict")? {
+            0 => Verdict::Skipped,
+            1 => {
+                let count = reader.u32("fenced count")?;
+                let fenced = (0..count).map(|_| reader.u32("fenced place"));
+                Verdict::Stored {
+                    fenced: fenced.collect::<Result<_, _>>()?,
+                }
+            }
+            2 => Verdict::Made(reader.bytes("made record")?),
+            _ => return Err(WireError::Invalid("verdict")),
         });
     }
     Ok((time_ms, verdicts))

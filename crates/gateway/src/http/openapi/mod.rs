@@ -13,6 +13,7 @@ mod parameters;
 mod provisioning;
 mod queries;
 mod registry;
+mod routing;
 mod schemas;
 mod table;
 mod telemetry;
@@ -73,6 +74,11 @@ const FOR_HUB: &[Area] = &[
         tag: "Telemetry and events",
         description: "What devices send, and how readers get it.",
         operations: telemetry::OPERATIONS,
+    },
+    Area {
+        tag: "Message routing",
+        description: "Which events go where, and with what.",
+        operations: routing::OPERATIONS,
     },
     Area {
         tag: "Provisioning",

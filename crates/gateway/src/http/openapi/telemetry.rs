@@ -41,6 +41,11 @@ const WAIT: Parameter = Parameter::query(
     "Milliseconds to wait for events where a page would have none.",
 )
 .of(Kind::Number(0, EVENTS_WAIT_MS_MAX));
+const SOURCE: Parameter = Parameter::query(
+    "EventsSource",
+    "source",
+    "Only events of this source, as routes name it (`TwinChangeEvents`) or as events do (`twinChangeEvents`).",
+);
 const LAST_EVENT_ID: Parameter = Parameter::header(
     "LastEventId",
     "Last-Event-ID",
@@ -65,12 +70,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .refuses(&[400, 413]),
     Operation::new("get", "/events", "streamEvents", "Stream events of all shards", SERVES)
         .says("Server-sent events. Within a shard in the order of its log. The id of each is a cursor over all shards: who comes back with it in `Last-Event-ID` misses nothing and gets nothing twice.")
-        .with(&[FROM, TIME, LAST_EVENT_ID])
+        .with(&[FROM, TIME, SOURCE, LAST_EVENT_ID])
         .replies(&[Reply::new(200, "A stream without end; the data of each is an `Event`.", Content::Events)])
         .refuses(&[400, 410]),
     Operation::new("get", "/events/{shard}", "readEvents", "Read events of a shard", SERVES)
         .says("A page; or a stream of server-sent events for whoever sends `Accept: text/event-stream`.")
-        .with(&[SHARD, FROM, TIME, MAX, WAIT, LAST_EVENT_ID])
+        .with(&[SHARD, FROM, TIME, MAX, WAIT, SOURCE, LAST_EVENT_ID])
         .replies(&[Reply::new(200, "A page, or a stream.", Content::JsonOrEvents("EventPage"))])
         .refuses(&[400, 404, 410]),
     Operation::new("get", "/shards", "listShards", "Where each shard stands", SERVES)

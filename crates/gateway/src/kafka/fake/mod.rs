@@ -209,9 +209,11 @@ impl Fake {
         let log = &state.logs[partition as usize];
         let places = (from - first_offset) as usize..next_offset.saturating_sub(first_offset) as usize;
         let events = log.events.get(places).unwrap_or_default().iter();
-        let events = events.take_while(fits).cloned().collect();
+        let events: Vec<Event> = events.take_while(fits).cloned().collect();
+        let next = events.last().map_or(from, |event| event.offset + 1);
         Ok(Page {
             events,
+            next,
             first_offset,
             next_offset,
         })

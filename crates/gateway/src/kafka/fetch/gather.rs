@@ -219,6 +219,11 @@ impl Gather {
         if let Some(last) = events[..written].last() {
             slot.next = last.offset + 1;
         }
+        if written == events.len() && slot.next < page.next {
+            // Without being told, a reader would ask for what it does not get for ever.
+            batch::put_gap(&mut slot.batches, slot.log_epoch, slot.next, page.next);
+            slot.next = page.next;
+        }
         // Whoever is waited for and brought something may bring more.
         slot.is_asked &= self.pass != Pass::Wait || written == 0;
         let more = slot.batches.len() - before;

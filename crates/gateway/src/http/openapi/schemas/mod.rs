@@ -8,6 +8,7 @@ mod fleet;
 mod identities;
 mod messages;
 mod provisioning;
+mod routing;
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +28,7 @@ pub(super) fn all() -> Map<String, Value> {
         provisioning::enrollments(),
         provisioning::registrations(),
         provisioning::hubs(),
+        routing::routing(),
     ];
     let objects = parts.into_iter().filter_map(|part| match part {
         Value::Object(part) => Some(part),

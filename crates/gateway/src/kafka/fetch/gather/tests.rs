@@ -34,6 +34,7 @@ fn page(from: u64, count: u64, bytes: usize) -> Result<Page, ReadError> {
     };
     Ok(Page {
         events: (from..from + count).map(event).collect(),
+        next: from + count,
         first_offset: 0,
         next_offset: from + count,
     })
@@ -202,4 +203,31 @@ fn the_end_is_believed_to_be_before_the_reader_only_when_it_is_told_twice() {
     gather.handle_bounds(0, bounds(3));
     gather.handle_bounds(1, bounds(5));
     assert_eq!(codes(gather), [1, 0]);
+}
+
+#[test]
+fn a_reader_comes_past_what_is_led_elsewhere() {
+    let mut gather = gather(1, |_| {});
+    gather.begin(Pass::There);
+    let (place, _) = asks(&mut gather)[0];
+    let elsewhere = Page {
+        events: Vec::new(),
+        next: 500,
+        first_offset: 0,
+        next_offset: 600,
+    };
+    gather.handle_page(place, Ok(elsewhere));
+    gather.begin(Pass::Wait);
+    let (place, ask) = asks(&mut gather)[0];
+    assert!(matches!(ask, Ask::Read { from: 500, .. }), "{ask:?}");
+    gather.handle_page(place, page(500, 2, 10));
+    let response = gather.into_response();
+    let mut records = response.responses[0].partitions[0].records.clone().unwrap();
+    let read = kafka_protocol::records::RecordBatchDecoder::decode_all(&mut records).unwrap();
+    let read: Vec<(i64, bool)> = read
+        .into_iter()
+        .flat_map(|set| set.records)
+        .map(|record| (record.offset, record.control))
+        .collect();
+    assert_eq!(read, [(499, true), (500, false), (501, false)]);
 }
