@@ -24,6 +24,9 @@ pub(crate) struct Hostile {
     /// Packets that they send in all [default: as many as fit into the phases]
     #[arg(long, value_name = "N")]
     packets: Option<u64>,
+    /// Packets a second, of all attackers together [default: as many as they can]
+    #[arg(long, value_name = "N")]
+    rate: Option<u64>,
     /// Data directory of a hub that runs on this machine
     #[arg(long, value_name = "DIR", required_unless_present = "local")]
     target: Option<PathBuf>,
@@ -79,6 +82,7 @@ impl Hostile {
             kinds: self.kind.clone(),
             attackers: self.count,
             packets: self.packets,
+            rate: self.rate,
             rounds: self.rounds,
             phase: Duration::from_secs(self.phase),
             good_devices: self.good,

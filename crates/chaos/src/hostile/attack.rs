@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::packets::Mill;
@@ -148,6 +148,45 @@ pub struct Order {
     pub counters: Arc<Counters>,
     /// Packets of all attackers together; none sends beyond it.
     pub packets_max: u64,
+    /// How fast all of them together may send; as fast as they can without it.
+    pub pace: Option<Arc<Pace>>,
+}
+
+/// A rate that attackers keep together, counted from when they were let loose last.
+#[derive(Debug)]
+pub struct Pace {
+    packets_per_s: u64,
+    /// When that was, and how many packets there had been by then.
+    begun: Mutex<(Instant, u64)>,
+}
+
+impl Pace {
+    /// So many packets a second; begins now.
+    pub fn new(packets_per_s: u64) -> Self {
+        Self {
+            packets_per_s,
+            begun: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    /// They are let loose now, after so many packets.
+    pub fn begin(&self, packets: u64) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), packets);
+    }
+
+    /// Waits until another packet may be sent.
+    async fn wait(&self, counters: &Counters) {
+        loop {
+            let (begun, before) = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            let sent = counters.packets().saturating_sub(before);
+            let due = Duration::from_secs_f64(sent as f64 / self.packets_per_s as f64);
+            let early = due.saturating_sub(begun.elapsed());
+            if early.is_zero() {
+                return;
+            }
+            tokio::time::sleep(early).await;
+        }
+    }
 }
 
 /// Does harm whenever `loose` says so, until its sender is gone.
@@ -157,8 +196,14 @@ pub async fn attack(order: Order, mut loose: watch::Receiver<bool>) {
     while until(&mut loose, true).await {
         round += 1;
         mill.set_v5(round % 2 == 0);
+        let paced = async {
+            if let Some(pace) = &order.pace {
+                pace.wait(&order.counters).await;
+            }
+            once(&order, &mut mill).await
+        };
         let done = tokio::select! {
-            done = once(&order, &mut mill) => done,
+            done = paced => done,
             _ = until(&mut loose, false) => continue,
         };
         if done.is_err() {

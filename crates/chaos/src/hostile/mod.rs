@@ -36,7 +36,7 @@ use crate::oracle::{History, Stored};
 use crate::payload::{Payloads, RecordingError};
 use crate::readback;
 use crate::stage::{StageError, gateways, wait_for_fleet, wait_until_whole};
-use attack::{Counters, Insider, Order, attack};
+use attack::{Counters, Insider, Order, Pace, attack};
 use memory::Memory;
 use newcomer::Newcomers;
 use report::{judge, lost_connections};
@@ -48,6 +48,8 @@ pub use report::{Latency, Report};
 pub const ATTACKERS_MAX: usize = 20_000;
 /// Devices that good clients are.
 pub const GOOD_DEVICES_MAX: usize = 1_000;
+/// Packets a second that may be asked for.
+pub const RATE_MAX: u64 = 1_000_000;
 /// Rounds of one run.
 pub const ROUNDS_MAX: u32 = 1_000;
 /// The longest phase in which packets are counted down.
@@ -132,6 +134,9 @@ pub struct Options {
     /// Packets that they send in all; a phase of attack goes on until its share is sent. Without it a phase
     /// lasts [`phase`](Self::phase).
     pub packets: Option<u64>,
+    /// Packets a second of all attackers together; as many as they can without it. What a hub and its attackers share a
+    /// machine for is told by a rate that leaves some of it.
+    pub rate: Option<u64>,
     /// Times that the attack is let loose, each after a quiet phase.
     pub rounds: u32,
     /// How long a quiet phase lasts, and an attack at the least.
@@ -150,6 +155,7 @@ impl Default for Options {
             kinds: vec![Kind::Malformed],
             attackers: 32,
             packets: None,
+            rate: None,
             rounds: 3,
             phase: Duration::from_secs(10),
             good_devices: 4,
@@ -216,6 +222,7 @@ fn check(options: &Options) -> Result<(), HostileError> {
         options.attackers as u64,
         ATTACKERS_MAX as u64,
     )?;
+    within("the rate", options.rate.unwrap_or(1), RATE_MAX)?;
     within("the number of rounds", options.rounds.into(), ROUNDS_MAX.into())?;
     within(
         "the number of good devices",
@@ -320,6 +327,7 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
     fleet.set_phase(|phase| phase.start = Some(Instant::now()));
 
     let counters = Arc::new(Counters::default());
+    let pace = options.rate.map(|rate| Arc::new(Pace::new(rate)));
     let (loose, seen) = watch::channel(false);
     let mut attackers = JoinSet::new();
     for place in 0..options.attackers {
@@ -336,6 +344,7 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
             seed: options.seed ^ (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             counters: Arc::clone(&counters),
             packets_max: options.packets.unwrap_or(u64::MAX),
+            pace: pace.clone(),
         };
         attackers.spawn(attack(order, seen.clone()));
     }
@@ -353,6 +362,9 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
         newcomers.take(&mut connects_quiet);
         if round == 1 {
             memory.note_before();
+        }
+        if let Some(pace) = &pace {
+            pace.begin(counters.packets());
         }
         loose.send_replace(true);
         let begun = Instant::now();
