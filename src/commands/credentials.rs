@@ -65,7 +65,7 @@ enum SasAction {
 }
 
 /// A key of a policy.
-async fn key(hub: &Hub, policy: &str, is_secondary: bool) -> Result<String, CommandError> {
+pub(crate) async fn key(hub: &Hub, policy: &str, is_secondary: bool) -> Result<String, CommandError> {
     let call = Call::new(Method::POST, &["cluster", "admin"]).json(json!({ "op": "policies" }));
     let policies: Value = progress::waiting("asking the hub", hub.call_json(&call)).await?;
     let place = if is_secondary { "secondary" } else { "primary" };

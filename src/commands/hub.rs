@@ -27,6 +27,7 @@ pub(crate) const DATA_DEFAULT: &str = "dunlin-data";
 const CONTINUATION: &str = "x-ms-continuation";
 const HTTPS_PORT_DEFAULT: u16 = 443;
 const MQTTS_PORT_DEFAULT: u16 = 8883;
+const KAFKA_PORT_DEFAULT: u16 = 9093;
 /// Time for TCP and TLS; a door that needs longer is passed over.
 const DIAL_WAIT: Duration = Duration::from_secs(5);
 /// Time for an answer; the hub itself gives up after 40 s.
@@ -200,6 +201,8 @@ pub(crate) struct Door {
     pub(crate) https: String,
     /// Empty where the node is no gateway and serves operators alone.
     pub(crate) mqtts: String,
+    /// Kafka over TLS; empty where the node has no such door.
+    pub(crate) kafka: String,
     /// MQTT without TLS, where the node has it.
     pub(crate) mqtt: Option<String>,
 }
@@ -325,6 +328,7 @@ impl Hub {
             .map(|node| Door {
                 https: dialled(&node.https),
                 mqtts: dialled(&node.mqtts),
+                kafka: dialled(&node.kafka),
                 mqtt: node.mqtt.as_deref().map(dialled),
             })
             .collect();
@@ -351,6 +355,7 @@ impl Hub {
             .mqtts
             .clone()
             .unwrap_or_else(|| format!("{}:{MQTTS_PORT_DEFAULT}", host_of(host)));
+        let kafka = format!("{}:{KAFKA_PORT_DEFAULT}", host_of(host));
         let host_name = host_of(&found.host_name).to_owned();
         auth::decode_key(&found.shared_access_key)
             .map_err(|error| HubError::ConnectionString(error.to_string()))?;
@@ -363,6 +368,7 @@ impl Hub {
         let doors = vec![Door {
             https,
             mqtts,
+            kafka,
             mqtt: None,
         }];
         Self::new(doors, found_in, credential, ca_file, host_name, false)
@@ -435,6 +441,22 @@ impl Hub {
     /// How TLS connections to it are made.
     pub(crate) fn trust(&self) -> &Arc<rustls::ClientConfig> {
         &self.trust
+    }
+
+    /// The connection string of the policy that it is asked with; none if its administrator asks.
+    pub(crate) fn policy_string(&self) -> Option<String> {
+        match &self.credential {
+            Credential::Admin(_) => None,
+            Credential::Policy { host, name, key } => Some(
+                ConnectionString {
+                    host_name: host.clone(),
+                    shared_access_key_name: Some(name.clone()),
+                    shared_access_key: key.clone(),
+                    ..ConnectionString::default()
+                }
+                .format(),
+            ),
+        }
     }
 
     /// The certificate that is trusted.

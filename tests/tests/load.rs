@@ -253,3 +253,39 @@ async fn who_is_not_let_in_or_finds_nobody_is_told_why() {
     );
     serving.kill().await;
 }
+
+#[tokio::test]
+async fn a_group_of_consumers_reads_everything_once_and_leaves_nothing_behind() {
+    let field = Field::start(3, &[]).await;
+    field.settled("the cluster healthy", |_| true).await;
+    let data = field
+        .data(0)
+        .parent()
+        .expect("the cluster's own folder")
+        .to_owned();
+    let mut publish = load("pub -c 9 --count 900 --no-ceiling -o json");
+    publish.arg("--data").arg(&data);
+    assert_eq!(ended(publish).await.json()["counts"]["acked"], 900);
+    let mut read = load("kafka -c 3 --duration 3 -o json");
+    read.arg("--data").arg(&data);
+    let figures = ended(read).await;
+    assert_eq!(figures.code, Some(0), "{}{}", figures.output, figures.errors);
+    let json = figures.json();
+    // Nobody was disturbed, so that nothing was read twice.
+    assert_eq!(json["events"], 900, "{json}");
+    assert!(json["per_s"].as_f64().is_some_and(|per_s| per_s > 0.0), "{json}");
+    assert!(json["latency_us"].is_null() && json["rebalances"] != 0, "{json}");
+
+    // What was there before is not read from the next event on, and what comes has a time on the way.
+    let mut latest = load("kafka -c 2 --from latest --duration 8 -o json");
+    latest.arg("--data").arg(&data);
+    let mut publish = load("pub -c 9 --rate 50 --duration 12 --warm-up 0 --no-ceiling -o json");
+    publish.arg("--data").arg(&data);
+    let (figures, published) = tokio::join!(ended(latest), ended(publish));
+    assert_eq!(published.code, Some(0), "{}", published.errors);
+    let json = figures.json();
+    let events = json["events"].as_u64().expect("a number");
+    assert!((1..=600).contains(&events), "{json}");
+    assert_eq!(json["latency_us"]["count"], events, "{json}");
+    field.stop().await;
+}

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dunlin_cluster::admin::ClusterStatus;
 use dunlin_gateway::auth::{AuthError, ConnectionString, ConnectionStringError};
+use dunlin_gateway::client::kafka::Door;
 use dunlin_gateway::client::{Transport, device_token};
 use dunlin_model::id::DeviceId;
 use dunlin_node::ready::{Ready, ReadyNode};
@@ -30,6 +31,8 @@ const CREATES_AT_A_TIME: usize = 16;
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the whole fleet to connect.
 const FLEET_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a gateway to let a reader in, and for each of its answers; then the reader goes elsewhere.
+const READER_WAIT: Duration = Duration::from_secs(5);
 /// Seconds that a device's token is valid.
 const TOKEN_S: u64 = 24 * 3600;
 /// Names that are tried to find one in a given shard.
@@ -222,6 +225,22 @@ pub fn gateways(ready: &Ready, host: &str) -> Result<Vec<Transport>, StageError>
     };
     let gateways = ready.nodes.iter().take_while(|node| !node.mqtts.is_empty());
     Ok(gateways.map(transport).collect())
+}
+
+/// How to read events at the gateways, with the connection string of the hub's owner.
+pub fn readers(ready: &Ready, host: &str) -> Result<Vec<Door>, StageError> {
+    let roots = std::fs::read(&ready.ca_file).map_err(StageError::Trust)?;
+    let config = dunlin_gateway::tls::client_config(&roots)?;
+    let door = |node: &ReadyNode| Door {
+        address: node.kafka.clone(),
+        server_name: host.to_owned(),
+        config: Arc::clone(&config),
+        connection_string: ready.connection_string.clone(),
+        client_id: "reader".to_owned(),
+        wait: READER_WAIT,
+    };
+    let gateways = ready.nodes.iter().filter(|node| !node.kafka.is_empty());
+    Ok(gateways.map(door).collect())
 }
 
 /// Waits until every shard has all its replicas and a leader.

@@ -29,7 +29,11 @@ pub fn telemetry_record(data: &[u8]) {
                     || EventSource::of(record.source) != EventSource::DeviceMessages
             };
             let is_takeable = record.is_ok_and(|record| !is_made(&record));
-            assert_eq!(is_takeable, peeked.is_ok(), "both readers refuse the same records");
+            assert_eq!(
+                is_takeable,
+                peeked.is_ok(),
+                "both readers refuse the same records"
+            );
             return;
         };
         assert_eq!((&record.device[..], record.fence), (peek.device, peek.fence));

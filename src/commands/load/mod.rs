@@ -4,6 +4,7 @@
 
 mod calls;
 mod compare;
+mod kafka;
 mod merge;
 mod options;
 mod provision;
@@ -42,6 +43,9 @@ enum Action {
     /// Register devices that nobody knows, and measure how long that takes
     #[command(disable_help_flag = true)]
     Provision(provision::Provision),
+    /// Read events over Kafka, and measure how many there are a second
+    #[command(disable_help_flag = true)]
+    Kafka(kafka::Kafka),
     /// Subscribe, and measure how long messages were on their way
     #[command(disable_help_flag = true)]
     Sub(run::Subscribe),
@@ -65,6 +69,7 @@ impl Load {
             Action::Method(command) => command.run(&self.hub).await,
             Action::Service(command) => command.run(&self.hub).await,
             Action::Provision(command) => command.run(&self.hub).await,
+            Action::Kafka(command) => command.run(&self.hub).await,
             Action::Sub(command) => command.run(&self.hub).await,
             Action::Conn(command) => command.run(&self.hub).await,
             Action::Compare(command) => command.run(&self.hub).await,

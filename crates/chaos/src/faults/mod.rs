@@ -95,6 +95,21 @@ pub const STATES: &[(&str, &str)] = &[
     ("told", "a device was told what a service wants of it"),
     ("received", "a device received a message that a service sent"),
     ("called", "a device answered a method"),
+    ("job-done", "a job was seen to have ended"),
+    ("queried", "a query over all devices was answered"),
+    ("read", "a member of a consumer group read an event"),
+    (
+        "committed",
+        "a consumer group's commit of a partition was acknowledged",
+    ),
+    (
+        "fenced",
+        "a commit was refused because the group had gone on without its member",
+    ),
+    (
+        "resumed",
+        "a member of a consumer group began where another had committed",
+    ),
     (
         "redelivered",
         "a device lost its connection and sent an unacknowledged message again on another",

@@ -7,8 +7,10 @@
 //! | [`order`] | I3 | a device's messages stand in the order in which it sent them |
 //! | [`duplicates`] | I4 | stored twice only if sent twice |
 //! | [`offsets`] | I5 | offsets are dense, each names one record |
+//! | [`groups`] | I6 | a consumer group's offsets rise, and whoever resumes skips nothing |
 //! | [`registrations`] | I7 | what several services do to one registration at once is as if in some order |
 //! | [`twins`] | I7 | so is what services and a device do to its twin, and it hears of each change once |
+//! | [`jobs`] | I7 | jobs change each twin once, and queries see every change that was acknowledged |
 //! | [`messages`] | I8 | what was queued for a device reaches it, in order |
 //! | [`methods`] | I9 | a device is asked at most once per call |
 //! | [`identity`] | I10 | who may come in comes in, and nobody else |
@@ -29,7 +31,9 @@ pub mod bounded;
 pub mod connections;
 pub mod deaths;
 pub mod duplicates;
+pub mod groups;
 pub mod identity;
+pub mod jobs;
 pub mod linearizable;
 pub mod liveness;
 pub mod messages;

@@ -8,8 +8,8 @@
 //! [`schedule`] says when, [`content`] what, [`template`] where. [`figures`] is what came of it,
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
-//! takes several servers in turn, [`merge`] makes several generators one. [`calls`], [`provisions`] and [`services`] are other loads, on methods,
-//! on provisioning and on the rest of what services do, and [`tally`] what they count.
+//! takes several servers in turn, [`merge`] makes several generators one. [`calls`], [`provisions`], [`readers`] and [`services`] are other loads, on methods,
+//! on provisioning, on events over Kafka and on the rest of what services do, and [`tally`] what they count.
 
 pub mod calls;
 pub mod ceiling;
@@ -27,6 +27,7 @@ mod packet;
 pub mod plan;
 pub mod provisions;
 pub mod publisher;
+pub mod readers;
 pub mod recorder;
 pub mod report;
 pub mod schedule;

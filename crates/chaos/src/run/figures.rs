@@ -10,6 +10,8 @@ use crate::oracle::{DeviceHistory, History, Message};
 use crate::verdict::SpanMs;
 use crate::workload::exchange::Exchange;
 use crate::workload::operation::{Action, Outcome};
+use crate::workload::sight::Sight;
+use crate::workload::step::Step;
 
 /// Seconds of the time line.
 const TIMELINE_S_MAX: usize = 100_000;
@@ -115,6 +117,22 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
             Exchange::Note(note) if !note.asked => count("told", 1),
             Exchange::Call(call) if call.outcome == Outcome::Ok => count("called", 1),
             Exchange::Receipt(_) => count("received", 1),
+            _ => {}
+        }
+    }
+    for sight in &remains.sights {
+        match sight {
+            Sight::Job(job) if job.ended_us.is_some() => count("job-done", 1),
+            Sight::Seen(_) => count("queried", 1),
+            _ => {}
+        }
+    }
+    for step in &remains.steps {
+        match step {
+            Step::Poll(poll) => count("read", poll.runs.iter().map(|(from, until)| until - from).sum()),
+            Step::Commit(commit) if commit.outcome == Outcome::Ok => count("committed", 1),
+            Step::Commit(commit) if commit.outcome == Outcome::Fail => count("fenced", 1),
+            Step::Told(told) if told.taken_up.is_some() && told.committed.is_some() => count("resumed", 1),
             _ => {}
         }
     }

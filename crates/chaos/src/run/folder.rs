@@ -9,6 +9,8 @@
 //! | `operations.jsonl` | what was asked of the registry ([`crate::workload::operation`]) |
 //! | `accesses.jsonl` | reads and writes of registrations by several services at once ([`crate::workload::access`]) |
 //! | `exchanges.jsonl` | what services and devices had with each other by twins and methods ([`crate::workload::exchange`]) |
+//! | `readers.jsonl` | what members of a consumer group did and were told ([`crate::workload::step`]) |
+//! | `jobs.jsonl` | jobs, and what queries showed of them ([`crate::workload::sight`]) |
 //! | `samples.jsonl` | what the nodes used ([`crate::invariants::bounded`]) |
 //! | `stored.jsonl` | what was read back at the end |
 //! | `replicas.jsonl` | what was read back from other replicas, where that was asked for |
@@ -33,6 +35,8 @@ use crate::scenario::{Scenario, ScenarioError, read};
 use crate::workload::access::Access;
 use crate::workload::exchange::Exchange;
 use crate::workload::operation::Operation;
+use crate::workload::sight::Sight;
+use crate::workload::step::Step;
 
 /// What a run is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +78,10 @@ pub struct Remains {
     pub accesses: Vec<Access>,
     /// What services and devices had with each other by twins and methods.
     pub exchanges: Vec<Exchange>,
+    /// What members of a consumer group did and were told.
+    pub steps: Vec<Step>,
+    /// Jobs, and what queries showed of them.
+    pub sights: Vec<Sight>,
     /// What nodes used.
     pub samples: Vec<Sample>,
     /// What was read back.
@@ -182,6 +190,8 @@ impl Folder {
             operations: self.all("operations.jsonl")?,
             accesses: self.all("accesses.jsonl")?,
             exchanges: self.all("exchanges.jsonl")?,
+            steps: self.all("readers.jsonl")?,
+            sights: self.all("jobs.jsonl")?,
             samples: self.all("samples.jsonl")?,
             stored: self.all("stored.jsonl")?,
             replicas: self.all("replicas.jsonl")?,

@@ -402,6 +402,8 @@ leader-killed = 1
             operations: Vec::new(),
             accesses: Vec::new(),
             exchanges: Vec::new(),
+            steps: Vec::new(),
+            sights: Vec::new(),
             samples: Vec::new(),
             stored: stored(&[(0, 0), (1, 0), (0, 1)]),
             replicas: Vec::new(),

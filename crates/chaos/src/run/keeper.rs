@@ -16,6 +16,8 @@ use crate::waiting::Waiting;
 use crate::workload::access::Access;
 use crate::workload::exchange::Exchange;
 use crate::workload::operation::Operation;
+use crate::workload::sight::Sight;
+use crate::workload::step::Step;
 
 /// Between two samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ struct Books {
     operations: Lines,
     accesses: Lines,
     exchanges: Lines,
+    steps: Lines,
+    sights: Lines,
     samples: Lines,
     failed: Option<io::Error>,
 }
@@ -42,6 +46,8 @@ pub(super) struct Shelf {
     pub(super) operations: Arc<Waiting<Operation>>,
     pub(super) accesses: Arc<Waiting<Access>>,
     pub(super) exchanges: Arc<Waiting<Exchange>>,
+    pub(super) steps: Arc<Waiting<Step>>,
+    pub(super) sights: Arc<Waiting<Sight>>,
 }
 
 impl Keeper {
@@ -51,6 +57,8 @@ impl Keeper {
             operations: folder.lines("operations.jsonl")?,
             accesses: folder.lines("accesses.jsonl")?,
             exchanges: folder.lines("exchanges.jsonl")?,
+            steps: folder.lines("readers.jsonl")?,
+            sights: folder.lines("jobs.jsonl")?,
             samples: folder.lines("samples.jsonl")?,
             failed: None,
         };
@@ -85,6 +93,8 @@ impl Keeper {
         books.operations.sync()?;
         books.accesses.sync()?;
         books.exchanges.sync()?;
+        books.steps.sync()?;
+        books.sights.sync()?;
         books.samples.sync()?;
         Ok(dropped)
     }
@@ -109,10 +119,19 @@ impl Books {
         for exchange in &exchanges {
             self.exchanges.write(exchange)?;
         }
+        let (steps, steps_dropped) = waiting.steps.take();
+        for step in &steps {
+            self.steps.write(step)?;
+        }
+        let (sights, sights_dropped) = waiting.sights.take();
+        for sight in &sights {
+            self.sights.write(sight)?;
+        }
         for sample in samples {
             self.samples.write(sample)?;
         }
-        Ok(deeds_dropped + operations_dropped + accesses_dropped + exchanges_dropped)
+        let asked_dropped = operations_dropped + accesses_dropped + exchanges_dropped;
+        Ok(deeds_dropped + asked_dropped + steps_dropped + sights_dropped)
     }
 }
 

@@ -45,7 +45,7 @@ use crate::scenario::{Scenario, ScenarioError, draw, read};
 use crate::stage::{self, Planned, StageError, Wanted};
 use crate::view::{self, Progress, Shown, View};
 use crate::workload::https::Sender;
-use crate::workload::{Bench, churn, contended, dialogue, https, registry};
+use crate::workload::{Bench, churn, contended, dialogue, https, jobs, readers, registry};
 use epochs::Epochs;
 use folder::{About, Folder, FolderError, Reading};
 use journal::{Event, Journal};
@@ -571,12 +571,15 @@ impl Stage<'_> {
         let bench = Bench {
             hub: Arc::clone(&self.hub),
             gateways: Arc::new(gateways),
+            kafka: Arc::new(stage::readers(&self.ready, &self.host)?),
             host: self.host.clone(),
             payloads: Arc::new(self.payloads()?),
             recorder: waiting.recorder,
             operations: waiting.operations,
             accesses: waiting.accesses,
             exchanges: waiting.exchanges,
+            steps: waiting.steps,
+            sights: waiting.sights,
             epoch: self.epoch,
             seed: self.seed,
             stop: stopping,
@@ -666,6 +669,18 @@ impl Stage<'_> {
             for slot in 0..workload.devices {
                 tasks.spawn(dialogue::run(bench.clone(), slot, ms(workload.period_ms)));
             }
+        }
+        if let Some(workload) = &self.scenario.jobs {
+            tasks.spawn(jobs::run(bench.clone(), workload.devices, ms(workload.period_ms)));
+        }
+        if let Some(workload) = &self.scenario.readers
+            && !bench.kafka.is_empty()
+        {
+            tasks.spawn(readers::run(
+                bench.clone(),
+                workload.members,
+                ms(workload.period_ms),
+            ));
         }
         tasks
     }

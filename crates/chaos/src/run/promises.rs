@@ -6,11 +6,14 @@ use super::folder::Remains;
 use super::journal::Event;
 use super::judge::Promise;
 use crate::invariants::{
-    Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, identity, liveness,
-    messages, methods, no_loss, no_phantom, offsets, order, registrations, replicas, single_owner, twins,
+    Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, groups, identity, jobs,
+    liveness, messages, methods, no_loss, no_phantom, offsets, order, registrations, replicas, single_owner,
+    twins,
 };
 use crate::workload::exchange::Exchange;
 use crate::workload::operation::Action;
+use crate::workload::sight::Sight;
+use crate::workload::step::Step;
 
 /// All of them, in the order of their numbers.
 pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
@@ -21,6 +24,8 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
         operations,
         accesses,
         exchanges,
+        steps,
+        sights,
         samples,
         stored,
         replicas: readings,
@@ -63,6 +68,22 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             Exchange::Receipt(_) => 5,
         }] += 1;
     }
+    let (mut polls, mut commits) = (0_u64, 0_u64);
+    for step in steps {
+        match step {
+            Step::Poll(_) => polls += 1,
+            Step::Commit(_) => commits += 1,
+            Step::Share(_) | Step::Told(_) | Step::Left(_) => {}
+        }
+    }
+    let jobs_run = sights
+        .iter()
+        .filter(|sight| matches!(sight, Sight::Job(_)))
+        .count();
+    let queries = sights
+        .iter()
+        .filter(|sight| matches!(sight, Sight::Seen(_)))
+        .count();
     let mut never_acked = Findings::default();
     for (device, seq) in history.never_acked() {
         never_acked.add(|| Violation {
@@ -98,6 +119,12 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             offsets::check(stored),
         ),
         promise(
+            "I6",
+            "offsets of a group that fell, were skipped or not fenced",
+            format!("{polls} polls and {commits} commits"),
+            groups::check(steps),
+        ),
+        promise(
             "I7",
             "registrations that no order explains",
             format!("{} accesses by several services at once", accesses.len()),
@@ -108,6 +135,12 @@ pub(super) fn promises(remains: &Remains) -> Vec<Promise> {
             "twins that no order explains",
             format!("{} accesses and {} notes", counts[0], counts[1]),
             twins::check(exchanges),
+        ),
+        promise(
+            "I7",
+            "twins that jobs changed too often, or queries that missed it",
+            format!("{jobs_run} jobs and {queries} queries"),
+            jobs::check(sights),
         ),
         promise(
             "I8",

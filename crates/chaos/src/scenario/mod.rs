@@ -54,6 +54,12 @@ pub struct Scenario {
     /// W3 and W5: services and devices that talk about twins and call methods.
     #[serde(default)]
     pub dialogue: Option<Dialogue>,
+    /// W7: a consumer group that reads events over Kafka.
+    #[serde(default)]
+    pub readers: Option<Readers>,
+    /// W8 and W10: jobs that change twins, and queries that look at them.
+    #[serde(default)]
+    pub jobs: Option<Jobs>,
     /// W9: devices that take their own session over, on one node after the other.
     #[serde(default)]
     pub churn: Option<Churn>,
@@ -185,6 +191,26 @@ pub struct Dialogue {
     /// Devices that are talked to at the same time.
     pub devices: usize,
     /// Milliseconds between two things that one of those who talk does, on average.
+    pub period_ms: u64,
+}
+
+/// Members of one consumer group, through all gateways, that commit, leave, crash and come back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readers {
+    /// Members at the same time.
+    pub members: usize,
+    /// Milliseconds between two commits of one member, on average.
+    pub period_ms: u64,
+}
+
+/// Devices whose twins one job after the other changes, while queries look at them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Devices.
+    pub devices: usize,
+    /// Milliseconds between two queries, and between two jobs at the least.
     pub period_ms: u64,
 }
 

@@ -216,6 +216,14 @@ impl Problems<'_> {
             self.within("dialogue", "devices", dialogue.devices as u64, (1, 50));
             self.within("dialogue", "period_ms", dialogue.period_ms, (10, 60_000));
         }
+        if let Some(readers) = &scenario.readers {
+            self.within("readers", "members", readers.members as u64, (1, 20));
+            self.within("readers", "period_ms", readers.period_ms, (100, 60_000));
+        }
+        if let Some(jobs) = &scenario.jobs {
+            self.within("jobs", "devices", jobs.devices as u64, (1, 100));
+            self.within("jobs", "period_ms", jobs.period_ms, (100, 60_000));
+        }
         if let Some(churn) = &scenario.churn {
             self.within("churn", "devices", churn.devices as u64, (1, 100));
             // More than ten connects in ten seconds are slowed down.
@@ -431,6 +439,21 @@ kill = 1
                 "a.toml:11: fault.with.speed",
             ),
             ("kill = 1", "glory = 1", "a.toml:17: must_reach.glory"),
+            (
+                "[load]",
+                "[readers]\nmembers = 3\n\n[load]",
+                "a.toml:5: missing field `period_ms`",
+            ),
+            (
+                "[load]",
+                "[jobs]\ndevices = 0\nperiod_ms = 500\n\n[load]",
+                "a.toml:6: jobs.devices: is between 1 and 100",
+            ),
+            (
+                "[load]",
+                "[readers]\nmembers = 0\nperiod_ms = 500\n\n[load]",
+                "a.toml:6: readers.members: is between 1 and 20",
+            ),
             ("\"one\"", "\"../one\"", "a.toml:2: name"),
             (
                 "duration_ms = 1000",

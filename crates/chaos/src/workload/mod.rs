@@ -1,6 +1,6 @@
 //! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), by one service at a time and by several
-//! at once, devices that take themselves over (W9), services and devices that talk about twins, messages and methods (W3
-//! to W5). W1, telemetry over MQTT, is [`crate::fleet`].
+//! at once, a consumer group that reads events over Kafka (W7), jobs with queries that look at what they do (W8, W10), devices that take
+//! themselves over (W9), services and devices that talk about twins, messages and methods (W3 to W5). W1, telemetry over MQTT, is [`crate::fleet`].
 //!
 //! Each does its work on the run's own thread, writes down every operation with its outcome, and never
 //! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.
@@ -11,12 +11,17 @@ pub mod contended;
 pub mod dialogue;
 pub mod exchange;
 pub mod https;
+pub mod jobs;
 pub mod operation;
+pub mod readers;
 pub mod registry;
+pub mod sight;
+pub mod step;
 
 use std::sync::Arc;
 
 use dunlin_gateway::client::Transport;
+use dunlin_gateway::client::kafka::Door;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,6 +32,8 @@ use crate::waiting::Waiting;
 use access::Access;
 use exchange::Exchange;
 use operation::Operation;
+use sight::Sight;
+use step::Step;
 
 /// What all workloads share.
 #[derive(Clone)]
@@ -35,6 +42,8 @@ pub struct Bench {
     pub hub: Arc<Hub>,
     /// How to reach each gateway.
     pub gateways: Arc<Vec<Transport>>,
+    /// How to read events at each gateway.
+    pub kafka: Arc<Vec<Door>>,
     /// The hub's name.
     pub host: String,
     /// What messages say.
@@ -47,6 +56,10 @@ pub struct Bench {
     pub accesses: Arc<Waiting<Access>>,
     /// Where exchanges go.
     pub exchanges: Arc<Waiting<Exchange>>,
+    /// Where what a consumer group does goes.
+    pub steps: Arc<Waiting<Step>>,
+    /// Where jobs go, and what queries show of them.
+    pub sights: Arc<Waiting<Sight>>,
     /// Times count from here.
     pub epoch: Instant,
     /// Draws.

@@ -2,8 +2,10 @@
 //!
 //! One owner, no task of its own: packets gather in a buffer and leave in one write when the caller
 //! waits for something. It shares its machine with what it measures, so nothing is copied or woken
-//! without need. It never reconnects; the caller decides what a lost connection means.
+//! without need. It never reconnects; the caller decides what a lost connection means. [`kafka`] is the side of those who
+//! read events.
 
+pub mod kafka;
 mod options;
 mod transport;
 

@@ -59,7 +59,7 @@ async fn tcp(address: &str) -> Result<TcpStream, ClientError> {
     Ok(stream)
 }
 
-async fn tls(
+pub(super) async fn tls(
     address: &str,
     server_name: &str,
     config: Arc<rustls::ClientConfig>,
