@@ -210,7 +210,7 @@ pub struct Readers {
 pub struct Jobs {
     /// Devices.
     pub devices: usize,
-    /// Milliseconds between two queries, and between two jobs at the least.
+    /// Milliseconds between two queries; a job begins for each four of them.
     pub period_ms: u64,
 }
 

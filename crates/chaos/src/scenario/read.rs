@@ -222,7 +222,8 @@ impl Problems<'_> {
         }
         if let Some(jobs) = &scenario.jobs {
             self.within("jobs", "devices", jobs.devices as u64, (1, 100));
-            self.within("jobs", "period_ms", jobs.period_ms, (100, 60_000));
+            // A device takes a hundred jobs whose time is not over.
+            self.within("jobs", "period_ms", jobs.period_ms, (400, 60_000));
         }
         if let Some(churn) = &scenario.churn {
             self.within("churn", "devices", churn.devices as u64, (1, 100));

@@ -15,11 +15,15 @@ use super::sight::{Alike, JobRun, Seen, Sight};
 
 /// Pause before something that was not answered is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a job may take. A device takes a hundred jobs whose time is not over, so they may not be too many either.
+const JOB_S_MAX: u64 = 120;
+/// A job begins after so many queries.
+const QUERIES_PER_JOB: u32 = 4;
 /// Between two looks at a job that has not ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
-/// Makes the devices, and then jobs and queries until it is told to stop. One query and, while none runs, one job every
-/// `period`.
+/// Makes the devices, and then jobs and queries until it is told to stop: a query every `period`, and a job for each
+/// [`QUERIES_PER_JOB`] of them, unless one is under way.
 pub async fn run(bench: Bench, devices: usize, period: Duration) {
     let mut desk = Desk { bench, node: 0 };
     for number in 0..devices {
@@ -96,7 +100,7 @@ impl Desk {
             let job = self.run_job(round).await;
             let has_ended = job.ended_us.is_some();
             self.bench.sights.note(Sight::Job(job));
-            if !has_ended || !self.bench.wait_until(begun + period).await {
+            if !has_ended || !self.bench.wait_until(begun + period * QUERIES_PER_JOB).await {
                 return;
             }
         }
@@ -109,6 +113,7 @@ impl Desk {
             "type": "scheduleUpdateTwin",
             "queryCondition": "tags.survey = true",
             "updateTwin": { "tags": { "round": round } },
+            "maxExecutionTimeInSeconds": JOB_S_MAX,
         });
         let mut job = JobRun {
             round,
