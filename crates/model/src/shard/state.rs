@@ -225,7 +225,10 @@ impl ShardState {
                 count += 1;
                 continue;
             }
-            let frame = frames.next().expect("a note has as many frames as its entry");
+            let frame = frames.next().ok_or_else(|| StoreError::Corrupt {
+                what: "note on an entry's events".into(),
+                reason: "it has more frames than its entry".into(),
+            })?;
             if let Verdict::Stored { fenced } = verdict {
                 stored.push(without(&frame.records, &fenced));
                 count += frame.record_count - fenced.len() as u32;
