@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dunlin_model::id::DeviceId;
+use dunlin_model::routing::{BUILT_IN, EventSource};
 use reqwest::Response;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::hub::{Call, Hub, HubArgs, HubError, root_cause};
@@ -21,8 +22,8 @@ use super::{CommandError, CommandResult, Format, progress, say, shown};
 
 /// Silence after which the connection counts as lost; the hub sends a comment every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// What events of twins call their source.
-const TWIN_CHANGES: &str = "twinChangeEvents";
+/// Whose events `twin-changes` prints.
+const TWIN_CHANGES: EventSource = EventSource::TwinChangeEvents;
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -47,7 +48,7 @@ impl Monitor {
         match self.what {
             What::Events(events) => events.run().await,
             What::TwinChanges(mut events) => {
-                events.source = Some(TWIN_CHANGES.to_owned());
+                events.source = Some(TWIN_CHANGES.message_source().to_owned());
                 events.run().await
             }
             What::Feedback(feedback) => feedback.run().await,
@@ -135,7 +136,7 @@ impl Events {
             _ => {}
         }
         let hub = Hub::find(&self.hub)?;
-        if self.source.as_deref() == Some(TWIN_CHANGES) {
+        if self.source.as_deref() == Some(TWIN_CHANGES.message_source()) {
             check_routed(&hub).await?;
         }
         let stream = progress::waiting("asking the hub", self.open(&hub, None)).await?;
@@ -245,9 +246,9 @@ async fn check_routed(hub: &Hub) -> Result<(), CommandError> {
     let routing = hub.call_json(&Call::get(&["routing"])).await?;
     let leads_here = |route: &Value| {
         let mut endpoints = route["endpointNames"].as_array().into_iter().flatten();
-        route["source"] == "TwinChangeEvents"
+        route["source"] == json!(TWIN_CHANGES)
             && route["isEnabled"] == true
-            && endpoints.any(|name| name == "events")
+            && endpoints.any(|name| name == BUILT_IN)
     };
     match routing["routes"].as_array().into_iter().flatten().any(leads_here) {
         true => Ok(()),

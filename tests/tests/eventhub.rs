@@ -30,12 +30,7 @@ struct Reader {
 impl Reader {
     /// Begins each partition where `places` says.
     async fn start(ready: &Ready, group: &str, places: &Value) -> Reader {
-        let owner = ConnectionString::parse(&ready.connection_string).expect("one of ours");
-        let connection = format!(
-            "Endpoint=sb://{HOST}/;SharedAccessKeyName={};SharedAccessKey={};EntityPath=hub",
-            owner.shared_access_key_name.expect("a policy"),
-            owner.shared_access_key
-        );
+        let connection = connection(ready);
         let places = places.to_string();
         let arguments = [
             connection.as_ref(),
@@ -78,6 +73,16 @@ impl Reader {
     }
 }
 
+/// The hub's connection string in the form of Event Hubs.
+pub(crate) fn connection(ready: &Ready) -> String {
+    let owner = ConnectionString::parse(&ready.connection_string).expect("one of ours");
+    format!(
+        "Endpoint=sb://{HOST}/;SharedAccessKeyName={};SharedAccessKey={};EntityPath=hub",
+        owner.shared_access_key_name.expect("a policy"),
+        owner.shared_access_key
+    )
+}
+
 fn place(event: &Value) -> Place {
     let offset = event["sequence"].as_u64().expect("a sequence number");
     assert_eq!(event["offset"], json!(offset.to_string()));
@@ -96,7 +101,8 @@ fn to_stored(event: &Value) -> Stored {
     }
 }
 
-fn beginning() -> Value {
+/// Every partition from its first event on.
+pub(crate) fn beginning() -> Value {
     (0..SHARDS)
         .map(|shard| (shard.to_string(), json!("-1")))
         .collect()

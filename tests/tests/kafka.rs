@@ -20,7 +20,8 @@ struct Member {
     next: BTreeMap<u32, u64>,
 }
 
-fn servers(ready: &Ready) -> String {
+/// Where all brokers are.
+pub(crate) fn servers(ready: &Ready) -> String {
     let addresses: Vec<&str> = ready.nodes.iter().map(|node| node.kafka.as_str()).collect();
     addresses.join(",")
 }

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_gateway::auth::ConnectionString;
-use dunlin_tests::field::{Field, SHARDS};
-use dunlin_tests::hub::{Device, HOST};
+use dunlin_tests::field::Field;
+use dunlin_tests::hub::Device;
 use dunlin_tests::judge::Place;
 use dunlin_tests::load::Load;
 use dunlin_tests::{PATIENCE, eventually};
@@ -17,6 +16,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::clients::{AMQPS_PORT, SdkDevice, is_there, port_of_its_own, python};
+use crate::eventhub::{beginning, connection};
+use crate::kafka::servers;
 
 async fn put_routing(field: &Field, routing: Value) {
     let (status, answer) = field.hub.call(Method::PUT, "/routing", Some(routing)).await;
@@ -141,6 +142,15 @@ async fn change_twins(field: &Field, devices: &[Device], times: std::ops::Range<
     }
 }
 
+/// Changes them, and kills the second node in the middle of it; then the telemetry beside it has its end.
+async fn change_twins_while_a_node_dies(field: &mut Field, devices: &[Device], load: Load) {
+    change_twins(field, devices, 0..TIMES / 2).await;
+    field.kill(1).await;
+    load.wait_acked(100).await;
+    change_twins(field, devices, TIMES / 2..TIMES).await;
+    load.finish().await;
+}
+
 /// What a reader must have been told: each device's times, in order.
 fn assert_told(told: &BTreeMap<String, Vec<u64>>, devices: &[Device]) {
     let wanted: Vec<u64> = (0..TIMES as u64).collect();
@@ -177,8 +187,7 @@ async fn kafka_readers_get_changes_of_twins_and_come_past_all_else() {
     let devices = field.hub.create_many("d", DEVICES).await;
     let load = Load::start(&field.hub.doors[..1], &devices);
     load.wait_acked(500).await;
-    let servers: Vec<&str> = ready.nodes.iter().map(|node| node.kafka.as_str()).collect();
-    let servers = servers.join(",");
+    let servers = servers(&ready);
     let arguments = [
         servers.as_ref(),
         ready.connection_string.as_ref(),
@@ -186,11 +195,7 @@ async fn kafka_readers_get_changes_of_twins_and_come_past_all_else() {
         "twins".as_ref(),
     ];
     let mut reader = SdkDevice::start("kafka_consume.py", &arguments);
-    change_twins(&field, &devices, 0..TIMES / 2).await;
-    field.kill(1).await;
-    load.wait_acked(100).await;
-    change_twins(&field, &devices, TIMES / 2..TIMES).await;
-    load.finish().await;
+    change_twins_while_a_node_dies(&mut field, &devices, load).await;
     let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     while told.values().map(Vec::len).sum::<usize>() < DEVICES * TIMES {
         let (word, event) = reader.hear_any().await;
@@ -230,16 +235,7 @@ async fn the_event_hubs_sdk_gets_changes_of_twins_and_comes_past_all_else() {
     let devices = field.hub.create_many("d", DEVICES).await;
     let load = Load::start(&field.hub.doors[..1], &devices);
     load.wait_acked(500).await;
-    let owner = ConnectionString::parse(&ready.connection_string).expect("one of ours");
-    let connection = format!(
-        "Endpoint=sb://{HOST}/;SharedAccessKeyName={};SharedAccessKey={};EntityPath=hub",
-        owner.shared_access_key_name.expect("a policy"),
-        owner.shared_access_key
-    );
-    let places: Value = (0..SHARDS)
-        .map(|shard| (shard.to_string(), json!("-1")))
-        .collect();
-    let places = places.to_string();
+    let (connection, places) = (connection(&ready), beginning().to_string());
     let arguments = [
         connection.as_ref(),
         ready.ca_file.as_os_str(),
@@ -247,11 +243,7 @@ async fn the_event_hubs_sdk_gets_changes_of_twins_and_comes_past_all_else() {
         places.as_ref(),
     ];
     let mut reader = SdkDevice::start("azure_eventhub_read.py", &arguments);
-    change_twins(&field, &devices, 0..TIMES / 2).await;
-    field.kill(1).await;
-    load.wait_acked(100).await;
-    change_twins(&field, &devices, TIMES / 2..TIMES).await;
-    load.finish().await;
+    change_twins_while_a_node_dies(&mut field, &devices, load).await;
     let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     while told.values().map(Vec::len).sum::<usize>() < DEVICES * TIMES {
         let (word, event) = reader.hear_any().await;

@@ -577,7 +577,7 @@ impl Replication for Group {
         if !self.room.is_there() {
             return async { Err(ProposeError::Full) }.boxed();
         }
-        batch.announce(self.view.load().routing.announced());
+        batch.announce(|| self.view.load().routing.announced());
         let (ended, refused) = (self.propose_body(body::batch(&batch)), self.refused.clone());
         let successor = self.successor.clone();
         async move {

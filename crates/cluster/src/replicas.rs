@@ -154,10 +154,8 @@ impl Shared {
             .room
             .clone()
             .ok_or_else(|| Trouble::Failed("this node keeps no replicas".into()))?;
-        let group = {
-            let around = (&self.config.timing, room, self.view.clone());
-            Group::start(id, log, machine, self.peers.clone(), around).await?
-        };
+        let around = (&self.config.timing, room, self.view.clone());
+        let group = Group::start(id, log, machine, self.peers.clone(), around).await?;
         if let Some(shard) = id.group.shard() {
             parts.host.add_shard(shard, group.clone());
             group.announce(shard, parts.host.clone());

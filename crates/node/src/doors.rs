@@ -60,8 +60,7 @@ pub(crate) async fn open(
         let told = move |body: &[u8]| faults.handle_body(body, &clock);
         Arc::new(told) as dunlin_gateway::FaultsHook
     });
-    let blobs = Blobs::open(config.object_store.as_deref(), &config.data).map_err(StartError::Objects)?;
-    let hooks = Hooks {
+    let mut hooks = Hooks {
         now_ms: Arc::new(move || clock.wall_ms()),
         faults,
         health: Arc::new(move || healthy.health()),
@@ -72,10 +71,13 @@ pub(crate) async fn open(
         certificates: Arc::new(move || shown.show()),
         renew_certificates: Arc::new(move || renewed.renew()),
         outbound: Arc::new(HttpOutbound::default()),
-        blobs: Arc::new(blobs),
         tracer: observed.traces.clone().map(|traces| traces as Arc<dyn Tracer>),
         ..Hooks::default()
     };
+    if config.roles.contains(&Role::Gateway) {
+        let blobs = Blobs::open(config.object_store.as_deref(), &config.data);
+        hooks.blobs = Arc::new(blobs.map_err(StartError::Objects)?);
+    }
     let gateway = Gateway::start(doors, cluster.client(), hooks).await?;
     let _ = observed.gateway.set(gateway.metrics().clone());
     Ok(gateway)

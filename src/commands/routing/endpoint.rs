@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use dunlin_model::routing::BUILT_IN;
 use serde_json::{Value, json};
 
 use super::{change, check_new, list, read, remove};
@@ -157,15 +158,7 @@ fn with_health(routing: &Value, health: &Value) -> Value {
 
 fn table(routing: &Value, health: &Value) -> String {
     let mut table = Table::new(["ENDPOINT", "KIND", "BEHIND", "WHERE"]);
-    table.push(
-        [
-            super::BUILT_IN,
-            "built-in",
-            "",
-            "AMQP, Kafka and HTTPS of this hub",
-        ]
-        .map(str::to_owned),
-    );
+    table.push([BUILT_IN, "built-in", "", "AMQP, Kafka and HTTPS of this hub"].map(str::to_owned));
     for (of, kind, place) in [
         ("webhooks", "webhook", "url"),
         ("storageContainers", "storage", "containerName"),

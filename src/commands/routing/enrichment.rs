@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use dunlin_model::routing::BUILT_IN;
 use serde_json::{Value, json};
 
-use super::{BUILT_IN, change, check_new, list, names, read, remove};
+use super::{change, check_new, list, names, read, remove};
 use crate::commands::hub::{Hub, HubArgs};
 use crate::commands::table::Table;
 use crate::commands::{CommandResult, Format, progress, say, shown};

@@ -17,9 +17,6 @@ use serde_json::{Value, json};
 use super::hub::{Call, Hub, HubError};
 use super::{CommandError, progress};
 
-/// The endpoint that every hub has.
-const BUILT_IN: &str = "events";
-
 /// The whole document.
 async fn read(hub: &Hub) -> Result<Value, HubError> {
     hub.call_json(&Call::get(&["routing"])).await

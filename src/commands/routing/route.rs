@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use dunlin_model::routing::{BUILT_IN, EventSource};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{BUILT_IN, change, check_new, list, names, read, remove};
+use super::{change, check_new, list, names, read, remove};
 use crate::commands::hub::{Call, Hub, HubArgs};
 use crate::commands::send::parse_property;
 use crate::commands::table::Table;
@@ -34,12 +35,13 @@ enum Source {
 }
 
 impl Source {
-    fn name(self) -> &'static str {
+    /// As routes name it.
+    fn named(self) -> EventSource {
         match self {
-            Source::DeviceMessages => "DeviceMessages",
-            Source::TwinChangeEvents => "TwinChangeEvents",
-            Source::DeviceLifecycleEvents => "DeviceLifecycleEvents",
-            Source::DeviceConnectionStateEvents => "DeviceConnectionStateEvents",
+            Source::DeviceMessages => EventSource::DeviceMessages,
+            Source::TwinChangeEvents => EventSource::TwinChangeEvents,
+            Source::DeviceLifecycleEvents => EventSource::DeviceLifecycleEvents,
+            Source::DeviceConnectionStateEvents => EventSource::DeviceConnectionStateEvents,
         }
     }
 }
@@ -131,7 +133,7 @@ impl MessageRoute {
                 disabled,
             } => {
                 let route = json!({
-                    "name": name, "source": source.name(), "condition": condition,
+                    "name": name, "source": source.named(), "condition": condition,
                     "endpointNames": endpoints, "isEnabled": !disabled,
                 });
                 let changed = change(&hub, |routing| {
@@ -206,7 +208,7 @@ impl MessageRoute {
                     message["body"] = serde_json::from_str(&text)
                         .map_err(|error| CommandError::Usage(format!("the body is not JSON: {error}")))?;
                 }
-                let mut trial = json!({ "source": source.name(), "message": message });
+                let mut trial = json!({ "source": source.named(), "message": message });
                 for (name, value) in [("deviceId", device), ("condition", condition)] {
                     if let Some(value) = value {
                         trial[name] = value.into();

@@ -318,7 +318,7 @@ fn batches(history: &[Vec<Step>]) -> Vec<Batch> {
         }
         let mut batch = Batch { time_ms, parts };
         if batches.len() % 2 == 0 {
-            batch.announce(EventSources::from_bits(u8::MAX));
+            batch.announce(|| EventSources::from_bits(u8::MAX));
         }
         batches.push(batch);
     }

@@ -7,6 +7,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::folder::Folder;
 use super::journal::Lines;
 use crate::faults::{Field, processes};
@@ -103,36 +105,29 @@ impl Keeper {
 impl Books {
     /// How many things were dropped so far.
     fn write(&mut self, waiting: &Shelf, samples: &[Sample]) -> io::Result<u64> {
-        let (deeds, deeds_dropped) = waiting.recorder.take();
+        let (deeds, mut dropped) = waiting.recorder.take();
         for deed in &deeds {
             self.history.write(deed)?;
         }
-        let (operations, operations_dropped) = waiting.operations.take();
-        for operation in &operations {
-            self.operations.write(operation)?;
-        }
-        let (accesses, accesses_dropped) = waiting.accesses.take();
-        for access in &accesses {
-            self.accesses.write(access)?;
-        }
-        let (exchanges, exchanges_dropped) = waiting.exchanges.take();
-        for exchange in &exchanges {
-            self.exchanges.write(exchange)?;
-        }
-        let (steps, steps_dropped) = waiting.steps.take();
-        for step in &steps {
-            self.steps.write(step)?;
-        }
-        let (sights, sights_dropped) = waiting.sights.take();
-        for sight in &sights {
-            self.sights.write(sight)?;
-        }
+        dropped += drain(&waiting.operations, &mut self.operations)?;
+        dropped += drain(&waiting.accesses, &mut self.accesses)?;
+        dropped += drain(&waiting.exchanges, &mut self.exchanges)?;
+        dropped += drain(&waiting.steps, &mut self.steps)?;
+        dropped += drain(&waiting.sights, &mut self.sights)?;
         for sample in samples {
             self.samples.write(sample)?;
         }
-        let asked_dropped = operations_dropped + accesses_dropped + exchanges_dropped;
-        Ok(deeds_dropped + asked_dropped + steps_dropped + sights_dropped)
+        Ok(dropped)
     }
+}
+
+/// Writes down what waits, and tells how many were dropped so far.
+fn drain<T: Serialize>(waiting: &Waiting<T>, lines: &mut Lines) -> io::Result<u64> {
+    let (found, dropped) = waiting.take();
+    for one in &found {
+        lines.write(one)?;
+    }
+    Ok(dropped)
 }
 
 fn sample(field: &Field) -> Vec<Sample> {

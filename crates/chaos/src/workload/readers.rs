@@ -48,7 +48,6 @@ pub async fn run(bench: Bench, members: usize, period: Duration) {
     }
     let mut watch = Watch {
         bench,
-        reader: None,
         partitions: Vec::new(),
         turn: 0,
     };
@@ -68,7 +67,6 @@ pub async fn run(bench: Bench, members: usize, period: Duration) {
 /// Somebody who is no member and asks how far the group is.
 struct Watch {
     bench: Bench,
-    reader: Option<Reader>,
     partitions: Vec<u32>,
     turn: usize,
 }
@@ -79,8 +77,7 @@ impl Watch {
         self.turn += 1;
         let door = &self.bench.kafka[self.turn % self.bench.kafka.len()];
         // One connection for one question: each gateway is to be asked.
-        self.reader = Reader::dial(door).await.ok();
-        let reader = self.reader.as_mut()?;
+        let mut reader = Reader::dial(door).await.ok()?;
         if self.partitions.is_empty() {
             self.partitions = reader.partitions().await.ok()?;
         }

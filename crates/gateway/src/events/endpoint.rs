@@ -70,6 +70,8 @@ async fn show(
                 time_ms,
             };
             match record {
+                // What goes nowhere is not taken apart.
+                Ok(record) if !routes.may_lead(EventSource::of(record.source), endpoint) => {}
                 Ok(record) => read.push(Event::read(place, &record, hub)),
                 // What a segment holds was checked when it was read; go on behind it all the same.
                 Err(error) => tracing::warn!(%shard, offset, %error, "stored record not understood"),
@@ -78,7 +80,7 @@ async fn show(
         next = next.max(run.next_offset());
     }
     Ok(Shown {
-        events: select(shared, &routes, endpoint, read).await?,
+        events: select(shared, &routes, (endpoint, hub), read).await?,
         next,
         first_offset: page.first_offset,
         end_offset: page.next_offset,
@@ -89,7 +91,7 @@ async fn show(
 async fn select(
     shared: &Shared,
     routes: &Routes,
-    endpoint: &str,
+    (endpoint, hub): (&str, &str),
     mut events: Vec<Event>,
 ) -> Result<Vec<Event>, QueryError> {
     let looks: BTreeMap<EventSource, Looks> = EventSource::ALL
@@ -99,9 +101,10 @@ async fn select(
     let of = |event: &Event| looks.get(&event.source).copied().unwrap_or_default();
     let wanted = events.iter().filter(|event| of(event).at_twin);
     let twins = twins(shared, wanted.map(Event::identity).collect()).await?;
-    let hub = hub_name(&shared.host_names[0]);
     events.retain_mut(|event| {
-        let row = row(event, of(event), twins.get(&event.identity()));
+        let looks = of(event);
+        let twin = looks.at_twin.then(|| twins.get(&event.identity())).flatten();
+        let row = row(event, looks, twin);
         let leads = routes.leads(event.source, endpoint, &row);
         if leads {
             for (key, value) in routes.enrich(endpoint, hub, &row) {

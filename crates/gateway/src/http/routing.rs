@@ -326,35 +326,41 @@ pub(crate) async fn health(
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["routing", "endpoints", "health"])?;
     let directory = shared.client.directory_now().await?;
+    let client = &*shared.client;
+    let ends = directory.shards().map(|shard| async move {
+        match client.query(Query::Shard(shard), Consistency::Leader).await? {
+            View::Shard(view) => Ok((shard, view.next_offset)),
+            _ => Err(ApiError::internal("an answer of another kind")),
+        }
+    });
+    let ends: Vec<_> = stream::iter(ends)
+        .buffered(DISPATCH_SHARDS_AT_A_TIME)
+        .try_collect()
+        .await?;
     let mut found = Vec::new();
     for (name, endpoint) in &directory.routing.endpoints {
-        let shards = directory.shards().map(|shard| {
-            let (client, id) = (&*shared.client, endpoint.id.as_str());
-            async move {
-                let cursor = cursor::read(client, id, shard).await.map_err(|error| {
-                    tracing::debug!(%error, "read a cursor");
-                    ApiError::unavailable("a shard cannot be reached")
-                })?;
-                let View::Shard(view) = client.query(Query::Shard(shard), Consistency::Leader).await? else {
-                    return Err(ApiError::internal("an answer of another kind"));
-                };
-                let behind = cursor.map_or(0, |cursor| view.next_offset.saturating_sub(cursor));
-                Ok::<_, ApiError>((shard, cursor, behind))
-            }
+        let cursors = ends.iter().copied().map(|(shard, end)| async move {
+            let cursor = cursor::read(client, &endpoint.id, shard).await.map_err(|error| {
+                tracing::debug!(%error, "read a cursor");
+                ApiError::unavailable("a shard cannot be reached")
+            })?;
+            let behind = cursor.map_or(0, |cursor| end.saturating_sub(cursor));
+            Ok::<_, ApiError>((
+                behind,
+                json!({ "shard": shard.0, "next": cursor, "behind": behind }),
+            ))
         });
-        let shards: Vec<_> = stream::iter(shards)
+        let (behind, shards): (Vec<u64>, Vec<Value>) = stream::iter(cursors)
             .buffered(DISPATCH_SHARDS_AT_A_TIME)
-            .try_collect()
-            .await?;
-        let behind: u64 = shards.iter().map(|(.., behind)| behind).sum();
-        let shards = shards
+            .try_collect::<Vec<_>>()
+            .await?
             .into_iter()
-            .map(|(shard, next, behind)| json!({ "shard": shard.0, "next": next, "behind": behind }));
+            .unzip();
         found.push(json!({
             "endpointName": name,
             "id": endpoint.id,
-            "eventsBehind": behind,
-            "shards": shards.collect::<Vec<_>>(),
+            "eventsBehind": behind.iter().sum::<u64>(),
+            "shards": shards,
         }));
     }
     Ok(Json(found).into_response())
@@ -400,7 +406,7 @@ pub(crate) async fn test(
         None => shared.client.directory_now().await?.routing.clone(),
         Some(condition) => alone(input.source, condition),
     };
-    Routes::read(&routing).map_err(|error| invalid(&error))?;
+    let routes = Routes::read(&routing).map_err(|error| invalid(&error))?;
     let identity = match &input.device_id {
         None => None,
         Some(device) => Some(
@@ -421,30 +427,16 @@ pub(crate) async fn test(
         }
     })
     .await?;
-    let taken = routing.routes.iter().filter(|(_, route)| {
-        let condition = dunlin_model::query_language::Condition::parse(&route.condition);
-        route.is_enabled
-            && route.source == input.source
-            && condition.is_ok_and(|condition| condition.admits(&row))
-    });
-    let taken: BTreeMap<&String, &Route> = taken.collect();
-    let mut endpoints: BTreeSet<&str> = taken
-        .values()
-        .flat_map(|route| &route.endpoints)
-        .map(String::as_str)
-        .collect();
-    let falls_back = taken.is_empty() && routing.has_fallback && input.source == EventSource::DeviceMessages;
-    if input.condition.is_none() && falls_back {
+    let taking: BTreeMap<&str, &BTreeSet<String>> = routes.taking(input.source, &row).collect();
+    if input.condition.is_some() {
+        return Ok(Json(json!({ "result": !taking.is_empty() })).into_response());
+    }
+    let mut endpoints: BTreeSet<&str> = taking.values().copied().flatten().map(String::as_str).collect();
+    if routes.leads(input.source, BUILT_IN, &row) {
         endpoints.insert(BUILT_IN);
     }
-    Ok(match input.condition {
-        Some(_) => Json(json!({ "result": !taken.is_empty() })).into_response(),
-        None => Json(json!({
-            "routes": taken.keys().collect::<Vec<_>>(),
-            "endpointNames": endpoints,
-        }))
-        .into_response(),
-    })
+    let names: Vec<&&str> = taking.keys().collect();
+    Ok(Json(json!({ "routes": names, "endpointNames": endpoints })).into_response())
 }
 
 /// A routing of one route.

@@ -4,23 +4,16 @@
 //! that readers over AMQP know. Where records stand is decided in [`batch`](super::batch).
 
 use bytes::{BufMut, BytesMut};
+use dunlin_model::id::identity_parts;
 
 use super::backend::Event;
 
 /// A header: a name, and a value unless the name stands alone.
 type Header<'a> = (&'a str, Option<&'a [u8]>);
 
-/// The parts of a device's id and, for a module, its own.
-fn parts(device: &str) -> (&str, Option<&str>) {
-    match device.split_once('/') {
-        Some((device, module)) => (device, Some(module)),
-        None => (device, None),
-    }
-}
-
 /// Writes the record, with its length in front.
 pub(crate) fn put(out: &mut BytesMut, event: &Event, offset_delta: i32) {
-    let (device, module) = parts(&event.device);
+    let (device, module) = identity_parts(&event.device);
     let time = event.time_ms.to_string();
     let headers = || {
         let own = [

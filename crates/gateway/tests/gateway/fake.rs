@@ -81,7 +81,7 @@ impl Shard {
         };
         let (time_ms, parts) = (self.least_ms, vec![part]);
         let mut batch = Batch { time_ms, parts };
-        batch.announce(self.announced);
+        batch.announce(|| self.announced);
         let mut applied = self.machine.apply(position, &batch).unwrap();
         self.log.extend(applied.run);
         let frame = applied.outcomes.pop().map(|outcome| match outcome.result {

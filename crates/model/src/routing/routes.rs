@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::enrichment::Value;
 use super::{BUILT_IN, EventSource, Routing, RoutingError};
-use crate::query_language::Condition;
+use crate::query_language::{Condition, Expr};
 
 /// What conditions and enrichments look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +35,7 @@ pub struct Routes {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Route {
+    name: String,
     condition: Condition,
     endpoints: BTreeSet<String>,
 }
@@ -64,9 +65,12 @@ impl Routes {
                 route: name.clone(),
                 error: error.to_string(),
             })?;
-            let endpoints = route.endpoints.clone();
             let of_source = read.routes.entry(route.source).or_default();
-            of_source.push(Route { condition, endpoints });
+            of_source.push(Route {
+                name: name.clone(),
+                condition,
+                endpoints: route.endpoints.clone(),
+            });
         }
         for one in &routing.enrichments {
             let value = Value::parse(&one.value)
@@ -82,6 +86,22 @@ impl Routes {
         self.version
     }
 
+    /// Whether any event of `source` may go to `endpoint`.
+    pub fn may_lead(&self, source: EventSource, endpoint: &str) -> bool {
+        let leads_there = |route: &Route| route.endpoints.contains(endpoint);
+        self.is_fallback(source, endpoint) || self.of(source).iter().any(leads_there)
+    }
+
+    /// The routes that take an event: the name of each, and where it leads.
+    pub fn taking<'a>(
+        &'a self,
+        source: EventSource,
+        row: &'a Json,
+    ) -> impl Iterator<Item = (&'a str, &'a BTreeSet<String>)> {
+        let taking = self.of(source).iter().filter(|route| route.condition.admits(row));
+        taking.map(|route| (route.name.as_str(), &route.endpoints))
+    }
+
     /// What is looked at to find out whether events of `source` go to `endpoint`, and what they are given then.
     pub fn looks(&self, source: EventSource, endpoint: &str) -> Looks {
         let mut looks = Looks::default();
@@ -89,7 +109,7 @@ impl Routes {
         for route in self.of(source) {
             // Of the fallback it matters whether any route takes the event.
             if is_fallback || route.endpoints.contains(endpoint) {
-                looks.at_row |= *route.condition.expression() != crate::query_language::Expr::TRUE;
+                looks.at_row |= *route.condition.expression() != Expr::TRUE;
                 looks.at_body |= route.condition.mentions("$body");
                 looks.at_twin |= route.condition.mentions("$twin");
             }

@@ -89,6 +89,33 @@ fn the_fallback_takes_what_no_route_takes() {
 }
 
 #[test]
+fn it_is_known_who_takes_an_event_and_what_can_go_nowhere() {
+    let mut routing = routing(&[
+        ("hot", route(MESSAGES, "level = 'hot'", &["hook"])),
+        ("all", route(MESSAGES, "true", &["store"])),
+    ]);
+    let routes = Routes::read(&routing).unwrap();
+    let row = json!({"level": "hot"});
+    let taking: Vec<&str> = routes.taking(MESSAGES, &row).map(|(name, _)| name).collect();
+    assert_eq!(taking, ["all", "hot"]);
+    assert_eq!(routes.taking(TWINS, &row).count(), 0);
+    for (source, endpoint, may_lead) in [
+        (MESSAGES, "hook", true),
+        (MESSAGES, BUILT_IN, true),
+        (TWINS, "hook", false),
+        (TWINS, BUILT_IN, false),
+    ] {
+        assert_eq!(
+            routes.may_lead(source, endpoint),
+            may_lead,
+            "{source:?} {endpoint}"
+        );
+    }
+    routing.has_fallback = false;
+    assert!(!Routes::read(&routing).unwrap().may_lead(MESSAGES, BUILT_IN));
+}
+
+#[test]
 fn routes_that_are_off_do_nothing() {
     let mut off = route(TWINS, "true", &["events"]);
     assert_eq!(

@@ -14,6 +14,7 @@ use super::state::Entry;
 use crate::id::DeviceId;
 use crate::iso_time::iso_utc;
 use crate::limits::{MESSAGE_BYTES_MAX, PROPERTY_BAG_BYTES_MAX};
+use crate::port::StoreError;
 use crate::routing::EventSource;
 use crate::telemetry::{self, AuthMethod, Source};
 use crate::twin::document::{METADATA, VERSION, etag, versioned};
@@ -33,8 +34,12 @@ pub(super) enum Link {
     Disconnected,
 }
 
-/// A device or module was created or deleted; `twin` is what it has, or had.
-pub(super) fn life(entry: &mut Entry<'_>, device: &DeviceId, life: Life, twin: &Twin) {
+/// A device or module was created, or is about to lose what it has.
+pub(super) fn life(entry: &mut Entry<'_>, device: &DeviceId, life: Life) -> Result<(), StoreError> {
+    if !entry.announces.has(EventSource::DeviceLifecycleEvents) {
+        return Ok(());
+    }
+    let twin = super::twin::load(entry, device)?;
     let is_module = device.module_part().is_some();
     let operation = match (life, is_module) {
         (Life::Created, false) => "createDeviceIdentity",
@@ -55,6 +60,7 @@ pub(super) fn life(entry: &mut Entry<'_>, device: &DeviceId, life: Life, twin: &
         }
         body
     });
+    Ok(())
 }
 
 /// A session began or ended.

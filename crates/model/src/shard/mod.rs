@@ -42,14 +42,19 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Has the hub tell of what the commands in it do, by events of these sources.
-    pub fn announce(&mut self, sources: EventSources) {
+    /// Has the hub tell of what the commands in it do, by events of these sources, for which only a batch with commands
+    /// asks.
+    pub fn announce(&mut self, sources: impl FnOnce() -> EventSources) {
         let does = |part: &Part| match part {
             Part::Frame(frame) => !frame.commands.is_empty(),
             Part::Internal(_) | Part::GatewayGone(_) => true,
             _ => false,
         };
-        if !sources.is_empty() && self.parts.iter().any(does) {
+        if !self.parts.iter().any(does) {
+            return;
+        }
+        let sources = sources();
+        if !sources.is_empty() {
             self.parts.insert(0, Part::Announce(sources));
         }
     }

@@ -19,7 +19,6 @@ use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, Session
 use crate::limits::MODULES_PER_DEVICE_MAX;
 use crate::mutant::{self, Mutant};
 use crate::port::{SessionEnd, StoreError};
-use crate::twin::Twin;
 
 /// Topic filters that one device may keep.
 pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
@@ -290,7 +289,7 @@ fn put(
     }
     entry.notices.push(Notice::DeviceChanged(device.clone()));
     if stored.is_none() {
-        announce::life(entry, device, Life::Created, &Twin::default());
+        announce::life(entry, device, Life::Created)?;
     }
     Ok(Outcome::Stored(new))
 }
@@ -336,7 +335,7 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
         end(entry, device, session, Some(SessionEnd::Deleted), true);
     }
     messages::remove(entry, device)?;
-    let twin = twin::load(entry, device)?;
+    announce::life(entry, device, Life::Deleted)?;
     let id = device.as_str().as_bytes();
     for key in [
         keys::record(id),
@@ -348,7 +347,6 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     }
     entry.forget_fence(device);
     entry.notices.push(Notice::DeviceDeleted(device.clone()));
-    announce::life(entry, device, Life::Deleted, &twin);
     Ok(())
 }
 

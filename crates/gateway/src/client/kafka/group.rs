@@ -5,9 +5,9 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::connection::{DELETE_GROUP, FIND_COORDINATOR, OFFSET_FETCH};
-use super::reader::Reader;
+use super::reader::{Reader, put_topic};
 use super::wire::{Answer, Malformed, put_list, put_text};
-use super::{Broker, Code, KafkaError, TOPIC};
+use super::{Broker, Code, KafkaError};
 
 /// Kind of a coordinator's key.
 const GROUP: i8 = 0;
@@ -60,10 +60,10 @@ fn read_coordinator(answer: &mut Answer) -> Result<(i16, Option<Broker>), Malfor
 
 fn put_committed(out: &mut BytesMut, group: &str, partitions: &[u32]) {
     put_text(out, group);
-    out.put_i32(1);
-    put_text(out, TOPIC);
-    put_list(out, partitions.iter(), |out, partition| {
-        out.put_i32(*partition as i32)
+    put_topic(out, |out| {
+        put_list(out, partitions.iter(), |out, partition| {
+            out.put_i32(*partition as i32)
+        });
     });
 }
 
@@ -96,6 +96,8 @@ fn read_deleted(answer: &mut Answer) -> Result<i16, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TOPIC;
+    use super::super::testing::answered;
     use super::*;
     use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
     use kafka_protocol::messages::offset_fetch_response::{
@@ -104,13 +106,7 @@ mod tests {
     use kafka_protocol::messages::{
         DeleteGroupsResponse, FindCoordinatorResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
     };
-    use kafka_protocol::protocol::{Decodable as _, Encodable, StrBytes};
-
-    fn answered(version: i16, response: &impl Encodable) -> Answer {
-        let mut out = BytesMut::new();
-        response.encode(&mut out, version).unwrap();
-        Answer::new(out.freeze())
-    }
+    use kafka_protocol::protocol::{Decodable as _, StrBytes};
 
     #[test]
     fn a_coordinator_is_read_or_that_there_is_none() {

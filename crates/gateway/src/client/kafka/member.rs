@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::connection::{HEARTBEAT, JOIN_GROUP, LEAVE_GROUP, OFFSET_COMMIT, SYNC_GROUP};
-use super::reader::Reader;
+use super::reader::{Reader, put_topic};
 use super::shares::{self, PROTOCOL, PROTOCOL_TYPE};
 use super::wire::{Answer, Malformed, put_blob, put_list, put_text};
-use super::{Code, KafkaError, TOPIC};
+use super::{Code, KafkaError};
 
 /// How much longer than its rebalance time a member waits for the others. The hub gives up after two seconds.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
@@ -152,12 +152,12 @@ impl Member {
 
     fn put_commit(&self, out: &mut BytesMut, offsets: &[(u32, u64)]) {
         self.put_self(out);
-        out.put_i32(1);
-        put_text(out, TOPIC);
-        put_list(out, offsets.iter(), |out, (partition, offset)| {
-            out.put_i32(*partition as i32);
-            out.put_i64(i64::try_from(*offset).unwrap_or(i64::MAX));
-            put_text(out, "");
+        put_topic(out, |out| {
+            put_list(out, offsets.iter(), |out, (partition, offset)| {
+                out.put_i32(*partition as i32);
+                out.put_i64(i64::try_from(*offset).unwrap_or(i64::MAX));
+                put_text(out, "");
+            });
         });
     }
 }
@@ -213,6 +213,8 @@ fn read_committed(answer: &mut Answer) -> Result<Vec<(u32, Code)>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TOPIC;
+    use super::super::testing::{answered, asked};
     use super::*;
     use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
     use kafka_protocol::messages::offset_commit_response::{
@@ -222,7 +224,7 @@ mod tests {
         HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, OffsetCommitRequest,
         OffsetCommitResponse, SyncGroupResponse, TopicName,
     };
-    use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+    use kafka_protocol::protocol::StrBytes;
 
     fn member() -> Member {
         let times = Times {
@@ -232,21 +234,6 @@ mod tests {
         let mut member = Member::new("g", times);
         (member.id, member.generation) = ("m".into(), 4);
         member
-    }
-
-    fn asked<R: Decodable>(version: i16, put: impl FnOnce(&mut BytesMut)) -> R {
-        let mut out = BytesMut::new();
-        put(&mut out);
-        let mut bytes = out.freeze();
-        let request = R::decode(&mut bytes, version).unwrap();
-        assert!(bytes.is_empty(), "nothing is left over");
-        request
-    }
-
-    fn answered(version: i16, response: &impl Encodable) -> Answer {
-        let mut out = BytesMut::new();
-        response.encode(&mut out, version).unwrap();
-        Answer::new(out.freeze())
     }
 
     fn text(text: &'static str) -> StrBytes {

@@ -17,6 +17,8 @@ mod member;
 mod reader;
 mod records;
 mod shares;
+#[cfg(test)]
+mod testing;
 mod wire;
 
 pub use connection::{ANSWER_BYTES_MAX, Door};

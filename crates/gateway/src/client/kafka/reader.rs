@@ -105,7 +105,7 @@ impl Reader {
 }
 
 /// One topic, of the one that there is.
-fn put_topic(out: &mut BytesMut, partitions: impl FnOnce(&mut BytesMut)) {
+pub(super) fn put_topic(out: &mut BytesMut, partitions: impl FnOnce(&mut BytesMut)) {
     out.put_i32(1);
     put_text(out, TOPIC);
     partitions(out);
@@ -208,6 +208,7 @@ fn read_fetch(answer: &mut Answer, places: &BTreeMap<u32, u64>) -> Result<Vec<Fe
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{answered, asked};
     use super::*;
     use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
     use kafka_protocol::messages::list_offsets_response::{
@@ -220,24 +221,7 @@ mod tests {
         FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest,
         MetadataResponse, TopicName,
     };
-    use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-
-    /// A request, as another codec reads it.
-    fn asked<R: Decodable>(version: i16, put: impl FnOnce(&mut BytesMut)) -> R {
-        let mut out = BytesMut::new();
-        put(&mut out);
-        let mut bytes = out.freeze();
-        let request = R::decode(&mut bytes, version).unwrap();
-        assert!(bytes.is_empty(), "nothing is left over");
-        request
-    }
-
-    /// An answer, as another codec writes it.
-    fn answered(version: i16, response: &impl Encodable) -> Answer {
-        let mut out = BytesMut::new();
-        response.encode(&mut out, version).unwrap();
-        Answer::new(out.freeze())
-    }
+    use kafka_protocol::protocol::StrBytes;
 
     fn topic() -> TopicName {
         TopicName(StrBytes::from_static_str(TOPIC))
