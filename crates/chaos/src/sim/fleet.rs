@@ -1,5 +1,5 @@
 //! Devices of a simulation: each sends numbered messages through one node at a time, below the doors, and
-//! sends again what has no answer when it has moved.
+//! sends again what has no answer when it has moved. What it is sent, it receives in [`super::messages`].
 //!
 //! A connection lives in its node's runtime and ends with it; what the device did and heard lives here, and
 //! outlives every node. Which node a device goes to next is decided by [`super::world`].
@@ -13,33 +13,48 @@ use bytes::BytesMut;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
-use dunlin_model::port::{AckSink, Downlink, DownlinkSink, ShardClient};
+use dunlin_model::port::{AckSink, Downlink, DownlinkKind, DownlinkSink, ShardClient};
 use dunlin_model::telemetry::{self, AuthMethod, Source};
 use tokio::sync::Notify;
 
 use super::machine::Life;
+use super::messages::Receiver;
 use super::trace::Trace;
 use crate::oracle::{Connection, DeviceHistory, Message, Road, digest};
 use crate::payload::Payloads;
+use crate::workload::exchange::Receipt as Received;
 
 /// Pause before a session is asked for again.
 const OPEN_PAUSE: Duration = Duration::from_millis(40);
 /// Pause before a record is offered again that found no room.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// The sessions that a node holds: a new leader asks for them.
+/// The sessions that a node holds, with the bell of each: a new leader asks for them.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<BTreeMap<DeviceId, u64>>);
+pub(super) struct Sessions(Mutex<BTreeMap<DeviceId, (u64, Arc<Notify>)>>);
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, (u64, Arc<Notify>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl DownlinkSink for Sessions {
     // That a session was ended shows in the ends of its records.
-    fn on_downlink(&self, _: Downlink) {}
+    fn on_downlink(&self, downlink: Downlink) {
+        if let DownlinkKind::MessagesWaiting = downlink.kind
+            && let Some((epoch, bell)) = self.lock().get(&downlink.device)
+            && *epoch == downlink.epoch
+        {
+            bell.notify_one();
+        }
+    }
 
     fn sessions(&self) -> Vec<(DeviceId, u64)> {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.lock();
         sessions
             .iter()
-            .map(|(device, epoch)| (device.clone(), *epoch))
+            .map(|(device, (epoch, _))| (device.clone(), *epoch))
             .collect()
     }
 }
@@ -56,6 +71,8 @@ pub(super) struct Shared {
     pub(super) every: Duration,
     /// Messages of a device without an answer at the most.
     pub(super) window: usize,
+    /// Whether devices listen for messages to them.
+    pub(super) listens: bool,
 }
 
 impl Shared {
@@ -72,8 +89,30 @@ pub(super) struct Told {
     pub(super) pending: VecDeque<u32>,
     /// Where the hub said that it put a message.
     pub(super) receipts: BTreeMap<u32, Receipt>,
+    /// What services sent to it.
+    pub(super) received: Vec<Received>,
     /// Whether a connection is open.
     pub(super) is_connected: bool,
+}
+
+/// Where a device writes down what it was sent.
+pub(super) struct Heard {
+    told: Arc<Mutex<Told>>,
+    shared: Arc<Shared>,
+}
+
+impl Heard {
+    /// A message whose content has this digest, as it came on the connection that is open.
+    pub(super) fn message(&self, device: &DeviceId, what: u64, receipt: impl FnOnce(u64) -> Received) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = told.history.connections.len() as u64;
+        let device = digest(device.as_str().as_bytes());
+        let now_us = self.shared.now_us();
+        self.shared
+            .trace
+            .event(now_us, "received", &[device, connection, what]);
+        told.received.push(receipt(connection));
+    }
 }
 
 /// A device.
@@ -198,10 +237,11 @@ impl Link {
                 None => tokio::time::sleep(OPEN_PAUSE).await,
             }
         };
+        let bell = Arc::<Notify>::default();
         {
             let opened_us = self.shared.now_us();
-            let mut sessions = self.sessions.0.lock().unwrap_or_else(PoisonError::into_inner);
-            sessions.insert(self.device.clone(), epoch);
+            let session = (epoch, bell.clone());
+            self.sessions.lock().insert(self.device.clone(), session);
             let mut told = self.told();
             told.is_connected = true;
             told.history
@@ -213,9 +253,23 @@ impl Link {
                 &[self.index as u64, self.place as u64, epoch],
             );
         }
-        self.send_all(epoch).await;
-        let mut sessions = self.sessions.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.get(&self.device) == Some(&epoch) {
+        let receiver = Receiver {
+            client: self.client.clone(),
+            device: self.device.clone(),
+            epoch,
+            bell,
+            heard: Heard {
+                told: self.told.clone(),
+                shared: self.shared.clone(),
+            },
+        };
+        tokio::select! {
+            biased;
+            () = self.send_all(epoch) => {}
+            () = receiver.run(), if self.shared.listens => {}
+        }
+        let mut sessions = self.sessions.lock();
+        if sessions.get(&self.device).is_some_and(|(held, _)| *held == epoch) {
             sessions.remove(&self.device);
         }
         drop(sessions);

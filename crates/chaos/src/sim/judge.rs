@@ -12,12 +12,15 @@ use dunlin_model::port::{EventRun, ShardClient};
 use dunlin_model::routing::EventSource;
 use dunlin_model::telemetry::{self, Source};
 
-use super::alike;
 use super::services::Service;
 use super::world::World;
-use crate::invariants::{Findings, duplicates, no_loss, no_phantom, offsets, order, registrations, twins};
+use super::{alike, messages};
+use crate::invariants::{
+    self, Findings, duplicates, no_loss, no_phantom, offsets, order, registrations, twins,
+};
 use crate::oracle::{Disturbance, History, Stored, digest};
 use crate::payload::claimed_seq;
+use crate::workload::exchange::{Exchange, Leftover};
 
 /// Time for all devices to have everything acked when all is well again (I15), in milliseconds.
 const LIVENESS_MS: u64 = 20_000;
@@ -46,6 +49,13 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
         ));
         return found;
     }
+    let messages = match messages(world) {
+        Ok(messages) => messages,
+        Err(waiting) => {
+            found.push(format!("I15: messages wait for devices that listen: {waiting}"));
+            return found;
+        }
+    };
     let history = history(world);
     let Some(runs) = read_all(world) else {
         found.push("I15: what is stored cannot be read".into());
@@ -65,6 +75,7 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
     tell(&mut found, "I7", &registrations::check(&accesses));
     let exchanges: Vec<_> = world.services.iter().flat_map(Service::exchanges).collect();
     tell(&mut found, "I7", &twins::check(&exchanges));
+    tell(&mut found, "I8", &invariants::messages::check(&messages));
     check_owners(&runs, &mut found);
     check_receipts(world, &history, &stored, &mut found);
     // Once more, since the leader may have had its events cut meanwhile.
@@ -173,6 +184,44 @@ fn have_applied_the_same(world: &World) -> bool {
         let of = found.get(&group.0).map_or(&[][..], Vec::as_slice);
         of.len() == entry.replicas.len() && of.iter().all(|applied| *applied == of[0])
     })
+}
+
+/// What was sent to devices and what they received, once no message waits any more; what does, if some do for too long.
+fn messages(world: &mut World) -> Result<Vec<Exchange>, String> {
+    if !world.plan.messages {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<_> = world.devices.iter().map(|device| device.id.clone()).collect();
+    let Some(client) = world.machines[0].life.as_ref().map(|life| life.client.clone()) else {
+        return Err("the first node does not run".into());
+    };
+    // What is queued after a queue was counted is in no count.
+    if !world.until(LIVENESS_MS, |world| world.services.iter().all(Service::is_idle)) {
+        return Err("a service waits for an answer".into());
+    }
+    let asked = ids.clone();
+    let waiting = world.ask(0, LIVENESS_MS, async move {
+        loop {
+            let counts = messages::count_waiting(&*client, &asked).await;
+            if counts.iter().all(|count| *count == 0) {
+                return counts;
+            }
+            tokio::time::sleep(PAGE_PAUSE).await;
+        }
+    });
+    let waiting = waiting.ok_or_else(|| nodes(world).collect::<Vec<_>>().join("; "))?;
+    let left = ids.iter().zip(waiting).map(|(device, waiting)| {
+        Exchange::Leftover(Leftover {
+            device: device.as_str().to_owned(),
+            waiting,
+        })
+    });
+    let sent = world.services.iter().flat_map(Service::sendings);
+    let received = world.devices.iter().flat_map(|device| {
+        let received = device.told().received.clone();
+        received.into_iter().map(Exchange::Receipt)
+    });
+    Ok(sent.chain(received).chain(left).collect())
 }
 
 /// What the devices did, with every loss of a connection excused: each has its reason in the plan.

@@ -13,6 +13,7 @@ mod disk;
 mod fleet;
 mod judge;
 mod machine;
+mod messages;
 mod net;
 mod panics;
 mod plan;

@@ -98,6 +98,9 @@ pub struct Plan {
     /// have none.
     #[serde(default)]
     pub announces: bool,
+    /// Whether services send messages to devices; in plans that were kept before they did, they do not.
+    #[serde(default)]
+    pub messages: bool,
     /// Milliseconds between checkpoints.
     pub checkpoint_ms: u64,
     /// Milliseconds with faults.
@@ -171,6 +174,7 @@ impl Plan {
             window: random.random_range(1..=16),
             services: 0,
             announces: false,
+            messages: false,
             checkpoint_ms: random.random_range(200..=2_000),
             faults_ms: random.random_range(3_000..=9_000),
             kinds,
@@ -190,6 +194,7 @@ impl Plan {
         // Stable: what was added first happens first.
         plan.steps.sort_by_key(|step| step.at_ms);
         plan.announces = random.random_bool(0.5);
+        plan.messages = random.random_bool(0.5);
         plan
     }
 

@@ -1,9 +1,9 @@
 //! Services of a simulation: one beside each node, all reading and writing the same few registrations, and the twin of one
-//! device after the other, below the doors, with and without a version as condition.
+//! device after the other, below the doors, with and without a version as condition; they send messages to devices too.
 //!
 //! A service lives in its node's runtime; what it asked and was told lives here, and outlives every node. What was
-//! under way when the node died is not known. Judged by [`crate::invariants::registrations`] and
-//! [`crate::invariants::twins`].
+//! under way when the node died is not known. Judged by [`crate::invariants::registrations`],
+//! [`crate::invariants::twins`] and [`crate::invariants::messages`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -23,8 +23,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::fleet::Shared;
 use super::machine::Life;
+use super::messages::message;
+use super::plan::Plan;
 use crate::workload::access::{Access, Answer, Call};
-use crate::workload::exchange::{self, Exchange, Section};
+use crate::workload::exchange::{self, Exchange, Section, Sending};
+use crate::workload::operation;
 
 /// Registrations that are fought over at the same time.
 const SLOTS: usize = 2;
@@ -36,6 +39,8 @@ const ACCESSES_MAX: u32 = 100;
 const UNKNOWN_MAX: u32 = 5;
 /// Of a hundred things that a service does, those that are about a twin.
 const TWINS_PERCENT: u32 = 40;
+/// The same of messages, in runs that have them.
+const MESSAGES_PERCENT: u32 = 25;
 
 /// Which registrations are fought over now, the same for all services.
 #[derive(Default)]
@@ -60,16 +65,19 @@ pub(super) struct Slots {
     devices: u32,
     /// Whether the hub is to tell of its own changes.
     announces: bool,
+    /// Whether devices are sent messages.
+    messages: bool,
 }
 
 impl Slots {
-    /// Those of a run with so many devices, whose hub tells of its own changes or does not.
-    pub(super) fn new(devices: usize, announces: bool) -> Self {
+    /// Those of a run.
+    pub(super) fn new(plan: &Plan) -> Self {
         Self {
-            announces,
+            announces: plan.announces,
+            messages: plan.messages,
             registrations: Mutex::default(),
             twin: Mutex::default(),
-            devices: u32::try_from(devices).unwrap_or(u32::MAX),
+            devices: u32::try_from(plan.devices).unwrap_or(u32::MAX),
         }
     }
 
@@ -115,12 +123,14 @@ enum Deed {
     /// With a registration, and its slot.
     Registration(usize, Access),
     Twin(exchange::Access),
+    Message(Sending),
 }
 
 /// How it ended.
 enum Told {
     Registration(Answer),
     Twin(exchange::Answer),
+    Message(operation::Outcome),
 }
 
 impl Deed {
@@ -129,6 +139,7 @@ impl Deed {
         match self {
             Deed::Registration(..) => Told::Registration(Answer::Unknown),
             Deed::Twin(_) => Told::Twin(exchange::Answer::Unknown),
+            Deed::Message(_) => Told::Message(operation::Outcome::Unknown),
         }
     }
 }
@@ -145,6 +156,7 @@ struct Book {
     pending: Option<Deed>,
     accesses: Vec<Access>,
     exchanges: Vec<exchange::Access>,
+    sendings: Vec<Sending>,
 }
 
 /// A service.
@@ -171,6 +183,7 @@ impl Service {
                 pending: None,
                 accesses: Vec::new(),
                 exchanges: Vec::new(),
+                sendings: Vec::new(),
             })),
             slots: slots.clone(),
             task: None,
@@ -219,6 +232,21 @@ impl Service {
         all
     }
 
+    /// Whether nothing that it asked is without an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.book).pending.is_none()
+    }
+
+    /// Every message that it sent, what is still under way included.
+    pub(super) fn sendings(&self) -> Vec<Exchange> {
+        let book = lock(&self.book);
+        let mut all = book.sendings.clone();
+        if let Some(Deed::Message(sending)) = &book.pending {
+            all.push(sending.clone());
+        }
+        all.into_iter().map(Exchange::Sending).collect()
+    }
+
     /// Everything that it did with twins, what is still under way included.
     pub(super) fn exchanges(&self) -> Vec<Exchange> {
         let book = lock(&self.book);
@@ -239,6 +267,13 @@ fn finish(book: &mut Book, slots: &Slots, shared: &Shared, deed: Deed, told: Opt
             finish_registration(book, slots, shared, (slot, access), answer);
         }
         (Deed::Twin(access), Some(Told::Twin(answer))) => finish_twin(book, slots, shared, access, answer),
+        (Deed::Message(mut sending), Some(Told::Message(outcome))) => {
+            sending.completed_us = shared.now_us();
+            sending.outcome = outcome;
+            let told = crate::oracle::digest(format!("{sending:?}").as_bytes());
+            shared.trace.event(sending.completed_us, "sent", &[told]);
+            book.sendings.push(sending);
+        }
         _ => {}
     }
 }
@@ -323,7 +358,7 @@ impl Client {
                 .random_range(PAUSE_MS / 2..PAUSE_MS * 3 / 2);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             // As a door does, which admits nobody while it has lost sight of the directory.
-            if !self.client.is_fresh() {
+            if !self.client.is_fresh() || self.shared.is_stopped.load(Ordering::Relaxed) {
                 continue;
             }
             if self.slots.announces && self.client.directory().routing.announced().is_empty() {
@@ -342,6 +377,10 @@ impl Client {
                     let answer = self.ask_twin(&access.device, access.call).await;
                     answer.map(Told::Twin)
                 }
+                Deed::Message(sending) => {
+                    let outcome = self.send(&sending.device, &sending.id).await;
+                    outcome.map(Told::Message)
+                }
             };
             let mut book = lock(&self.book);
             if let Some(pending) = book.pending.take() {
@@ -352,6 +391,9 @@ impl Client {
 
     fn draw(&self) -> Deed {
         let mut book = lock(&self.book);
+        if self.slots.messages && book.random.random_range(0..100) < MESSAGES_PERCENT {
+            return self.draw_message(&mut book);
+        }
         let about_twin = book.random.random_range(0..100) < TWINS_PERCENT;
         if about_twin && let Some(device) = self.slots.enter_twin() {
             return self.draw_twin(&mut book, device);
@@ -373,6 +415,19 @@ impl Client {
             answer: Answer::Unknown,
         };
         Deed::Registration(slot, access)
+    }
+
+    fn draw_message(&self, book: &mut Book) -> Deed {
+        book.number += 1;
+        let device = book.random.random_range(0..self.slots.devices.max(1));
+        let invoked_us = self.shared.now_us();
+        Deed::Message(Sending {
+            device: super::fleet::name(device as usize),
+            id: format!("{}-{}", self.place, book.number),
+            invoked_us,
+            completed_us: invoked_us,
+            outcome: operation::Outcome::Unknown,
+        })
     }
 
     fn draw_twin(&self, book: &mut Book, device: String) -> Deed {
@@ -419,6 +474,21 @@ impl Client {
             Ok(Outcome::Refused(Refusal::UnknownDevice)) => None,
             Err(SubmitError::Busy(_) | SubmitError::CutOff | SubmitError::StorageFull) => None,
             Ok(_) | Err(SubmitError::Unknown) => Some(exchange::Answer::Unknown),
+        }
+    }
+
+    /// How it ended; `None` if nothing was tried.
+    async fn send(&self, device: &str, id: &str) -> Option<operation::Outcome> {
+        let command = Command::MessageSend {
+            device: DeviceId::parse(device).ok()?,
+            message: message(id),
+        };
+        match self.client.submit(command).await {
+            Ok(Outcome::MessageQueued { .. }) => Some(operation::Outcome::Ok),
+            // Its queue is full, or it is not there yet.
+            Ok(Outcome::Refused(_)) => Some(operation::Outcome::Fail),
+            Err(SubmitError::Busy(_) | SubmitError::CutOff | SubmitError::StorageFull) => None,
+            Ok(_) | Err(SubmitError::Unknown) => Some(operation::Outcome::Unknown),
         }
     }
 

@@ -80,7 +80,7 @@ impl World {
             )
         });
         let devices = (0..plan.devices).filter_map(|index| Device::new(index, index % plan.nodes));
-        let slots = Arc::new(Slots::new(plan.devices, plan.announces));
+        let slots = Arc::new(Slots::new(plan));
         let services = (0..plan.services.min(plan.nodes))
             .map(|place| Service::new(place, plan.seed ^ (place as u64 + 1) << 32, &slots));
         let payloads = Payloads::new(format!("{:x}", plan.seed), None)
@@ -104,6 +104,7 @@ impl World {
                 is_stopped: AtomicBool::new(false),
                 every: Duration::from_millis(plan.message_every_ms),
                 window: plan.window,
+                listens: plan.messages,
             }),
             trace,
             now_us: 0,
