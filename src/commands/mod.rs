@@ -20,6 +20,7 @@ mod monitor;
 mod progress;
 mod provisioning;
 mod query;
+mod quota;
 mod recording;
 mod renew;
 mod routing;
@@ -79,6 +80,8 @@ enum Command {
     MessageEndpoint(routing::MessageEndpoint),
     /// Give events properties on their way to endpoints
     MessageEnrichment(routing::MessageEnrichment),
+    /// Hold the hub to a plan of IoT Hub, and see what is used of it
+    Quota(quota::Quota),
     /// Send messages to devices, and see after those that they did not take
     C2d(c2d::C2d),
     /// Let one device register that nobody knows yet
@@ -140,6 +143,7 @@ impl Cli {
             Command::MessageRoute(command) => end(block_on(command.run())),
             Command::MessageEndpoint(command) => end(block_on(command.run())),
             Command::MessageEnrichment(command) => end(block_on(command.run())),
+            Command::Quota(command) => end(block_on(command.run())),
             Command::C2d(command) => end(block_on(command.run())),
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),

@@ -131,6 +131,11 @@ impl Hub {
         self.http.request(method, format!("https://{address}{path}"))
     }
 
+    /// The same as the admin.
+    pub fn request_as_admin(&self, door: usize, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request(door, method, path).bearer_auth(&self.token)
+    }
+
     /// Asks the nodes in turn, as the admin, until one does not answer with trouble of its own.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         self.call_if(method, path, None, body).await
@@ -145,9 +150,7 @@ impl Hub {
     ) -> (StatusCode, Value) {
         let mut door = 0;
         eventually(&format!("{method} {path} answered"), PATIENCE, || {
-            let mut request = self
-                .request(door % self.doors.len(), method.clone(), path)
-                .bearer_auth(&self.token);
+            let mut request = self.request_as_admin(door % self.doors.len(), method.clone(), path);
             door += 1;
             if let Some(version) = if_match {
                 request = request.header("If-Match", version);

@@ -22,6 +22,7 @@ mod observe;
 mod power;
 mod provisioning;
 mod queries;
+mod quota;
 mod registry;
 mod roles;
 mod routing;

@@ -16,10 +16,11 @@ use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Rol
 use dunlin_model::id::{DeviceId, NodeId, ShardId, Slot, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
-    AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, QueryError, ReadError,
+    AckSink, BookError, BoxFuture, Clock as _, DownlinkSink, EventPage, PlanError, QueryError, ReadError,
     RoutingChangeError, ShardClient, ShardServer, SubmitError,
 };
 use dunlin_model::provisioning::book::BookChange;
+use dunlin_model::quota::Plan;
 use dunlin_model::routing::Routing;
 use dunlin_model::trace::TraceContext;
 use futures_util::FutureExt;
@@ -295,6 +296,21 @@ impl ShardClient for Router {
                     Err(RoutingChangeError::Changed)
                 }
                 Err(ChangeError::Refused(_) | ChangeError::Unavailable) => Err(RoutingChangeError::Unknown),
+            }
+        }
+        .boxed()
+    }
+
+    fn put_plan(&self, plan: Option<Plan>) -> BoxFuture<'_, Result<(), PlanError>> {
+        async move {
+            match self
+                .shared
+                .change_directory(DirectoryCommand::PlanPut(plan))
+                .await
+            {
+                Ok(_) => Ok(()),
+                Err(ChangeError::Refused(DirectoryRefusal::Invalid(why))) => Err(PlanError::Refused(why)),
+                Err(ChangeError::Refused(_) | ChangeError::Unavailable) => Err(PlanError::Unknown),
             }
         }
         .boxed()

@@ -8,10 +8,12 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::messages::{
     AckWanted, MESSAGE_BYTES_MAX, MESSAGE_ID_BYTES_MAX, MessageContent, NewMessage,
 };
+use dunlin_model::quota::Operation;
 
 use crate::bag;
 use crate::http::error::ApiError;
 use crate::http::time::parse_iso;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// The property by which a sender asks for feedback.
@@ -73,6 +75,8 @@ pub(crate) fn compose(device: &DeviceId, mut bag: Vec<u8>, payload: Bytes) -> Re
 
 /// Has a message queued. Returns its number: then it is on disk on a majority.
 pub(crate) async fn send(shared: &Shared, device: &DeviceId, message: NewMessage) -> Result<u64, ApiError> {
+    let cost = Cost::message(Operation::MessageToDevice, message.content.bytes());
+    shared.charge(cost).await?;
     let command = Command::MessageSend {
         device: device.clone(),
         message,

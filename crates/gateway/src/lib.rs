@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod mqtt;
 mod nobody;
 pub mod provisioning;
+mod quota;
 mod sessions;
 mod shared;
 pub mod tls;
@@ -245,6 +246,7 @@ impl Gateway {
             configurations::runner::spawn(&shared);
             jobs::spawn(&shared);
             dispatch::runner::spawn(&shared);
+            quota::spawn(&shared);
         }
         let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {

@@ -249,6 +249,21 @@ const _: () = assert!(UPLINK_IN_FLIGHT_BYTES_MAX >= 2 * RECORD_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX + 8 * PROPERTY_BAG_BYTES_MAX < AMQP_MESSAGE_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX as usize <= UPLINK_IN_FLIGHT_MAX);
 
+/// Things that wait at a gateway for the hub's plan; one more is told at once that it comes too soon.
+pub const QUOTA_WAITING_MAX: usize = 64 * 1024;
+/// How long a request is delayed that comes too soon for the hub's plan; then the answer is 429.
+pub const QUOTA_WAIT: Duration = Duration::from_secs(1);
+/// How long a device that connects is delayed; then the answer is "server unavailable".
+pub const QUOTA_CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long a device's messages are delayed; then they are refused.
+pub const QUOTA_MESSAGE_WAIT: Duration = Duration::from_secs(10);
+/// How long the keeper of the plan has for an answer before it is asked again.
+pub const QUOTA_ASK_WAIT: Duration = Duration::from_secs(5);
+/// How often a gateway at which something waits looks whether the hub has another plan.
+pub const QUOTA_LOOK: Duration = Duration::from_millis(250);
+/// Pause before the keeper of the plan is asked again that could not be.
+pub const QUOTA_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often a gateway looks which endpoints there are for routed events.
 pub const DISPATCH_LOOK: Duration = Duration::from_secs(1);
 /// How long one gateway serves an endpoint alone without asking again; half of it at least passes before another takes

@@ -45,6 +45,14 @@ pub struct Metrics {
     pub methods_sent: AtomicU64,
     /// Cloud-to-device messages written to devices.
     pub messages_sent: AtomicU64,
+    /// Things that went on after the keeper of the hub's plan was asked.
+    pub quota_passed: AtomicU64,
+    /// Things refused because they came too soon for the hub's plan.
+    pub quota_refused_rate: AtomicU64,
+    /// Things refused because the day's messages of the hub's plan were used up.
+    pub quota_refused_day: AtomicU64,
+    /// Things refused because the keeper of the hub's plan could not be asked.
+    pub quota_unreachable: AtomicU64,
     /// HTTP requests.
     pub http_requests: AtomicU64,
     /// HTTP requests answered with 401 or 403.
@@ -108,6 +116,10 @@ impl Metrics {
             ("busy_pauses", &self.busy_pauses),
             ("methods_sent", &self.methods_sent),
             ("messages_sent", &self.messages_sent),
+            ("quota_passed", &self.quota_passed),
+            ("quota_refused_rate", &self.quota_refused_rate),
+            ("quota_refused_day", &self.quota_refused_day),
+            ("quota_unreachable", &self.quota_unreachable),
             ("http_requests", &self.http_requests),
             ("http_refused", &self.http_refused),
             ("events_read", &self.events_read),

@@ -16,6 +16,7 @@ use crate::events::endpoint::RoutesCache;
 use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
 use crate::provisioning::{Latencies, Pending};
+use crate::quota::Quota;
 use crate::sessions::Sessions;
 
 /// One per gateway.
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) event_streams: Arc<Semaphore>,
     /// One permit per link of AMQP to a partition.
     pub(crate) amqp_readers: Arc<Semaphore>,
+    /// What waits for the hub's plan.
+    pub(crate) quota: Quota,
     /// Who reads which partition alone.
     pub(crate) seats: Arc<Seats>,
     /// What the direct methods that callers wait for may weigh.
@@ -78,6 +81,7 @@ impl Shared {
             connections: Arc::new(Semaphore::new(connections_max)),
             event_streams: Arc::new(Semaphore::new(crate::limits::EVENT_STREAMS_MAX)),
             amqp_readers: Arc::new(Semaphore::new(crate::limits::AMQP_READERS_MAX)),
+            quota: Quota::default(),
             seats: Arc::default(),
             methods: Arc::new(Semaphore::new(crate::limits::METHODS_WEIGHT_MAX)),
             routes: RoutesCache::default(),

@@ -25,6 +25,7 @@ pub mod point;
 pub mod port;
 pub mod provisioning;
 pub mod query_language;
+pub mod quota;
 pub mod routing;
 pub mod shard;
 pub mod stream;

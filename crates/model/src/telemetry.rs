@@ -179,6 +179,13 @@ pub struct Peek<'a> {
     pub device: &'a [u8],
 }
 
+impl Peek<'_> {
+    /// Bytes of the message alone: property bag and payload.
+    pub fn message_bytes(&self) -> usize {
+        self.total_bytes - HEADER_BYTES - self.device.len()
+    }
+}
+
 /// Looks at the record at the front of `bytes`, which somebody sent: what only the hub makes is refused.
 pub fn peek(bytes: &[u8]) -> Result<Peek<'_>, WireError> {
     if bytes.len() < HEADER_BYTES {

@@ -19,6 +19,7 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::Condition;
+use dunlin_model::quota::Operation;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ use super::identity::IdentityInput;
 use super::twins::{self, Wanted};
 use super::{audited, authorize};
 use crate::listen::Peer;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// Identities in one request.
@@ -120,6 +122,9 @@ pub(crate) async fn change(
 ) -> Result<Response, ApiError> {
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &["devices"])?;
     let entries = read(&body.map_err(|_| ApiError::too_large())?)?;
+    shared
+        .charge(Cost::many(Operation::Registry, entries.len()))
+        .await?;
     let by = By {
         who: caller.0,
         peer: peer.0,

@@ -22,6 +22,7 @@ use dunlin_model::directory::Right;
 use dunlin_model::identity::{Condition, etag};
 use dunlin_model::iso_time::iso_utc;
 use dunlin_model::query_language::{self, Source, Statement};
+use dunlin_model::quota::Operation;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -34,6 +35,7 @@ use super::named::Named;
 use crate::configurations::apply::{Applied, apply};
 use crate::configurations::store;
 use crate::fleet;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// What a service sends. What it cannot set is left alone: SDKs send back whole configurations.
@@ -62,6 +64,7 @@ pub(crate) async fn list(
     UrlQuery(query): UrlQuery<ListQuery>,
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["configurations"])?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let mut all = store::all(&*shared.client).await?;
     all.truncate(query.top.unwrap_or(CONFIGURATIONS_MAX));
     let shown = counted(&shared, &all).await?;
@@ -81,6 +84,7 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["configurations", &id])?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let found = find(&shared, &id).await?;
     let version = found.version;
     let mut shown = counted(&shared, &[found]).await?;
@@ -110,6 +114,7 @@ pub(crate) async fn put(
 ) -> Result<Response, ApiError> {
     let path = ["configurations", id.as_str()];
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &path)?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let record = AuditRecord::done("configuration.put", caller.0, super::claimed(&id));
     let writing = async {
         store::check_id(&id)?;
@@ -255,6 +260,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     let path = ["configurations", id.as_str()];
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &path)?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let record = AuditRecord::done("configuration.delete", caller.0, super::claimed(&id));
     let deleting = async {
         let condition = condition(&headers, Condition::Present)?;
@@ -280,6 +286,7 @@ pub(crate) async fn test_queries(
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["configurations", "testQueries"])?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let trial: Trial = read_object(&body)?;
     let target = trial.target_condition.filter(|target| !target.is_empty());
@@ -305,6 +312,7 @@ pub(crate) async fn apply_content(
 ) -> Result<Response, ApiError> {
     let path = [&named.path("devices")[..], &["applyConfigurationContent"]].concat();
     let caller = authorize::service(&shared, &headers, Right::RegistryReadWrite, &path)?;
+    shared.charge(Cost::of(Operation::Configuration)).await?;
     let device = named.identity()?;
     let record = AuditRecord::done("configuration.apply", caller.0, device.as_str());
     let applying = async {

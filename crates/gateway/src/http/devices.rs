@@ -19,6 +19,7 @@ use dunlin_model::directory::Right;
 use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, etag};
 use dunlin_model::limits::DEVICE_PAGE_MAX;
+use dunlin_model::quota::Operation;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,6 +32,7 @@ use super::named::Named;
 use crate::auth::BASE64;
 use crate::limits::DEVICES_PAGE_DEFAULT;
 use crate::mqtt::admit::query_device;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// Header that carries the cursor of the next page, in both directions.
@@ -46,6 +48,7 @@ pub(crate) async fn list(
     UrlQuery(query): UrlQuery<ListQuery>,
 ) -> Result<Response, ApiError> {
     authorize::service(&shared, &headers, Right::RegistryRead, &["devices"])?;
+    shared.charge(Cost::of(Operation::Registry)).await?;
     let top = query
         .top
         .unwrap_or(DEVICES_PAGE_DEFAULT)
@@ -124,6 +127,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     authorize::service(&shared, &headers, Right::RegistryRead, &named.path("devices"))?;
     let identity = named.identity()?;
+    shared.charge(Cost::of(Operation::Registry)).await?;
     let view = query_device(&*shared.client, &identity, Consistency::Linearizable).await?;
     Ok(respond(&view.ok_or_else(|| ApiError::missing(&identity))?))
 }
@@ -136,6 +140,7 @@ pub(crate) async fn modules(
 ) -> Result<Response, ApiError> {
     authorize::service(&shared, &headers, Right::RegistryRead, &named.path("devices"))?;
     let device = named.identity()?;
+    shared.charge(Cost::of(Operation::Registry)).await?;
     // The barrier of the first read holds for the second.
     let view = query_device(&*shared.client, &device, Consistency::Linearizable).await?;
     view.ok_or_else(|| ApiError::missing(&device))?;
@@ -147,10 +152,12 @@ pub(crate) async fn modules(
 }
 
 /// Lets a service through that may change the registry, and says which identity it means.
-fn writer(shared: &Shared, headers: &HeaderMap, named: &Named) -> Result<(Caller, DeviceId), ApiError> {
+async fn writer(shared: &Shared, headers: &HeaderMap, named: &Named) -> Result<(Caller, DeviceId), ApiError> {
     let path = named.path("devices");
     let caller = authorize::service(shared, headers, Right::RegistryReadWrite, &path)?;
-    Ok((caller, named.identity()?))
+    let identity = named.identity()?;
+    shared.charge(Cost::of(Operation::Registry)).await?;
+    Ok((caller, identity))
 }
 
 /// `PUT /devices/{id}`, and of a module: creates without `If-Match`, changes with it.
@@ -160,7 +167,7 @@ pub(crate) async fn put(
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let (caller, identity) = writer(&shared, &headers, &named)?;
+    let (caller, identity) = writer(&shared, &headers, &named).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let input = IdentityInput::read(&body)?;
     let is_other = |in_body: &Option<String>, in_path: Option<&str>| {
@@ -271,7 +278,7 @@ pub(crate) async fn delete(
     named: Named,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (caller, identity) = writer(&shared, &headers, &named)?;
+    let (caller, identity) = writer(&shared, &headers, &named).await?;
     let condition = condition(&headers, Condition::Present)?;
     let record = AuditRecord::done(deletion(&identity), caller.0, identity.as_str());
     let answer = remove(&shared, &identity, condition).await;

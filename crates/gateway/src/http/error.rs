@@ -15,6 +15,7 @@ use dunlin_model::port::{QueryError, SubmitError};
 
 use super::audited::Audited;
 use super::code::ErrorCode;
+use crate::quota::Over;
 use dunlin_model::iso_time::iso_utc;
 
 /// Header that names the error.
@@ -386,6 +387,17 @@ impl From<SubmitError> for ApiError {
             SubmitError::CutOff => Self::unavailable(error.to_string()),
             SubmitError::StorageFull => Self::new(ErrorCode::StorageFull, error.to_string()),
         }
+    }
+}
+
+impl From<Over> for ApiError {
+    fn from(over: Over) -> Self {
+        let code = match over {
+            Over::Rate => ErrorCode::ThrottlingException,
+            Over::Day => ErrorCode::IotHubQuotaExceeded,
+            Over::Unreachable => ErrorCode::ServerBusy,
+        };
+        Self::new(code, over.to_string())
     }
 }
 

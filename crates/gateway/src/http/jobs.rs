@@ -24,6 +24,7 @@ use dunlin_model::job::{
 };
 use dunlin_model::limits::JOB_LIST_MAX;
 use dunlin_model::query_language::{Condition, Source};
+use dunlin_model::quota::Operation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ use super::queries::{ITEM_TYPE, page_size};
 use super::time::parse_iso;
 use super::twins::Wanted;
 use crate::limits::QUERY_PAGE_WAIT;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// How clients of .NET begin a time that they have not set.
@@ -75,6 +77,7 @@ pub(crate) async fn put(
     let path = ["jobs", "v2", named.device()];
     let caller = authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
     let id = parse_id(&named)?;
+    shared.charge(Cost::of(Operation::Job)).await?;
     let spec = read(id, &body.map_err(|_| ApiError::too_large())?)?;
     let mut record = AuditRecord::done("job.create", caller.0, spec.id.as_str());
     record.detail = spec.work.kind().word().to_owned();
@@ -95,6 +98,7 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["jobs", "v2", named.device()])?;
+    shared.charge(Cost::of(Operation::Job)).await?;
     let job = find(&shared, &parse_id(&named)?).await?;
     Ok(respond(&shared, job.spec, job.state))
 }
@@ -108,6 +112,7 @@ pub(crate) async fn cancel(
     let path = ["jobs", "v2", named.device(), "cancel"];
     let caller = authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
     let id = parse_id(&named)?;
+    shared.charge(Cost::of(Operation::Job)).await?;
     let record = AuditRecord::done("job.cancel", caller.0, id.as_str());
     // What was asked of it never changes, so it may be read before.
     let answer = async {
@@ -126,6 +131,7 @@ pub(crate) async fn list(
     UrlQuery(query): UrlQuery<ListQuery>,
 ) -> Result<Response, ApiError> {
     authorize::reader(&shared, &headers, &["jobs", "v2", "query"])?;
+    shared.charge(Cost::of(Operation::Job)).await?;
     let kind = wanted(query.job_type.as_deref(), JobKind::parse)
         .ok_or_else(|| ApiError::invalid("jobType is scheduleUpdateTwin or scheduleDeviceMethod"))?;
     let status = wanted(query.job_status.as_deref(), JobStatus::parse).ok_or_else(|| {

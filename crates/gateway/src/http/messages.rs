@@ -17,6 +17,7 @@ use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, View}
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
 use dunlin_model::messages::{DeadLetter, DeadLetterDeed, Holder, MessageContent, Settlement, TakenMessage};
+use dunlin_model::quota::Operation;
 use serde_json::{Value, json};
 
 use super::audited::audited;
@@ -25,6 +26,7 @@ use super::error::ApiError;
 use super::telemetry::{APP_PREFIX, SYSTEM_HEADERS, bag_of};
 use crate::limits::MESSAGE_LOCK_S;
 use crate::listen::Peer;
+use crate::quota::Cost;
 use crate::shared::Shared;
 use crate::{bag, downward};
 use dunlin_model::iso_time::iso_utc;
@@ -74,6 +76,7 @@ pub(crate) async fn fetch(
         };
         // A queue that is empty now had nothing when the request came: nothing need go through the log.
         let (view, _) = authorize::device(&shared, claim, Consistency::Linearizable).await?;
+        shared.charge(Cost::of(Operation::MessageFetch)).await?;
         if view.message_count == 0 {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }

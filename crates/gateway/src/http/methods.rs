@@ -31,6 +31,7 @@ use super::named::Named;
 use crate::calling::{Call, NotAsked, find_and_ask};
 use crate::limits::{METHOD_CONNECT_S_MAX, METHOD_RESPONSE_S, METHOD_RESPONSE_S_DEFAULT};
 use crate::listen::Peer;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// What a service sends.
@@ -56,6 +57,7 @@ pub(crate) async fn invoke(
     let caller = authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
     let device = named.identity()?;
     let call = read(&body.map_err(|_| ApiError::too_large())?)?;
+    shared.charge(Cost::method(call.payload.len())).await?;
     let turn = Arc::clone(&shared.methods).try_acquire_many_owned(call.weight());
     let turn = turn.map_err(|_| ApiError::busy("method calls of this gateway"))?;
     let mut record = AuditRecord::done("method.invoke", caller.0, device.as_str());
@@ -68,7 +70,10 @@ pub(crate) async fn invoke(
     };
     let ask = async |gateway, invocation| asking.ask(gateway, invocation).await;
     let error = match find_and_ask(&*shared.client, &device, &call, ask).await {
-        Ok(Ok(answer)) => return respond(&answer),
+        Ok(Ok(answer)) => {
+            shared.charge_rest(answer.payload.len());
+            return respond(&answer);
+        }
         Ok(Err(error)) => return Err(ApiError::method(&error, &device)),
         Err(NotAsked::NotOnline) => ApiError::method(&MethodError::NotHere, &device),
         Err(NotAsked::Missing) => ApiError::missing(&device),

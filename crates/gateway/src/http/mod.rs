@@ -26,6 +26,7 @@ mod methods;
 mod named;
 mod openapi;
 mod queries;
+mod quota;
 mod registrations;
 mod routing;
 pub(crate) mod telemetry;
@@ -141,6 +142,7 @@ fn for_hub() -> Router<Arc<Shared>> {
         .route("/routing", get(routing::get).put(routing::put))
         .route("/routing/test", post(routing::test))
         .route("/routing/endpoints/health", get(routing::health))
+        .route("/quota", get(quota::get).put(quota::put))
         .route("/shards", get(cluster::shards))
         .route(WEBSOCKET_PATH, get(upgrade::mqtt))
 }

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use dunlin_model::command::{Consistency, Query, Receipt, View};
 use dunlin_model::limits::FLEET_PAGE_MAX;
 use dunlin_model::query_language::{Select, Source, Statement};
+use dunlin_model::quota::Operation;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -20,9 +21,11 @@ use super::authorize;
 use super::devices::CONTINUATION;
 use super::error::ApiError;
 use super::telemetry::RECEIPT_HEADER;
+use super::twins::charge_rest;
 use crate::auth::BASE64;
 use crate::fleet::{self, Asked, Cursor, FleetError, Page};
 use crate::limits::{QUERY_PAGE_DEFAULT, QUERY_PAGE_WAIT};
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// Header that says what is on a page.
@@ -48,15 +51,22 @@ pub(crate) async fn ask(
     let cursor = cursor(&headers, &asked)?;
     let turn = shared.queries.try_acquire();
     let _turn = turn.map_err(|_| ApiError::busy("queries of this gateway"))?;
+    shared.charge(Cost::message(Operation::Query, 0)).await?;
     see(&shared, &headers).await?;
     if asked.statement.is_aggregate() {
         let rows = fleet::groups(&*shared.client, &asked).await?;
         let rows = rows.iter().map(ToString::to_string).collect();
-        return Ok(respond(&asked.statement, &Page { rows, next: None }));
+        return Ok(answer(&shared, &asked.statement, &Page { rows, next: None }));
     }
     let deadline = Instant::now() + QUERY_PAGE_WAIT;
     let page = fleet::page(&*shared.client, &asked, cursor, count_max, deadline).await?;
-    Ok(respond(&asked.statement, &page))
+    Ok(answer(&shared, &asked.statement, &page))
+}
+
+fn answer(shared: &Shared, statement: &Statement, page: &Page) -> Response {
+    let response = respond(statement, page);
+    charge_rest(shared, &response);
+    response
 }
 
 fn read(body: &[u8]) -> Result<Asked, ApiError> {

@@ -13,6 +13,7 @@ use dunlin_model::command::{Consistency, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::MESSAGE_BYTES_MAX;
 use dunlin_model::port::AckSink;
+use dunlin_model::quota::Operation;
 use dunlin_model::telemetry::{self, Source};
 use tokio::sync::oneshot;
 
@@ -20,9 +21,10 @@ use super::authorize::{self, Claim};
 use super::error::ApiError;
 use crate::bag;
 use crate::downward::ACK_PROPERTY;
-use crate::limits::HTTP_RECEIPT_WAIT;
+use crate::limits::{HTTP_RECEIPT_WAIT, QUOTA_MESSAGE_WAIT};
 use crate::listen::Peer;
 use crate::metrics::{count, count_by};
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// Header with the receipt of a stored message: `shard/offset/term`.
@@ -64,6 +66,8 @@ pub(crate) async fn send(
     if bag.len() + body.len() > MESSAGE_BYTES_MAX {
         return Err(ApiError::too_large());
     }
+    let cost = Cost::message(Operation::DeviceMessage, bag.len() + body.len());
+    shared.charge_within(cost, Some(QUOTA_MESSAGE_WAIT)).await?;
     for attempt in 0..2 {
         let (view, method) = &identity;
         let mut record = BytesMut::new();

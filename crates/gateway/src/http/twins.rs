@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes as Body;
+use axum::body::{Bytes as Body, HttpBody as _};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
@@ -15,6 +15,7 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
+use dunlin_model::quota::Operation;
 use dunlin_model::twin::document::{self, document};
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ use super::etag::{IfMatch, if_match, tagged};
 use super::named::Named;
 use crate::auth::BASE64;
 use crate::mqtt::twin::checked;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// `GET /twins/{id}`, and of a module.
@@ -34,7 +36,11 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     authorize::service(&shared, &headers, Right::ServiceConnect, &named.path("twins"))?;
-    read(&shared, &named.identity()?).await
+    let device = named.identity()?;
+    shared.charge(Cost::message(Operation::TwinRead, 0)).await?;
+    let response = read(&shared, &device).await?;
+    charge_rest(&shared, &response);
+    Ok(response)
 }
 
 /// `PATCH /twins/{id}`, and of a module: merges what is given.
@@ -57,6 +63,12 @@ pub(crate) async fn replace(
     write(&shared, &named, &headers, body, true).await
 }
 
+/// Pays for what an answer has beyond the message that was paid for before.
+pub(crate) fn charge_rest(shared: &Shared, response: &Response) {
+    let bytes = response.body().size_hint().lower();
+    shared.charge_rest(usize::try_from(bytes).unwrap_or(usize::MAX));
+}
+
 async fn write(
     shared: &Shared,
     named: &Named,
@@ -70,6 +82,8 @@ async fn write(
     let input: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("the body is not a twin: {error}")))?;
     let wanted = Wanted::read(&input)?;
+    let cost = Cost::message(Operation::TwinUpdate, body.len());
+    shared.charge(cost).await?;
     let mut record = AuditRecord::done("twin.update", caller.0, device.as_str());
     if replaces {
         record.action = "twin.replace";

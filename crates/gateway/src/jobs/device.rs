@@ -11,6 +11,7 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::job::rows::{ERROR_BYTES_MAX, RESPONSE_BYTES_MAX, RowResult, RowStatus};
 use dunlin_model::job::{JobOrder, JobWork};
 use dunlin_model::method::{MethodAnswer, MethodError};
+use dunlin_model::quota::Operation;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +19,7 @@ use super::run::Run;
 use crate::calling::{Call, NotAsked, find_and_ask};
 use crate::http::error::ApiError;
 use crate::limits::JOB_PAUSE;
+use crate::quota::Cost;
 
 /// How it ended at a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,9 @@ enum Said {
 /// Does at `device` what is to be done.
 pub(super) async fn see_to(run: &Run<'_>, order: &JobOrder, work: &JobWork, device: DeviceId) -> End {
     let (order, runner) = (Box::new(order.clone()), run.runner);
+    if !pay(run, work).await {
+        return End::Untouched;
+    }
     match work {
         JobWork::TwinUpdate { tags, desired } => {
             let command = Command::JobTwin {
@@ -77,6 +82,30 @@ pub(super) async fn see_to(run: &Run<'_>, order: &JobOrder, work: &JobWork, devi
             ask(run, order, device, call).await
         }
     }
+}
+
+/// Waits until the hub's plan has room for one more device. False if the run stops before.
+async fn pay(run: &Run<'_>, work: &JobWork) -> bool {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let bytes = match work {
+        JobWork::TwinUpdate { tags, desired } => length(tags) + length(desired),
+        JobWork::Method { payload, .. } => payload.len(),
+    };
+    let cost = Cost::message(Operation::JobDevice, bytes);
+    while !run.stop.is_cancelled() {
+        let paid = tokio::select! {
+            () = run.stop.cancelled() => return false,
+            paid = run.shared.charge_within(cost, None) => paid,
+        };
+        match paid {
+            Ok(()) => return true,
+            // The next day may come before the job's end.
+            Err(_) => {
+                let _ = run.pause().await;
+            }
+        }
+    }
+    false
 }
 
 /// Has it stored, unless the run stops before.

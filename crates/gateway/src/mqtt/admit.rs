@@ -10,6 +10,7 @@ use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, Re
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::DeviceStatus;
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
+use dunlin_model::quota::Operation;
 use dunlin_model::telemetry::AuthMethod;
 use tokio::time::timeout;
 
@@ -19,8 +20,9 @@ use super::session::{Terms, is_own_will};
 use super::username::Username;
 use super::wire::{ConnectRequest, Refused};
 use crate::auth::{self, AuthError, Credential, Scope, Shown};
-use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, TOKEN_LIFE_S_MAX};
+use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, QUOTA_CONNECT_WAIT, TOKEN_LIFE_S_MAX};
 use crate::metrics::count;
+use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// An open session.
@@ -113,6 +115,11 @@ async fn try_admit(
         }
         (view, method) = verifying().await?;
     }
+    let patience = Some(QUOTA_CONNECT_WAIT);
+    shared
+        .charge_within(Cost::of(Operation::Connect), patience)
+        .await
+        .map_err(unavailable)?;
     let (epoch, present, waiting) = open(shared, proof, view, !request.clean, mailbox).await?;
     let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
         expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)

@@ -18,6 +18,7 @@ use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::messages::{MessageContent, TakenMessage};
 use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpan};
+use dunlin_model::quota::Operation;
 use dunlin_model::twin::Twin;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::DisconnectReasonCode;
@@ -30,6 +31,7 @@ use super::calls::Calls;
 use super::courier::{Courier, Downward, Returned};
 use super::mailbox::{Eviction, Mail, Mailbox, Note};
 use super::provisioning::{self, Applicant};
+use super::records::{Passed, Records};
 use super::session::{Effect, End, FilterCode, Session};
 use super::socket::{Moved, Socket};
 use super::told::Told;
@@ -39,6 +41,7 @@ use crate::auth::Shown;
 use crate::http::claimed;
 use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, WRITE_STALL_WAIT};
 use crate::metrics::{Gauge, count, count_by};
+use crate::quota::{Cost, Over};
 use crate::shared::Shared;
 
 /// Bytes that wait to be written before we stop reading.
@@ -143,9 +146,9 @@ where
         sink,
         socket,
         scratch: BytesMut::new(),
+        records: Records::default(),
         acks: Vec::new(),
         waiting: None,
-        blocked_token: None,
         followed: VecDeque::new(),
         publishes: 0,
         publish_bytes: 0,
@@ -237,7 +240,10 @@ where
 
 /// What a connection waits for besides its socket: one thing at a time, so that packets keep their order.
 enum Finished {
+    /// The cluster takes records again.
     Ready,
+    /// The hub's plan lets the first of the records that wait through, or does not.
+    Passed(Passed),
     Subscribed {
         packet_id: u16,
         codes: Vec<FilterCode>,
@@ -274,13 +280,13 @@ struct Connection<'a, S> {
     mail: Mail,
     sink: Arc<dyn AckSink>,
     socket: Socket<S>,
-    /// The record being submitted; stays there while the cluster is busy.
+    /// The record being submitted.
     scratch: BytesMut,
+    /// Those that wait.
+    records: Records,
     /// Emptied in each round; kept for its memory.
     acks: Vec<(u64, TelemetryAck)>,
     waiting: Option<Waiting>,
-    /// Token of the record in `scratch` that the cluster was too busy to take.
-    blocked_token: Option<u64>,
     /// Spans of followed messages whose PUBACK has not left, by token: no more than are in flight.
     followed: VecDeque<(u64, Box<dyn TraceSpan>)>,
     publishes: u64,
@@ -505,6 +511,15 @@ where
 
     /// Handles every whole packet that was read, until something has to be waited for.
     fn take_packets(&mut self) {
+        if self.waiting.is_none() {
+            self.records.handle_plan(self.shared.client.directory().plan);
+            self.submit_unsent();
+        }
+        self.decode_packets();
+        self.ask_to_pass();
+    }
+
+    fn decode_packets(&mut self) {
         while self.may_read() {
             match self.codec.decode(&mut self.socket.read) {
                 Ok(None) => return,
@@ -527,7 +542,11 @@ where
                 self.publishes += 1;
                 self.publish_bytes += self.scratch.len() as u64;
                 self.follow(token);
-                self.submit(token);
+                if self.records.has_plan() {
+                    self.records.hold(token, self.scratch.split().freeze());
+                } else {
+                    self.submit_scratch(token);
+                }
             }
             Effect::Pong => self.codec.put_pong(&mut self.socket.out),
             Effect::Delivered { packet_id, accepted } => {
@@ -535,15 +554,17 @@ where
             }
             Effect::TwinGet { token, rid } => {
                 self.reads_twin = true;
-                let (device, client) = (
-                    self.session.terms().device.clone(),
-                    Arc::clone(&self.shared.client),
-                );
+                let (device, shared) = (self.session.terms().device.clone(), Arc::clone(self.shared));
                 self.waiting = Some(Box::pin(async move {
+                    let answer = match shared.charge(Cost::message(Operation::TwinRead, 0)).await {
+                        Ok(()) => twin::get(&*shared.client, device).await,
+                        Err(over) => twin::Answer::over(over),
+                    };
+                    shared.charge_rest(answer.body().len());
                     Finished::Twin {
                         token,
                         rid: Some(rid),
-                        answer: Ok(twin::get(&*client, device).await),
+                        answer: Ok(answer),
                     }
                 }));
             }
@@ -554,6 +575,7 @@ where
                 version,
             } => {
                 let (device, epoch) = self.identity();
+                let cost = Cost::message(Operation::TwinUpdate, patch.len());
                 let submitting = submit_command(
                     &self.shared.client,
                     Command::TwinReport {
@@ -563,8 +585,12 @@ where
                         version,
                     },
                 );
+                let shared = Arc::clone(self.shared);
                 self.waiting = Some(Box::pin(async move {
-                    let answer = twin::answer_report(submitting.await);
+                    let answer = match shared.charge(cost).await {
+                        Ok(()) => twin::answer_report(submitting.await),
+                        Err(over) => Ok(twin::Answer::over(over)),
+                    };
                     Finished::Twin { token, rid, answer }
                 }));
             }
@@ -647,31 +673,68 @@ where
         (terms.device.clone(), terms.epoch)
     }
 
-    fn submit(&mut self, token: u64) {
+    /// Submits the record in `scratch`, or puts it aside while the cluster is busy.
+    fn submit_scratch(&mut self, token: u64) {
+        let submitted = self.submit(token, &self.scratch);
+        if !self.handle_submitted(token, submitted) {
+            self.records.put_back(token, self.scratch.split().freeze());
+            self.await_room();
+        }
+    }
+
+    /// Submits what may go, in order, until the cluster is busy.
+    fn submit_unsent(&mut self) {
+        while let Some((token, record)) = self.records.poll_unsent() {
+            let submitted = self.submit(token, &record);
+            if !self.handle_submitted(token, submitted) {
+                self.records.put_back(token, record);
+                return self.await_room();
+            }
+        }
+    }
+
+    fn await_room(&mut self) {
+        count(&self.shared.metrics.busy_pauses);
+        let client = Arc::clone(&self.shared.client);
+        self.waiting = Some(Box::pin(async move {
+            client.ready().await;
+            Finished::Ready
+        }));
+    }
+
+    fn submit(&self, token: u64, record: &[u8]) -> Result<(), SubmitError> {
         let (device, client) = (&self.session.terms().device, &self.shared.client);
-        let submitted = match self.followed.back() {
-            Some((followed, span)) if *followed == token => {
-                client.submit_followed(device, &self.scratch, &self.sink, token, span.context())
-            }
-            _ => client.submit_telemetry(device, &self.scratch, &self.sink, token),
-        };
+        let followed = self
+            .followed
+            .iter()
+            .rev()
+            .find(|(followed, _)| *followed == token);
+        match followed {
+            Some((_, span)) => client.submit_followed(device, record, &self.sink, token, span.context()),
+            None => client.submit_telemetry(device, record, &self.sink, token),
+        }
+    }
+
+    /// What came of a record. False when the cluster was too busy to take it.
+    fn handle_submitted(&mut self, token: u64, submitted: Result<(), SubmitError>) -> bool {
         match submitted {
-            Ok(()) => self.blocked_token = None,
-            Err(SubmitError::Busy(_)) => {
-                count(&self.shared.metrics.busy_pauses);
-                self.blocked_token = Some(token);
-                let client = Arc::clone(&self.shared.client);
-                self.waiting = Some(Box::pin(async move {
-                    client.ready().await;
-                    Finished::Ready
-                }));
-            }
+            Ok(()) => {}
+            Err(SubmitError::Busy(_)) => return false,
             Err(SubmitError::StorageFull) => {
-                self.blocked_token = None;
                 self.session.handle_storage_full(token);
                 self.send_pubacks();
             }
             Err(error) => self.handle_refused(&error),
+        }
+        true
+    }
+
+    /// Asks whether the hub's plan lets those through that are held.
+    fn ask_to_pass(&mut self) {
+        if self.waiting.is_none()
+            && let Some(asking) = self.records.ask(self.shared)
+        {
+            self.waiting = Some(Box::pin(async move { Finished::Passed(asking.await) }));
         }
     }
 
@@ -700,11 +763,8 @@ where
         self.waiting = None;
         let out = &mut self.socket.out;
         match finished {
-            Finished::Ready => {
-                if let Some(token) = self.blocked_token {
-                    self.submit(token);
-                }
-            }
+            Finished::Ready => self.submit_unsent(),
+            Finished::Passed(passed) => self.handle_passed(passed),
             Finished::Subscribed {
                 packet_id,
                 codes,
@@ -749,6 +809,17 @@ where
                 Err(error) => self.handle_refused(&error),
             },
         }
+    }
+
+    fn handle_passed(&mut self, passed: Passed) {
+        for (token, over) in self.records.handle_passed(passed) {
+            match over {
+                Over::Unreachable => self.session.handle_end(End::Unavailable),
+                Over::Rate | Over::Day => self.session.handle_over_quota(token),
+            }
+        }
+        self.submit_unsent();
+        self.send_pubacks();
     }
 
     /// Last words, then the will, then the end of the session in the log.

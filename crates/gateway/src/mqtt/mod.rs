@@ -13,6 +13,7 @@ pub(crate) mod damping;
 pub(crate) mod deliveries;
 pub(crate) mod mailbox;
 mod provisioning;
+mod records;
 pub mod session;
 mod socket;
 mod strict;

@@ -149,6 +149,8 @@ pub enum End {
     Unavailable,
     /// The store is full.
     StorageFull,
+    /// The hub does as much as its plan allows.
+    OverQuota,
     /// The same device connected again.
     TakenOver,
     /// The device was disabled or deleted, or its key rolled.
@@ -171,7 +173,7 @@ impl End {
             End::Fenced | End::TakenOver => Code::SessionTakenOver,
             // MQTT 5 has 0x88 for CONNACK only; of DISCONNECT's codes "busy" says to try again.
             End::Unknown | End::Unavailable => Code::ServerBusy,
-            End::StorageFull => Code::QuotaExceeded,
+            End::StorageFull | End::OverQuota => Code::QuotaExceeded,
             End::Revoked => Code::NotAuthorized,
             End::GatewayLost => Code::ServerBusy,
             End::Shutdown => Code::ServerShuttingDown,
@@ -480,10 +482,7 @@ impl Session {
 
     /// The record of `token` has this end.
     pub fn handle_ack(&mut self, token: u64, ack: TelemetryAck) {
-        let place = token
-            .checked_sub(self.first_token)
-            .and_then(|place| usize::try_from(place).ok());
-        let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) else {
+        let Some(uplink) = self.uplink(token) else {
             return;
         };
         match ack {
@@ -495,8 +494,7 @@ impl Session {
 
     /// The request of `token` has its answer, or none was due.
     pub fn handle_answered(&mut self, token: u64) {
-        let place = token.checked_sub(self.first_token).map(|place| place as usize);
-        if let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) {
+        if let Some(uplink) = self.uplink(token) {
             uplink.end = Some(UplinkEnd::Answered);
         }
     }
@@ -507,8 +505,25 @@ impl Session {
         if self.terms.version == Version::V3 {
             return self.handle_end(End::StorageFull);
         }
-        let place = token.checked_sub(self.first_token).map(|place| place as usize);
-        if let Some(uplink) = place.and_then(|place| self.uplinks.get_mut(place)) {
+        self.refuse(token);
+    }
+
+    /// The record of `token` was not taken, since the hub does as much as its plan allows. As with a full store; and QoS
+    /// 0, of which nobody could be told, is not dropped in silence.
+    pub fn handle_over_quota(&mut self, token: u64) {
+        if self.terms.version == Version::V3 || self.uplink(token).is_some_and(|one| one.packet_id == 0) {
+            return self.handle_end(End::OverQuota);
+        }
+        self.refuse(token);
+    }
+
+    fn uplink(&mut self, token: u64) -> Option<&mut Uplink> {
+        let place = token.checked_sub(self.first_token)?;
+        self.uplinks.get_mut(usize::try_from(place).ok()?)
+    }
+
+    fn refuse(&mut self, token: u64) {
+        if let Some(uplink) = self.uplink(token) {
             uplink.end = Some(UplinkEnd::Refused);
         }
     }

@@ -11,6 +11,8 @@ use dunlin_model::twin::document::versioned;
 use dunlin_model::twin::{Object, TEXT_BYTES_MAX, Twin, check, text_of};
 use serde_json::{Value, json};
 
+use crate::quota::Over;
+
 /// What a device is told about its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -39,6 +41,15 @@ impl Answer {
     /// That the request itself makes no sense.
     pub(crate) fn invalid(message: &str) -> Self {
         Self::error(400, message)
+    }
+
+    /// That the hub's plan does not allow it now.
+    pub(crate) fn over(over: Over) -> Self {
+        match over {
+            Over::Rate => Self::error(429, &over.to_string()),
+            Over::Day => Self::error(403, &over.to_string()),
+            Over::Unreachable => Self::error(503, &over.to_string()),
+        }
     }
 
     fn submit_error(error: &SubmitError) -> Self {

@@ -18,9 +18,10 @@ use dunlin_model::job::{Job, JobId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
 use dunlin_model::port::{
     AckSink, BookError, BoxFuture, DownlinkSink, EventPage, EventRun, Frame, FrameApplied, FrameResult,
-    QueryError, RoutingChangeError, ShardClient, SubmitError,
+    PlanError, QueryError, RoutingChangeError, ShardClient, SubmitError,
 };
 use dunlin_model::provisioning::book::BookChange;
+use dunlin_model::quota::Plan;
 use dunlin_model::routing::{EventSources, Routing};
 use dunlin_model::shard::state::ShardState;
 use dunlin_model::shard::{Batch, Notice, Part, read};
@@ -558,6 +559,20 @@ impl ShardClient for FakeCluster {
             for shard in &mut self.lock().shards {
                 shard.announced = announced;
             }
+        }
+        Box::pin(async move { result })
+    }
+
+    fn put_plan(&self, plan: Option<Plan>) -> BoxFuture<'_, Result<(), PlanError>> {
+        let mut newer = self.newer.lock().unwrap();
+        let known = newer.clone().unwrap_or_else(|| self.directory());
+        let mut changed = Directory::clone(&known);
+        let result = match changed.apply(DirectoryCommand::PlanPut(plan)) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(PlanError::Refused(refusal.to_string())),
+        };
+        if result.is_ok() {
+            *newer = Some(Arc::new(changed));
         }
         Box::pin(async move { result })
     }

@@ -18,6 +18,7 @@ mod mqtt;
 mod openapi;
 mod provisioning;
 mod queries;
+mod quota;
 mod registry;
 mod routing;
 #[path = "../../../actors/tests/host/support/store.rs"]

@@ -17,6 +17,8 @@ use crate::job::{JobId, JobOrder, JobSpec, JobStep};
 use crate::limits::COMMAND_WEIGHT_BYTES;
 use crate::messages::{DeadLetterDeed, Holder, NewMessage, Settlement};
 use crate::provisioning::{EnrollmentSpec, RegistrationId, RegistrationSpec};
+use crate::quota::Plan;
+use crate::quota::keeper::{self, Wants};
 
 pub use outcome::{NoReceipt, Outcome, Receipt, Refusal, TelemetryAck};
 pub use query::{Consistency, DeviceView, Due, Found, Query, ReadFrom, ShardView, TwinView, View};
@@ -314,6 +316,13 @@ pub enum Command {
         /// The next offset that is to leave; one that is lower than before changes nothing. `None` forgets the endpoint.
         offset: Option<u64>,
     },
+    /// A door asks what of that which waits there may go on.
+    QuotaAsk {
+        /// What the hub is held to, as the door knows it.
+        plan: Plan,
+        /// What waits.
+        wants: Vec<Wants>,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -348,6 +357,7 @@ impl Command {
                 Command::JobAdvance { step, .. } => step.bytes(),
                 Command::JobTwin { tags, desired, .. } => text(tags) + text(desired),
                 Command::JobMethodEnd { result, .. } => result.bytes(),
+                Command::QuotaAsk { wants, .. } => wants.iter().map(|asked| 16 + 8 * asked.wants.len()).sum(),
                 _ => 0,
             }
     }
@@ -382,6 +392,7 @@ impl Command {
                 Place::Slot(slot_of(id.as_bytes()))
             }
             Command::LeaseTake { name, .. } => Place::Slot(slot_of(name.as_bytes())),
+            Command::QuotaAsk { .. } => Place::Slot(slot_of(keeper::NAME.as_bytes())),
             Command::Group { group, .. } => Place::Slot(slot_of(group.as_bytes())),
             Command::JobPut(spec) => Place::Slot(spec.id.slot()),
             Command::JobCancel(id) | Command::JobClaim { id, .. } | Command::JobAdvance { id, .. } => {

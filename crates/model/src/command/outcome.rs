@@ -10,6 +10,7 @@ use crate::job::rows::RowStatus;
 use crate::job::state::JobState;
 use crate::messages::TakenMessage;
 use crate::messages::feedback::FeedbackBatch;
+use crate::quota;
 
 /// What became of a command. The order of refusals is the order in which `apply` checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,8 @@ pub enum Outcome {
         /// Whether whoever says so is to ask the device now.
         is_to_ask: bool,
     },
+    /// What of that which waits at a door may go on.
+    Quota(Box<quota::keeper::Answer>),
 }
 
 /// Why a command changed nothing.

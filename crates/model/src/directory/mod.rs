@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Slot};
 use crate::identity::SymmetricKeys;
 use crate::provisioning::book::{Book, BookChange, BookRefusal};
+use crate::quota::Plan;
 use crate::routing::{Routing, RoutingError};
 
 /// Nodes that a directory may hold, removed ones not counted.
@@ -307,6 +308,9 @@ pub struct Directory {
     /// Which events go where.
     #[serde(default)]
     pub routing: Routing,
+    /// What the hub is held to, if it is held to anything.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 /// A change of the directory.
@@ -427,6 +431,8 @@ pub enum DirectoryCommand {
         /// The version that this is a change of, if that is asked for.
         if_version: Option<u64>,
     },
+    /// What the hub is held to from now on.
+    PlanPut(Option<Plan>),
 }
 
 /// Why a change was refused; nothing changed.
@@ -498,6 +504,7 @@ impl Directory {
             join_tokens: BTreeMap::new(),
             book: Book::default(),
             routing: Routing::default(),
+            plan: None,
         };
         let directory_voters = Self::directory_voters(hosts.len());
         for group in 0..=shard_count {
@@ -695,6 +702,11 @@ impl Directory {
             }
             DirectoryCommand::Book(change) => self.book.apply(change)?,
             DirectoryCommand::RoutingPut { routing, if_version } => self.put_routing(*routing, if_version)?,
+            DirectoryCommand::PlanPut(plan) => {
+                plan.map_or(Ok(()), Plan::check)
+                    .map_err(DirectoryRefusal::Invalid)?;
+                self.plan = plan;
+            }
         }
         Ok(None)
     }

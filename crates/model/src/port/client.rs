@@ -10,6 +10,7 @@ use crate::directory::Directory;
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
 use crate::method::{Invocation, MethodAnswer, MethodError};
 use crate::provisioning::book::{BookChange, BookRefusal};
+use crate::quota::Plan;
 use crate::routing::{Routing, RoutingError};
 use crate::trace::TraceContext;
 
@@ -70,6 +71,17 @@ pub enum RoutingChangeError {
     /// It is a change of another routing than the present one.
     #[error("the routing was changed meanwhile")]
     Changed,
+    /// No answer came in time. The change may have been made.
+    #[error("the directory has no leader that answers")]
+    Unknown,
+}
+
+/// Why the hub is not held to another plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// There is no such plan.
+    #[error("{0}")]
+    Refused(String),
     /// No answer came in time. The change may have been made.
     #[error("the directory has no leader that answers")]
     Unknown,
@@ -159,6 +171,9 @@ pub trait ShardClient: Send + Sync + 'static {
         routing: Routing,
         if_version: Option<u64>,
     ) -> BoxFuture<'_, Result<(), RoutingChangeError>>;
+
+    /// Holds the hub to another plan, or to none.
+    fn put_plan(&self, plan: Option<Plan>) -> BoxFuture<'_, Result<(), PlanError>>;
 
     /// Whether the directory was confirmed recently enough to admit anybody.
     fn is_fresh(&self) -> bool;

@@ -5,6 +5,7 @@
 
 use crate::id::{DeviceId, SLOT_BYTES, StreamId, slot_of};
 use crate::job::JobId;
+use crate::quota::{Operation, keeper};
 
 /// Registry part of a device.
 const KIND_RECORD: u8 = b'd';
@@ -35,6 +36,8 @@ const KIND_JOB: u8 = b'j';
 const KIND_JOB_PROGRESS: u8 = b'k';
 /// What jobs have done at a device.
 const KIND_JOB_ROWS: u8 = b'w';
+/// What the hub does against its plan.
+const KIND_QUOTA: u8 = b'u';
 
 /// The membership of the group as of the last applied entry: consensus keeps it here, and nothing in this crate reads it.
 pub const MEMBERSHIP: &[u8] = &[0xFF, 0xFE];
@@ -125,6 +128,19 @@ pub fn configuration(id: &str) -> Vec<u8> {
 /// Key of a lease.
 pub fn lease(name: &str) -> Vec<u8> {
     device_key(name.as_bytes(), KIND_LEASE)
+}
+
+/// Key of the messages of the day.
+pub fn quota_day() -> Vec<u8> {
+    device_key(keeper::NAME.as_bytes(), KIND_QUOTA)
+}
+
+/// Key of how much was done of one kind of operation.
+pub fn quota_window(operation: Operation) -> Vec<u8> {
+    let mut key = quota_day();
+    key.push(0);
+    key.extend_from_slice(operation.name().as_bytes());
+    key
 }
 
 /// Key of a consumer group.

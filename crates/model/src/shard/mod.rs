@@ -19,6 +19,7 @@ pub mod meta;
 mod overlay;
 mod pages;
 mod provisioning;
+mod quota;
 pub mod read;
 pub mod registry;
 pub mod state;

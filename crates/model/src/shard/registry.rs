@@ -11,6 +11,7 @@ use super::keys;
 use super::lease;
 use super::messages;
 use super::provisioning;
+use super::quota;
 use super::state::Entry;
 use super::twin;
 use crate::command::{Command, Outcome, Refusal};
@@ -146,6 +147,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::ConfigurationDelete { id, condition } => configuration::delete(entry, id, *condition),
         Command::LeaseTake { name, holder, ms } => lease::take(entry, name, *holder, *ms),
         Command::CursorMove { endpoint, offset, .. } => cursor::shift(entry, endpoint, *offset),
+        Command::QuotaAsk { plan, wants } => quota::ask(entry, *plan, wants),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
         Command::JobPut(spec) => jobs::put(entry, spec),
         Command::JobCancel(id) => jobs::cancel(entry, id),

@@ -12,6 +12,7 @@ mod messages;
 mod parameters;
 mod provisioning;
 mod queries;
+mod quota;
 mod registry;
 mod routing;
 mod schemas;
@@ -79,6 +80,11 @@ const FOR_HUB: &[Area] = &[
         tag: "Message routing",
         description: "Which events go where, and with what.",
         operations: routing::OPERATIONS,
+    },
+    Area {
+        tag: "Plan",
+        description: "What the hub is held to, if anything.",
+        operations: quota::OPERATIONS,
     },
     Area {
         tag: "Provisioning",

@@ -2,6 +2,7 @@
 //!
 //! What stands in them is decided by the hooks of the gateway and in `cluster`, which it does not know.
 
+use dunlin_model::quota::Tier;
 use serde_json::{Value, json};
 
 use super::{anything, list_of, map_of, number, object, text, time, words};
@@ -13,6 +14,30 @@ pub(super) fn general() -> Value {
             "ExceptionMessage": { "type": "string", "description": "`Tracking ID:` and a number." },
         })),
         "Document": { "type": "object", "additionalProperties": true, "description": "OpenAPI 3.1." },
+    })
+}
+
+pub(super) fn quota() -> Value {
+    let sku = object(
+        &["name", "capacity"],
+        json!({
+            "name": words(&Tier::ALL.map(Tier::name)),
+            "capacity": { "type": "integer", "minimum": 1, "description": "Units." },
+        }),
+    );
+    let mut sku_or_none = sku;
+    sku_or_none["type"] = json!(["object", "null"]);
+    json!({
+        "Quota": object(&["sku", "metrics", "rates"], json!({
+            "sku": sku_or_none,
+            "metrics": list_of(object(&["name", "currentValue", "maxValue"], json!({
+                "name": words(&["TotalMessages"]), "currentValue": number(), "maxValue": number(),
+            }))),
+            "rates": list_of(object(&["operation", "count", "perSeconds"], json!({
+                "operation": text(), "count": number(), "perSeconds": number(),
+            }))),
+        })),
+        "QuotaInput": object(&["sku"], json!({ "sku": sku_or_none })),
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn all() -> Map<String, Value> {
     let parts = [
         cluster::general(),
         cluster::cluster(),
+        cluster::quota(),
         fleet::queries(),
         fleet::configurations(),
         fleet::jobs(),
