@@ -90,6 +90,15 @@ enum Action {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Delete devices for good, with every event that they ever sent
+    Erase {
+        /// Their names; a device may be deleted already
+        #[arg(value_name = "ID", value_parser = parse_id, required = true)]
+        ids: Vec<DeviceId>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Print what a device's SDK is given to connect
     ConnectionString {
         /// Its name
@@ -321,7 +330,8 @@ impl Device {
                 renewed.map_err(|error| renew::explained(error, &id))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Action::Delete { ids, yes } => delete(&hub, &ids, yes, output).await,
+            Action::Delete { ids, yes } => end(&hub, &ids, yes, Ending::Delete, output).await,
+            Action::Erase { ids, yes } => end(&hub, &ids, yes, Ending::Erase, output).await,
             Action::ConnectionString { id } => connection_string(&hub, &id, output).await,
             Action::Send(command) => command.run(&hub, output).await,
             Action::Simulate(command) => command.run(hub, output).await,
@@ -454,31 +464,49 @@ async fn show(hub: &Hub, id: &DeviceId, output: Format) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn delete(hub: &Hub, ids: &[DeviceId], yes: bool, output: Format) -> CommandResult {
+/// What becomes of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Delete,
+    /// With what they sent.
+    Erase,
+}
+
+async fn end(hub: &Hub, ids: &[DeviceId], yes: bool, ending: Ending, output: Format) -> CommandResult {
     let what = match ids {
         [id] => format!("device {id}"),
         _ => format!("{} devices", ids.len()),
     };
-    if !yes && !confirmed(&format!("Delete {what} for good?"))? {
+    let (question, doing, done) = match ending {
+        Ending::Delete => (format!("Delete {what} for good?"), "deleting devices", "Deleted"),
+        Ending::Erase => (
+            format!("Delete {what} for good, and every event of it?"),
+            "erasing devices",
+            "Erased",
+        ),
+    };
+    if !yes && !confirmed(&question)? {
         return Err(CommandError::Failed("nothing was deleted".into()));
     }
-    let bar = progress::bar("deleting devices", ids.len() as u64);
+    let bar = progress::bar(doing, ids.len() as u64);
     progress::during(&bar, async {
         for id in ids {
-            let deleted = hub
-                .call(&Call::new(Method::DELETE, &["devices", id.as_str()]))
-                .await;
-            deleted.map_err(|error| explained(error, id))?;
+            let path = ["devices", id.as_str(), "erase"];
+            let call = match ending {
+                Ending::Delete => Call::new(Method::DELETE, &path[..2]),
+                Ending::Erase => Call::new(Method::POST, &path),
+            };
+            hub.call(&call).await.map_err(|error| explained(error, id))?;
             bar.inc(1);
             if output == Format::Text {
-                bar.suspend(|| say(format!("Deleted {id}.")))?;
+                bar.suspend(|| say(format!("{done} {id}.")))?;
             }
         }
         Ok::<(), CommandError>(())
     })
     .await?;
     if output == Format::Json {
-        say(json!({ "deleted": ids }))?;
+        say(json!({ (done.to_lowercase()): ids }))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! A cluster of real processes on loopback, and what its admin may ask of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dunlin_chaos::chaosfs::{ChaosFs, ChaosFsError};
 use dunlin_chaos::relay::{Relay, RelayOptions, relay_host};
@@ -167,6 +167,11 @@ impl Field {
     pub async fn kill(&mut self, place: usize) {
         let killed = self.cluster.kill(place).await;
         killed.expect("the node is ours to kill");
+    }
+
+    /// Where its nodes keep what they have, and their logs.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts a killed node and returns when every group has all its replicas again.

@@ -7,6 +7,7 @@ mod cluster;
 mod configurations;
 mod damage;
 mod disk;
+mod erase;
 mod eventhub;
 mod full;
 mod hostile;

@@ -15,7 +15,7 @@ use dunlin_model::point::Point;
 use dunlin_model::port::{
     AppliedSink, BoxFuture, EventLog, EventPage, Leadership, ProposeError, ReadError, Replication, ShardStore,
 };
-use dunlin_model::shard::{Batch, Part, read};
+use dunlin_model::shard::{Batch, Part, erase, read};
 use dunlin_storage::journal::ReplicaLog;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -627,11 +627,12 @@ impl Replication for Group {
             ReadFrom::TimeMs(time) => events.offset_at(time).map_err(failed)?,
             ReadFrom::End => next_offset,
         };
-        let runs = if from < next_offset {
+        let mut runs = if from < next_offset {
             events.read(from, bytes_max).map_err(failed)?
         } else {
             Vec::new()
         };
+        erase::hide(&*self.store, &mut runs).map_err(failed)?;
         Ok(EventPage {
             runs,
             from,

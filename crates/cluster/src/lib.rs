@@ -16,6 +16,7 @@ pub mod config;
 mod detector;
 mod directory;
 pub mod entropy;
+mod erase;
 mod forming;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -21,7 +21,7 @@ use crate::node::Shared;
 use crate::purge::Bounds;
 use crate::router::Router;
 use crate::transport::Lane;
-use crate::{moves, repair, sweep};
+use crate::{erase, moves, repair, sweep};
 
 /// Between two confirmations of the directory.
 const CONFIRM_EVERY: Duration = Duration::from_millis(250);
@@ -56,6 +56,7 @@ pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(seal_old(shared.clone()));
     shared.spawn_loop(repair::mend(shared.clone()));
     shared.spawn_loop(repair::scrub(shared.clone()));
+    shared.spawn_loop(erase::run(shared.clone()));
     shared.spawn_loop(moves::plan(shared.clone()));
     shared.spawn_loop(follow_directory(shared.clone(), router.clone()));
     shared.spawn_loop(write_first_entry(shared.clone()));

@@ -14,6 +14,7 @@ use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
 use dunlin_model::port::{EventLog, SealedSegment, StoreError};
+use dunlin_model::shard::erase;
 
 use crate::blocking::blocking;
 use crate::group::Group;
@@ -100,7 +101,13 @@ async fn mend_one(
             None => Err("it did not come".to_owned()),
         };
         match fetched {
-            Ok(()) => return Mended::From(peer),
+            Ok(()) => {
+                // It may not have been rewritten where it comes from.
+                if let Err(error) = erase::begin_anew(&**group.store()) {
+                    tracing::warn!(replica = %id, %error, "cannot note that a segment came from a peer");
+                }
+                return Mended::From(peer);
+            }
             Err(reason) => {
                 all_answered = false;
                 tracing::warn!(replica = %id, segment = first_offset, %peer, reason, "cannot mend an event segment");

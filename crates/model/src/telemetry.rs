@@ -35,6 +35,8 @@ pub enum Source {
     Lifecycle = 5,
     /// Made by the hub where a session began or ended; no fence.
     Connection = 6,
+    /// Nothing: the record of a device that was erased stood here. Readers are not shown it.
+    Erased = 7,
 }
 
 /// How the sender proved who it is.
@@ -69,6 +71,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes that it is when written.
+    pub fn encoded_bytes(&self) -> usize {
+        HEADER_BYTES + self.device.len() + self.bag.len() + self.payload.len()
+    }
+
     /// The device id's text.
     pub fn device_str(&self) -> &str {
         std::str::from_utf8(&self.device).expect("a decoded record has an ASCII device id")
@@ -92,6 +99,7 @@ impl Record {
             4 => Source::TwinChange,
             5 => Source::Lifecycle,
             6 => Source::Connection,
+            7 => Source::Erased,
             _ => return Err(WireError::Invalid("record source")),
         };
         let auth = match body.u8("record auth")? {
@@ -150,6 +158,21 @@ pub fn encode(
     out.put_slice(bag);
     out.put_slice(payload);
     total
+}
+
+/// What stands in place of a record that was erased; always the same, so that replicas stay alike.
+pub fn erased() -> &'static [u8] {
+    const BYTES: [u8; HEADER_BYTES + 1] = {
+        let mut bytes = [0; HEADER_BYTES + 1];
+        bytes[0] = (HEADER_BYTES + 1 - 4) as u8;
+        bytes[4] = VERSION;
+        bytes[5] = Source::Erased as u8;
+        bytes[6] = AuthMethod::Hub as u8;
+        bytes[7] = 1;
+        bytes[HEADER_BYTES] = b'-';
+        bytes
+    };
+    &BYTES
 }
 
 /// The records in `bytes`, one after the other.

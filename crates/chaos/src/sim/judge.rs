@@ -331,7 +331,7 @@ fn take(
 
 /// Whether the hub made a record itself. Replicas must agree on these as on all others; no device sent them.
 fn is_made(source: Source) -> bool {
-    EventSource::of(source) != EventSource::DeviceMessages
+    EventSource::of(source) != Some(EventSource::DeviceMessages)
 }
 
 /// I11: a device's records stand under session epochs that never go back.

@@ -70,9 +70,12 @@ async fn show(
                 time_ms,
             };
             match record {
-                // What goes nowhere is not taken apart.
-                Ok(record) if !routes.may_lead(EventSource::of(record.source), endpoint) => {}
-                Ok(record) => read.push(Event::read(place, &record, hub)),
+                Ok(record) => {
+                    let source = EventSource::of(record.source);
+                    // What goes nowhere is not taken apart.
+                    let source = source.filter(|source| routes.may_lead(*source, endpoint));
+                    read.extend(source.map(|source| Event::read(place, source, &record, hub)));
+                }
                 // What a segment holds was checked when it was read; go on behind it all the same.
                 Err(error) => tracing::warn!(%shard, offset, %error, "stored record not understood"),
             }

@@ -42,10 +42,9 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// The event that a record is; `hub_name` is told by those that the hub made.
-    pub(crate) fn read(place: Place, record: &Record, hub_name: &str) -> Event {
+    /// The event that a record from `source` is; `hub_name` is told by those that the hub made.
+    pub(crate) fn read(place: Place, source: EventSource, record: &Record, hub_name: &str) -> Event {
         let (device, module) = identity_parts(record.device_str());
-        let source = EventSource::of(record.source);
         let mut event = Event {
             place,
             source,
@@ -143,7 +142,8 @@ pub(crate) fn hub_name(host: &str) -> &str {
 pub(crate) fn sent(place: Place, source: Source, identity: &str, bag: &[u8], payload: &[u8]) -> Event {
     let mut records = bytes::BytesMut::new();
     let identity = dunlin_model::id::DeviceId::parse_identity(identity).unwrap();
-    let auth = match EventSource::of(source) {
+    let from = EventSource::of(source).unwrap();
+    let auth = match from {
         EventSource::DeviceMessages => AuthMethod::DeviceKey,
         _ => AuthMethod::Hub,
     };
@@ -152,7 +152,7 @@ pub(crate) fn sent(place: Place, source: Source, identity: &str, bag: &[u8], pay
         .next()
         .unwrap()
         .unwrap();
-    Event::read(place, &record, "hub-1")
+    Event::read(place, from, &record, "hub-1")
 }
 
 #[cfg(test)]

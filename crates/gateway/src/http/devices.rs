@@ -310,6 +310,31 @@ pub(crate) async fn remove(
     }
 }
 
+/// `POST /devices/{id}/erase`: deletes the device, if it is there, and all that it ever sent.
+pub(crate) async fn erase(
+    State(shared): State<Arc<Shared>>,
+    named: Named,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (caller, device) = writer(&shared, &headers, &named).await?;
+    let record = AuditRecord::done("device.erase", caller.0, device.as_str());
+    let erasing = async {
+        let command = Command::DeviceErase {
+            device: device.clone(),
+        };
+        let shard = shared.client.shard_of(&device);
+        match shared.client.submit(command).await? {
+            Outcome::Erased { upto } => {
+                let body = serde_json::json!({ "deviceId": device.as_str(), "shard": shard.0, "upto": upto });
+                Ok(Json(body).into_response())
+            }
+            Outcome::Refused(refusal) => Err(ApiError::refused(refusal, &device)),
+            _ => Err(ApiError::internal("an outcome of another kind")),
+        }
+    };
+    audited(record, erasing.await)
+}
+
 /// What `If-Match` asks of a device; `absent` is meant without the header.
 pub(crate) fn condition(headers: &HeaderMap, absent: Condition) -> Result<Condition, ApiError> {
     Ok(match if_match(headers)? {

@@ -115,6 +115,7 @@ fn for_hub() -> Router<Arc<Shared>> {
             get(devices::get).put(devices::put).delete(devices::delete),
         )
         .route("/devices/query", post(queries::ask))
+        .route("/devices/{id}/erase", post(devices::erase))
         .route("/devices/{id}/modules", get(devices::modules))
         .route(
             "/devices/{id}/modules/{module}",

@@ -316,6 +316,11 @@ pub enum Command {
         /// The next offset that is to leave; one that is lower than before changes nothing. `None` forgets the endpoint.
         offset: Option<u64>,
     },
+    /// Removes a device with all that belongs to it, if it is there, and all that it ever sent.
+    DeviceErase {
+        /// Which; no module.
+        device: DeviceId,
+    },
     /// A door asks what of that which waits there may go on.
     QuotaAsk {
         /// What the hub is held to, as the door knows it.
@@ -367,6 +372,7 @@ impl Command {
         match self {
             Command::DevicePut { device, .. }
             | Command::DeviceDelete { device, .. }
+            | Command::DeviceErase { device }
             | Command::SessionOpen { device, .. }
             | Command::SessionClose { device, .. }
             | Command::Subscribe { device, .. }

@@ -88,6 +88,11 @@ pub enum Outcome {
         /// Whether whoever says so is to ask the device now.
         is_to_ask: bool,
     },
+    /// The device's events are no more.
+    Erased {
+        /// Those below this offset of its shard; later ones are of another device of that name.
+        upto: u64,
+    },
     /// What of that which waits at a door may go on.
     Quota(Box<quota::keeper::Answer>),
 }

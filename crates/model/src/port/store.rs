@@ -184,6 +184,14 @@ pub trait EventLog: Send + Sync + 'static {
     /// Bytes of a sealed segment: up to `length` from `position`, fewer at its end.
     fn read_segment(&self, first_offset: u64, position: u64, length: usize) -> Result<Bytes, StoreError>;
 
+    /// Writes a sealed segment again, with the records that `change` gives for a run in place of its own: as many, at the same
+    /// offsets. Returns whether any were others. It is durable on return; after a crash the old or the new file is there.
+    fn rewrite_segment(
+        &self,
+        first_offset: u64,
+        change: &mut dyn FnMut(&EventRun) -> Result<Option<Bytes>, StoreError>,
+    ) -> Result<bool, StoreError>;
+
     /// Installs a sealed segment from a peer: in place of the one with the same first offset, in the
     /// gap that a lost one left, or at the end of a log whose open segment is empty. `whole` must be
     /// what `expected` tells of. It is durable on return; after a crash the old or the new file is there.

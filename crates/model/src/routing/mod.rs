@@ -56,14 +56,15 @@ impl EventSource {
         EventSource::DeviceConnectionStateEvents,
     ];
 
-    /// Where a record comes from.
-    pub fn of(record: Source) -> EventSource {
-        match record {
+    /// Where a record comes from; `None` for one that was erased, which goes nowhere.
+    pub fn of(record: Source) -> Option<EventSource> {
+        Some(match record {
             Source::Mqtt | Source::MqttRetain | Source::Will | Source::Http => EventSource::DeviceMessages,
             Source::TwinChange => EventSource::TwinChangeEvents,
             Source::Lifecycle => EventSource::DeviceLifecycleEvents,
             Source::Connection => EventSource::DeviceConnectionStateEvents,
-        }
+            Source::Erased => return None,
+        })
     }
 
     /// As events themselves say it, in `iothub-message-source`.

@@ -129,7 +129,7 @@ fn announce(
     operation: &str,
     body: impl FnOnce(u64) -> Value,
 ) {
-    if !entry.announces.has(EventSource::of(source)) {
+    if !EventSource::of(source).is_some_and(|source| entry.announces.has(source)) {
         return;
     }
     let body = body(entry.meta.time_ms);

@@ -38,6 +38,8 @@ const KIND_JOB_PROGRESS: u8 = b'k';
 const KIND_JOB_ROWS: u8 = b'w';
 /// What the hub does against its plan.
 const KIND_QUOTA: u8 = b'u';
+/// Where the events of an erased device end.
+const KIND_ERASED: u8 = b'x';
 
 /// The membership of the group as of the last applied entry: consensus keeps it here, and nothing in this crate reads it.
 pub const MEMBERSHIP: &[u8] = &[0xFF, 0xFE];
@@ -53,6 +55,10 @@ const DUE_GROUP: [u8; 2] = [0xFF, 0x07];
 const DUE_JOB: [u8; 2] = [0xFF, 0x08];
 const ENDED_JOB: [u8; 2] = [0xFF, 0x09];
 const CURSOR: [u8; 2] = [0xFF, 0x0A];
+/// All erased devices together.
+pub const ERASED_TOTAL: &[u8] = &[0xFF, 0x0B];
+/// Which erasures a replica's segments have behind them: its own note.
+pub(super) const ERASED_DONE: &[u8] = &[0xFF, 0x0C];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -128,6 +134,11 @@ pub fn configuration(id: &str) -> Vec<u8> {
 /// Key of a lease.
 pub fn lease(name: &str) -> Vec<u8> {
     device_key(name.as_bytes(), KIND_LEASE)
+}
+
+/// Key of where the events of an erased device end.
+pub fn erased(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_ERASED)
 }
 
 /// Key of the messages of the day.

@@ -8,6 +8,7 @@ pub mod batch;
 mod configuration;
 mod cursor;
 mod device_jobs;
+pub mod erase;
 mod fence;
 pub mod fleet;
 mod groups;

@@ -5,6 +5,7 @@ use super::Notice;
 use super::announce::{self, Life, Link};
 use super::configuration;
 use super::cursor;
+use super::erase;
 use super::groups;
 use super::jobs;
 use super::keys;
@@ -147,6 +148,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::ConfigurationDelete { id, condition } => configuration::delete(entry, id, *condition),
         Command::LeaseTake { name, holder, ms } => lease::take(entry, name, *holder, *ms),
         Command::CursorMove { endpoint, offset, .. } => cursor::shift(entry, endpoint, *offset),
+        Command::DeviceErase { device } => erase::erase(entry, device),
         Command::QuotaAsk { plan, wants } => quota::ask(entry, *plan, wants),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
         Command::JobPut(spec) => jobs::put(entry, spec),
@@ -311,7 +313,11 @@ fn revoke(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn delete(entry: &mut Entry<'_>, device: &DeviceId, condition: Condition) -> Result<Outcome, StoreError> {
+pub(super) fn delete(
+    entry: &mut Entry<'_>,
+    device: &DeviceId,
+    condition: Condition,
+) -> Result<Outcome, StoreError> {
     let stored = record(entry, device)?;
     let absent = absent(entry, device)?;
     let Some(stored) = stored else {

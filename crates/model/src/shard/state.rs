@@ -341,7 +341,7 @@ impl Entry<'_> {
                 });
             }
         }
-        let first_offset = self.meta.next_offset + u64::from(self.stored_count);
+        let first_offset = self.next_offset();
         let fenced = self.check_fences(frame)?;
         self.stored.push(without(&frame.records, &fenced));
         self.stored_count += frame.record_count - fenced.len() as u32;
@@ -402,6 +402,11 @@ impl Entry<'_> {
     pub(super) fn made_place(&self) -> (u64, u32) {
         let index = self.meta.applied.map_or(0, |at| at.index);
         (index, self.made_count)
+    }
+
+    /// The offset that the next event gets.
+    pub(super) fn next_offset(&self) -> u64 {
+        self.meta.next_offset + u64::from(self.stored_count)
     }
 
     fn apply_command(&mut self, command: &Command) -> Result<Outcome, StoreError> {

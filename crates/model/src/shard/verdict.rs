@@ -8,7 +8,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::keys::NOTE;
+use super::keys::{ERASED_DONE, NOTE};
 use crate::port::StoreError;
 use crate::wire::{Reader, WireError, put_bytes};
 
@@ -34,9 +34,9 @@ pub(super) fn range_upto(index: u64) -> (Vec<u8>, Vec<u8>) {
     (NOTE.to_vec(), key(index.saturating_add(1)))
 }
 
-/// Whether `key` is that of a note.
+/// Whether `key` is that of a note of this replica's own.
 pub fn is_local(key: &[u8]) -> bool {
-    key.starts_with(&NOTE)
+    key.starts_with(&NOTE) || key == ERASED_DONE
 }
 
 /// What happened to one frame of an entry, or between two.

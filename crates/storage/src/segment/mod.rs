@@ -19,6 +19,7 @@ use dunlin_model::port::{EventLog, EventRun, SealedSegment, StagedEvents, StoreE
 pub mod format;
 mod open;
 mod park;
+mod rewrite;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -635,6 +636,14 @@ impl EventLog for SegmentLog {
         read_exact_at(&*segment.file, &mut bytes, position)
             .map_err(|error| refused("read event segment", error))?;
         Ok(bytes.into())
+    }
+
+    fn rewrite_segment(
+        &self,
+        first_offset: u64,
+        change: &mut dyn FnMut(&EventRun) -> Result<Option<Bytes>, StoreError>,
+    ) -> Result<bool, StoreError> {
+        rewrite::rewrite(self, first_offset, change)
     }
 
     fn install_segment(&self, whole: &[u8], expected: &SealedSegment) -> Result<(), StoreError> {

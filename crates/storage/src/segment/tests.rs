@@ -453,6 +453,92 @@ fn the_log_of_a_replica_can_be_removed() {
     assert_eq!(SegmentLog::replicas(&disk).unwrap(), vec![id(2)]);
 }
 
+/// Every third run with other, shorter records.
+fn rewritten(index: u64) -> EventRun {
+    let mut run = run(index);
+    if index.is_multiple_of(3) {
+        run.records = Bytes::from_static(b"other");
+    }
+    run
+}
+
+fn rewrite_all(log: &SegmentLog) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for segment in log.sealed_segments() {
+        let mut change = |run: &EventRun| {
+            let new = rewritten(run.index).records;
+            Ok((new != run.records).then_some(new))
+        };
+        count += usize::from(log.rewrite_segment(segment.first_offset, &mut change)?);
+    }
+    Ok(count)
+}
+
+#[test]
+fn segments_that_are_written_again_are_alike_and_as_good_as_others() {
+    let disks = [FaultyDisk::new(), FaultyDisk::new()];
+    let logs = [open(&disks[0], 1), open(&disks[1], 2)];
+    let mut segments = Vec::new();
+    for log in &logs {
+        feed(log, 1..=20);
+        log.seal().unwrap();
+        let before = log.sealed_segments();
+        assert_eq!(rewrite_all(log).unwrap(), before.len());
+        assert_eq!(rewrite_all(log).unwrap(), 0, "once is enough");
+        assert_ne!(log.sealed_segments(), before);
+        assert_eq!(read_all(log), (1..=20).map(rewritten).collect::<Vec<_>>());
+        feed(log, 21..=22);
+        segments.push(log.sealed_segments());
+    }
+    assert_eq!(segments[0], segments[1]);
+    for segment in &segments[0] {
+        logs[0].verify_segment(segment.first_offset).unwrap();
+    }
+    let log = open(&disks[0].power_cut(PowerCut::LoseAll), 1);
+    assert_eq!(read_all(&log), (1..=20).map(rewritten).collect::<Vec<_>>());
+    assert_eq!(log.damaged_segments(), [0; 0]);
+    assert_eq!(log.sealed_segments(), segments[0]);
+    assert_eq!(
+        log.offset_at(1000 + 100).unwrap(),
+        18,
+        "times are where they were"
+    );
+}
+
+#[test]
+fn a_segment_is_the_old_or_the_new_one_wherever_the_power_is_cut() {
+    let mut seen = [0; 2];
+    let operations = [Operation::Write, Operation::Sync];
+    let cuts = [None, Some(1), Some(2), Some(3)];
+    for (at, operation, seed) in (0..8).flat_map(|at| {
+        operations
+            .map(|operation| cuts.map(|seed| (at, operation, seed)))
+            .concat()
+    }) {
+        let disk = FaultyDisk::new();
+        let log = open(&disk, 1);
+        feed(&log, 1..=4);
+        log.seal().unwrap();
+        disk.fail(operation, at, false);
+        let done = rewrite_all(&log);
+        let cut = seed.map_or(PowerCut::LoseAll, |seed| PowerCut::KeepSome { seed });
+        let disk = disk.power_cut(cut);
+        let log = open(&disk, 1);
+        let now = read_all(&log);
+        let is_new = now == (1..=4).map(rewritten).collect::<Vec<_>>();
+        assert!(
+            is_new || now == (1..=4).map(run).collect::<Vec<_>>(),
+            "{operation:?} {at}"
+        );
+        assert!(is_new || done.is_err(), "{operation:?} {at}");
+        assert_eq!(log.damaged_segments(), [0; 0]);
+        let names = disk.list(&SegmentLog::folder(id(1))).unwrap();
+        assert!(names.iter().all(|name| !name.ends_with(".new")), "{names:?}");
+        seen[usize::from(is_new)] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 

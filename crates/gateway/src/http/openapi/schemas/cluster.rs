@@ -37,6 +37,9 @@ pub(super) fn quota() -> Value {
                 "operation": text(), "count": number(), "perSeconds": number(),
             }))),
         })),
+        "Erased": object(&["deviceId", "shard", "upto"], json!({
+            "deviceId": text(), "shard": number(), "upto": number(),
+        })),
         "QuotaInput": object(&["sku"], json!({ "sku": sku_or_none })),
     })
 }
