@@ -27,3 +27,4 @@ mod roles;
 mod routing;
 mod single;
 mod twins;
+mod uploads;

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
 use crate::provisioning::{Latencies, Pending};
 use crate::sessions::Sessions;
+use crate::uploads::{UploadConfig, Uploads};
 
 /// One per gateway.
 pub(crate) struct Shared {
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) latencies: Latencies,
     /// TPMs that have a challenge to answer.
     pub(crate) pending: Pending,
+    /// Files that devices upload.
+    pub(crate) uploads: Uploads,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -66,6 +69,7 @@ impl Shared {
         client: Arc<dyn ShardClient>,
         host_names: Vec<String>,
         connections_max: usize,
+        uploads: UploadConfig,
         hooks: Hooks,
     ) -> Self {
         Self {
@@ -89,6 +93,7 @@ impl Shared {
             provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
             latencies: Latencies::default(),
             pending: Pending::default(),
+            uploads: Uploads::new(uploads),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -26,4 +26,5 @@ mod routing;
 mod store;
 mod swtpm;
 mod twins;
+mod uploads;
 mod world;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
-use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
+use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, UploadConfig, auth};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{
@@ -26,6 +26,9 @@ use crate::memory::MemoryBlobs;
 
 pub(crate) const HOST: &str = "hub.example";
 pub(crate) const NOW_S: u64 = 1_700_000_000;
+/// Bytes of a file here, and of a block.
+pub(crate) const FILE_BYTES_MAX: u64 = 100_000;
+pub(crate) const BLOCK_BYTES_MAX: u64 = 40_000;
 
 /// An audit that tells what was kept in it.
 #[derive(Default)]
@@ -219,6 +222,11 @@ impl World {
             mqtt_plain: mqtt,
             tls: identity.clone(),
             connections_max,
+            uploads: UploadConfig {
+                file_bytes_max: FILE_BYTES_MAX,
+                block_bytes_max: BLOCK_BYTES_MAX,
+                ..UploadConfig::default()
+            },
         };
         let audit = Arc::new(Kept::default());
         let outside = Arc::new(Outside::default());

@@ -35,6 +35,8 @@ const KIND_JOB: u8 = b'j';
 const KIND_JOB_PROGRESS: u8 = b'k';
 /// What jobs have done at a device.
 const KIND_JOB_ROWS: u8 = b'w';
+/// Uploads of a device.
+const KIND_UPLOADS: u8 = b'f';
 
 /// The membership of the group as of the last applied entry: consensus keeps it here, and nothing in this crate reads it.
 pub const MEMBERSHIP: &[u8] = &[0xFF, 0xFE];
@@ -50,6 +52,9 @@ const DUE_GROUP: [u8; 2] = [0xFF, 0x07];
 const DUE_JOB: [u8; 2] = [0xFF, 0x08];
 const ENDED_JOB: [u8; 2] = [0xFF, 0x09];
 const CURSOR: [u8; 2] = [0xFF, 0x0A];
+const FILE_NOTICE: [u8; 2] = [0xFF, 0x10];
+/// The list of files that services are to be told of.
+pub const FILE_NOTICE_LIST: &[u8] = &[0xFF, 0x11];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -87,6 +92,11 @@ pub fn message(device: &[u8], number: u64) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Key of the uploads of a device.
+pub fn uploads(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_UPLOADS)
 }
 
 /// Key of the enrolment of a registration id.
@@ -210,6 +220,13 @@ pub fn parse_indexed_job(key: &[u8]) -> Option<JobId> {
 /// Key of record `number` of the feedback.
 pub fn feedback(number: u64) -> Vec<u8> {
     let mut key = FEEDBACK.to_vec();
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of notification `number` of a file.
+pub fn file_notice(number: u64) -> Vec<u8> {
+    let mut key = FILE_NOTICE.to_vec();
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
@@ -376,6 +393,8 @@ mod tests {
             due(7, b"dev-1"),
             feedback(7),
             FEEDBACK_LIST.to_vec(),
+            file_notice(7),
+            FILE_NOTICE_LIST.to_vec(),
             due_group(7, "g"),
             due_job(7, &job),
             ended_job(7, &job),

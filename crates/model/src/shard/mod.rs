@@ -17,6 +17,7 @@ mod lease;
 mod messages;
 pub mod meta;
 mod overlay;
+mod owed;
 mod pages;
 mod provisioning;
 pub mod read;
@@ -24,6 +25,7 @@ pub mod registry;
 pub mod state;
 pub mod stored;
 mod twin;
+mod uploads;
 pub mod verdict;
 
 use crate::command::Command;
