@@ -36,22 +36,21 @@ pub(crate) async fn put(
     body: Body,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let metrics = Arc::clone(&shared.metrics);
-    let answer = async {
-        let what = What::read(&query, &headers)?;
-        let grant = granted(&shared, &device, &blob, &query).await?;
-        // Goes on without its connection: what was begun is ended, and thrown away if it is not whole.
-        let task = shared
-            .tasks
-            .clone()
-            .spawn(take_in(shared, grant, what, headers, body));
-        let ended = task.await;
-        ended.unwrap_or_else(|_| Err(BlobFault::internal("nobody knows what became of it")))
+    let (metrics, tasks) = (Arc::clone(&shared.metrics), shared.tasks.clone());
+    let work = async move {
+        let answer = async {
+            let what = What::read(&query, &headers)?;
+            let grant = granted(&shared, &device, &blob, &query).await?;
+            take_in(&shared, grant, what, headers, body).await
+        };
+        answer.await.unwrap_or_else(|fault: BlobFault| {
+            count(&metrics.uploads_refused);
+            fault.into_response()
+        })
     };
-    answer.await.unwrap_or_else(|fault: BlobFault| {
-        count(&metrics.uploads_refused);
-        fault.into_response()
-    })
+    // Goes on without its connection: what was begun is ended, and thrown away if it is not whole.
+    let ended = tasks.spawn(work).await;
+    ended.unwrap_or_else(|_| BlobFault::internal("nobody knows what became of it").into_response())
 }
 
 /// What a body is.
@@ -96,7 +95,7 @@ async fn granted(shared: &Shared, device: &str, blob: &str, query: &str) -> Resu
 }
 
 async fn take_in(
-    shared: Arc<Shared>,
+    shared: &Shared,
     grant: Grant,
     what: What,
     headers: HeaderMap,
@@ -118,25 +117,25 @@ async fn take_in(
     let _seat = shared.uploads.enter(&grant.device).ok_or_else(BlobFault::busy)?;
     match what {
         What::Block(id) => {
-            blocks::check_room(&shared, &grant).await?;
+            blocks::check_room(shared, &grant).await?;
             let to = blocks::path(&grant.upload, &id);
-            let bytes = receive(&shared, &grant, to, body, bytes_max).await?;
-            blocks::handle_staged(&shared, &grant, bytes);
+            let bytes = receive(shared, &grant, to, body, bytes_max).await?;
+            blocks::handle_staged(shared, &grant, bytes);
             Ok(created(None))
         }
         What::File => {
-            check_condition(&shared, &path, &headers).await?;
-            receive(&shared, &grant, path.clone(), body, bytes_max).await?;
-            written(&shared, path).await
+            check_condition(shared, &path, &headers).await?;
+            receive(shared, &grant, path.clone(), body, bytes_max).await?;
+            written(shared, path).await
         }
         What::List => {
             let text = gather(body, UPLOAD_LIST_BYTES_MAX).await?;
             let ids = blocks::read_list(&text)?;
-            if !blocks::was_made(&shared, &grant, &ids).await? {
-                check_condition(&shared, &path, &headers).await?;
-                blocks::make(&shared, &grant, path.clone(), &ids).await?;
+            if !blocks::was_made(shared, &grant, &ids).await? {
+                check_condition(shared, &path, &headers).await?;
+                blocks::make(shared, &grant, path.clone(), &ids).await?;
             }
-            written(&shared, path).await
+            written(shared, path).await
         }
     }
 }

@@ -1,7 +1,5 @@
 //! A body on its way into the store: bit by bit, within bounds of size and time, and whole or not at all.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use dunlin_model::port::BlobWrite;
@@ -17,7 +15,6 @@ use crate::shared::Shared;
 /// A body, piece by piece.
 struct Pieces {
     body: axum::body::BodyDataStream,
-    wait: Duration,
     left: u64,
     bytes_max: u64,
 }
@@ -26,7 +23,6 @@ impl Pieces {
     fn new(body: Body, bytes_max: u64) -> Self {
         Self {
             body: body.into_data_stream(),
-            wait: UPLOAD_STALL_WAIT,
             left: bytes_max,
             bytes_max,
         }
@@ -34,7 +30,7 @@ impl Pieces {
 
     /// The next piece; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, BlobFault> {
-        let piece = match timeout(self.wait, self.body.next()).await {
+        let piece = match timeout(UPLOAD_STALL_WAIT, self.body.next()).await {
             Err(_) => return Err(BlobFault::stalled()),
             Ok(None) => return Ok(None),
             Ok(Some(piece)) => piece.map_err(|_| BlobFault::cut())?,
@@ -103,4 +99,37 @@ pub(crate) async fn gather(body: Body, bytes_max: usize) -> Result<Bytes, BlobFa
         all.extend_from_slice(&piece);
     }
     Ok(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn body(pieces: Vec<Result<Bytes, std::io::Error>>) -> Body {
+        Body::from_stream(stream::iter(pieces).chain(stream::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up_and_one_that_is_cut_is_not_whole() {
+        let mut pieces = Pieces::new(body(vec![Ok(Bytes::from_static(b"a"))]), 10);
+        assert_eq!(pieces.next().await, Ok(Some(Bytes::from_static(b"a"))));
+        let begun = tokio::time::Instant::now();
+        assert_eq!(pieces.next().await, Err(BlobFault::stalled()));
+        assert_eq!(begun.elapsed(), UPLOAD_STALL_WAIT);
+        let mut pieces = Pieces::new(body(vec![Err(std::io::Error::other("cut"))]), 10);
+        assert_eq!(pieces.next().await, Err(BlobFault::cut()));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_gathered_than_may_be() {
+        let whole = || {
+            let pieces =
+                ["12345", "6789"].map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece.as_bytes())));
+            Body::from_stream(stream::iter(pieces))
+        };
+        assert_eq!(gather(whole(), 9).await, Ok(Bytes::from_static(b"123456789")));
+        assert_eq!(gather(whole(), 8).await, Err(BlobFault::too_large(8)));
+    }
 }
