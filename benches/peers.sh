@@ -118,7 +118,7 @@ allow_anonymous = true
 nodelay = true
 max_inflight = 64
 max_mqueue_len = 1000000
-mqueue_rate_limit = "1000000/1s"
+mqueue_rate_limit = "1000000,1s"
 END
     (cd "$data/rmqttd" && exec "$rmqttd" -f "$data/rmqttd.toml") >"$data/rmqttd.log" 2>&1 &
     pids="$pids $!"

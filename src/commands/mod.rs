@@ -276,6 +276,7 @@ mod tests {
             "dunlin monitor events --shard 3 --from 17 -o json",
             "dunlin monitor events --from beginning --device dev-1 --count 5",
             "dunlin monitor feedback --count 2",
+            "dunlin monitor file-notifications --count 2 -o json",
             "dunlin cluster status",
             "dunlin cluster drain 0af3 --force",
             "dunlin cluster set-replication 3",

@@ -1,5 +1,5 @@
 //! `dunlin monitor events`: events as they commit, in the order of their shard's log; `dunlin monitor twin-changes`: those
-//! of twins alone. `dunlin monitor feedback` is in [`feedback`].
+//! of twins alone. `dunlin monitor feedback` and `dunlin monitor file-notifications` are in [`feedback`].
 //!
 //! After a disconnect it goes on where it was, at another node if need be: nothing is missed and
 //! nothing comes twice.
@@ -41,6 +41,8 @@ enum What {
     TwinChanges(Events),
     /// Print how cloud-to-device messages ended, for senders who asked for it
     Feedback(feedback::Feedback),
+    /// Print which files devices have uploaded
+    FileNotifications(feedback::Feedback),
 }
 
 impl Monitor {
@@ -51,7 +53,8 @@ impl Monitor {
                 events.source = Some(TWIN_CHANGES.message_source().to_owned());
                 events.run().await
             }
-            What::Feedback(feedback) => feedback.run().await,
+            What::Feedback(feedback) => feedback.run(&feedback::FEEDBACK).await,
+            What::FileNotifications(feedback) => feedback.run(&feedback::FILES).await,
         }
     }
 }

@@ -70,13 +70,22 @@ impl Field {
     }
 
     /// The same with a port for HTTPS as well.
-    pub async fn at_sdk_ports(nodes: usize, (mqtts_port, amqps_port, https_port): (u16, u16, u16)) -> Field {
+    pub async fn at_sdk_ports(nodes: usize, ports: (u16, u16, u16)) -> Field {
+        Self::at_sdk_ports_with(nodes, ports, &[]).await
+    }
+
+    /// The same with more `arguments`.
+    pub async fn at_sdk_ports_with(
+        nodes: usize,
+        (mqtts_port, amqps_port, https_port): (u16, u16, u16),
+        arguments: &[&str],
+    ) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");
         let options = LocalOptions {
             mqtts_port,
             amqps_port,
             https_port,
-            ..options(&folder, nodes, &[])
+            ..options(&folder, nodes, arguments)
         };
         Self::run(folder, options).await
     }

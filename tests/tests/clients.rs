@@ -25,7 +25,7 @@ pub(crate) const SDK_PORT: u16 = 8883;
 pub(crate) const AMQPS_PORT: u16 = 5671;
 
 /// The port that the device SDKs dial over WebSocket, whatever they are told.
-const HTTPS_PORT: u16 = 443;
+pub(crate) const HTTPS_PORT: u16 = 443;
 
 pub(crate) fn python() -> String {
     std::env::var("DUNLIN_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())

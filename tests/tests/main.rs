@@ -29,3 +29,4 @@ mod roles;
 mod routing;
 mod single;
 mod twins;
+mod uploads;

@@ -1,28 +1,60 @@
-//! Feedback on cloud-to-device messages as any door gives it to a service: a batch, its words, and its end.
+//! What services are owed, as any door gives it to them: a batch, its words, and its end.
 //!
-//! Each shard keeps what senders of messages to its devices are owed (`model::messages::feedback`); a service asks for all
-//! shards, and is given what the first one has.
+//! That is feedback on cloud-to-device messages, and notifications of files that devices have uploaded. Each shard keeps
+//! what its devices' senders and readers are owed (`model::owed`); a service asks for all shards, and is given what the
+//! first one has.
 
 use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
 use dunlin_model::id::ShardId;
+use dunlin_model::iso_time::iso_utc;
 use dunlin_model::messages::MessageEnd;
-use dunlin_model::messages::feedback::{BATCH_LOCK_MS, FeedbackBatch, FeedbackRecord};
+use dunlin_model::messages::feedback::FeedbackRecord;
+use dunlin_model::owed::{BATCH_LOCK_MS, OwedBatch};
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
+use dunlin_model::upload::FileNotice;
 use serde_json::{Value, json};
 
-use dunlin_model::iso_time::iso_utc;
+/// A kind of what services are owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Kind {
+    /// How messages to devices ended.
+    #[default]
+    Feedback,
+    /// Which files devices have uploaded.
+    Files,
+}
 
-/// Where it is asked for, and what a token must cover.
-pub(crate) const PATH: &[&str] = &["messages", "serviceBound", "feedback"];
+impl Kind {
+    /// Where it is asked for, and what a token must cover.
+    pub(crate) fn path(self) -> &'static [&'static str] {
+        match self {
+            Kind::Feedback => &["messages", "serviceBound", "feedback"],
+            Kind::Files => &["messages", "serviceBound", "filenotifications"],
+        }
+    }
 
-/// The kind of content that a batch is.
-pub(crate) const CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.feedback.json";
+    /// The kind of content that a batch is.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Kind::Feedback => "application/vnd.microsoft.iothub.feedback.json",
+            Kind::Files => "application/vnd.microsoft.iothub.filenotification.json",
+        }
+    }
+}
 
 /// A batch that is the asker's until its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) lock: BatchLock,
-    pub(crate) records: Vec<FeedbackRecord>,
+    pub(crate) records: Records,
+}
+
+/// What is in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Records {
+    Feedback(Vec<FeedbackRecord>),
+    /// One, unless it was deleted meanwhile.
+    Files(Vec<FileNotice>),
 }
 
 /// What settles a batch.
@@ -60,12 +92,16 @@ pub(crate) enum FeedbackError {
 }
 
 /// Takes the next batch, if any shard has one. `begin` says with which to begin, so that none starves.
-pub(crate) async fn take(client: &dyn ShardClient, begin: u32) -> Result<Option<Batch>, FeedbackError> {
+pub(crate) async fn take(
+    client: &dyn ShardClient,
+    kind: Kind,
+    begin: u32,
+) -> Result<Option<Batch>, FeedbackError> {
     let count = client.directory().shard_count;
     let mut trouble = None;
     for n in 0..count {
         let shard = ShardId((begin % count.max(1) + n) % count);
-        match take_of(client, shard).await {
+        match take_of(client, kind, shard).await {
             Ok(None) => {}
             Ok(batch) => return Ok(batch),
             // Others may have some.
@@ -75,59 +111,96 @@ pub(crate) async fn take(client: &dyn ShardClient, begin: u32) -> Result<Option<
     trouble.map_or(Ok(None), Err)
 }
 
-async fn take_of(client: &dyn ShardClient, shard: ShardId) -> Result<Option<Batch>, FeedbackError> {
-    let view = client.query(Query::Shard(shard), Consistency::Leader).await;
-    match view.map_err(FeedbackError::Query)? {
-        View::Shard(view) if view.feedback_count == 0 => return Ok(None),
-        View::Shard(_) => {}
+async fn take_of(
+    client: &dyn ShardClient,
+    kind: Kind,
+    shard: ShardId,
+) -> Result<Option<Batch>, FeedbackError> {
+    let ask = |query, consistency| async move {
+        let view = client.query(query, consistency).await;
+        view.map_err(FeedbackError::Query)
+    };
+    let counted = match kind {
+        Kind::Feedback => ask(Query::Shard(shard), Consistency::Leader).await?,
+        Kind::Files => ask(Query::FileNoticeCount(shard), Consistency::Leader).await?,
+    };
+    match (kind, counted) {
+        (Kind::Feedback, View::Shard(view)) if view.feedback_count == 0 => return Ok(None),
+        (Kind::Files, View::FileNoticeCount(0)) => return Ok(None),
+        (Kind::Feedback, View::Shard(_)) | (Kind::Files, View::FileNoticeCount(_)) => {}
         _ => return Err(FeedbackError::Odd),
     }
-    let command = Command::FeedbackTake {
-        shard,
-        lock_ms: BATCH_LOCK_MS,
+    let lock_ms = BATCH_LOCK_MS;
+    let command = match kind {
+        Kind::Feedback => Command::FeedbackTake { shard, lock_ms },
+        Kind::Files => Command::FileNoticeTake { shard, lock_ms },
     };
     let batch = match client.submit(command).await.map_err(FeedbackError::Submit)? {
         Outcome::FeedbackTaken(Some(batch)) => batch,
         Outcome::FeedbackTaken(None) => return Ok(None),
         _ => return Err(FeedbackError::Odd),
     };
-    let FeedbackBatch { from, to, token, .. } = batch;
-    let query = Query::Feedback { shard, from, to };
-    match client
-        .query(query, Consistency::Linearizable)
-        .await
-        .map_err(FeedbackError::Query)?
-    {
-        View::Feedback(records) => Ok(Some(Batch {
-            lock: BatchLock { shard, token },
-            records,
-        })),
-        _ => Err(FeedbackError::Odd),
-    }
+    let OwedBatch { from, to, token, .. } = batch;
+    let query = match kind {
+        Kind::Feedback => Query::Feedback { shard, from, to },
+        Kind::Files => Query::FileNotices { shard, from, to },
+    };
+    let records = match ask(query, Consistency::Linearizable).await? {
+        View::Feedback(records) => Records::Feedback(records),
+        View::FileNotices(notices) => Records::Files(notices),
+        _ => return Err(FeedbackError::Odd),
+    };
+    Ok(Some(Batch {
+        lock: BatchLock { shard, token },
+        records,
+    }))
 }
 
 /// The command that settles a batch.
-pub(crate) fn settling(lock: BatchLock, completes: bool) -> Command {
-    Command::FeedbackSettle {
-        shard: lock.shard,
-        token: lock.token,
-        completes,
+pub(crate) fn settling(kind: Kind, lock: BatchLock, completes: bool) -> Command {
+    let BatchLock { shard, token } = lock;
+    match kind {
+        Kind::Feedback => Command::FeedbackSettle {
+            shard,
+            token,
+            completes,
+        },
+        Kind::Files => Command::FileNoticeSettle {
+            shard,
+            token,
+            completes,
+        },
     }
 }
 
-/// A batch in the words of IoT Hub, of [`CONTENT_TYPE`].
+/// A batch in the words of IoT Hub, of its kind's content type: a list of feedback, or one notification of a file.
 pub(crate) fn to_json(batch: &Batch) -> Value {
-    let records = batch.records.iter().map(|record| {
-        json!({
-            "originalMessageId": record.message_id,
-            "enqueuedTimeUtc": iso_utc(record.ended_ms),
-            "statusCode": record.end.word(),
-            "description": describe(record.end),
-            "deviceId": record.device.device_part(),
-            "deviceGenerationId": record.device_generation.to_string(),
-        })
-    });
-    Value::Array(records.collect())
+    match &batch.records {
+        Records::Feedback(records) => Value::Array(records.iter().map(feedback_json).collect()),
+        Records::Files(notices) => notices.first().map_or(Value::Null, notice_json),
+    }
+}
+
+fn feedback_json(record: &FeedbackRecord) -> Value {
+    json!({
+        "originalMessageId": record.message_id,
+        "enqueuedTimeUtc": iso_utc(record.ended_ms),
+        "statusCode": record.end.word(),
+        "description": describe(record.end),
+        "deviceId": record.device.device_part(),
+        "deviceGenerationId": record.device_generation.to_string(),
+    })
+}
+
+fn notice_json(notice: &FileNotice) -> Value {
+    json!({
+        "deviceId": notice.device.device_part(),
+        "blobUri": notice.file.uri,
+        "blobName": notice.file.blob,
+        "lastUpdatedTime": iso_utc(notice.file.modified_ms),
+        "blobSizeInBytes": notice.file.bytes,
+        "enqueuedTimeUtc": iso_utc(notice.enqueued_ms),
+    })
 }
 
 fn describe(end: MessageEnd) -> &'static str {

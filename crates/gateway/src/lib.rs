@@ -37,6 +37,7 @@ mod quota;
 mod sessions;
 mod shared;
 pub mod tls;
+pub mod uploads;
 pub mod websocket;
 
 use std::io;
@@ -51,6 +52,7 @@ use tokio::net::TcpListener;
 pub use metrics::Metrics;
 use shared::Shared;
 pub use tls::{TlsError, TlsIdentity};
+pub use uploads::UploadConfig;
 
 /// Whom the doors are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub struct GatewayConfig {
     pub tls: TlsIdentity,
     /// Connections of all listeners together.
     pub connections_max: usize,
+    /// Files that devices upload.
+    pub uploads: UploadConfig,
 }
 
 /// Follows orders, and says what came of it.
@@ -112,7 +116,7 @@ pub struct Hooks {
     pub faults: Option<FaultsHook>,
     /// Asks linked hubs and webhooks.
     pub outbound: Arc<dyn Outbound>,
-    /// Keeps files: what routes lead into storage.
+    /// Keeps files: what routes lead into storage, and what devices upload.
     pub blobs: Arc<dyn BlobStore>,
     /// Decides which messages are followed; nobody follows any without it.
     pub tracer: Option<Arc<dyn Tracer>>,
@@ -193,6 +197,9 @@ impl Gateway {
                 "MQTT without TLS is served on loopback addresses only",
             ));
         }
+        if uploads::container_problem(&config.uploads.container).is_some() {
+            return Err(StartError::Config("no container of uploads may have that name"));
+        }
         let is_for_devices = config.audience == Audience::Everyone;
         let has_mqtt = !config.mqtts.is_empty() || config.mqtt_plain.is_some();
         let has_events = !config.amqps.is_empty() || !config.kafka.is_empty();
@@ -215,6 +222,7 @@ impl Gateway {
             client,
             config.host_names,
             config.connections_max,
+            config.uploads,
             hooks,
         ));
         if is_for_devices {
@@ -247,6 +255,7 @@ impl Gateway {
             jobs::spawn(&shared);
             dispatch::runner::spawn(&shared);
             quota::spawn(&shared);
+            uploads::sweep::spawn(&shared);
         }
         let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {

@@ -287,3 +287,23 @@ pub const DISPATCH_FILE_BYTES: usize = 4 * 1024 * 1024;
 pub const DISPATCH_FILE_WAIT: Duration = Duration::from_secs(60);
 /// Shards that are told of an endpoint at a time.
 pub const DISPATCH_SHARDS_AT_A_TIME: usize = 16;
+
+/// Bodies of files that come in at a time; one more is answered 503. Each has less than a megabyte in memory where the
+/// store is a folder, and two parts of eight where it is in a cloud.
+pub const UPLOADS_AT_A_TIME: usize = 32;
+/// The same of one device.
+pub const UPLOADS_OF_A_DEVICE_AT_A_TIME: usize = 8;
+/// Time for one body; then the answer is 504.
+pub const UPLOAD_WAIT: Duration = Duration::from_secs(3600);
+/// Time in which some of a body must come; then what came is thrown away.
+pub const UPLOAD_STALL_WAIT: Duration = Duration::from_secs(30);
+/// Blocks of a file, and those that wait to be one.
+pub const UPLOAD_BLOCKS_MAX: usize = 10_000;
+/// Bytes of a list of blocks.
+pub const UPLOAD_LIST_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Uploads of which a gateway remembers how much waits under them. When full, all are forgotten, and looked up again.
+pub const UPLOADS_STAGED_KNOWN_MAX: usize = 4 * 1024;
+/// How often what uploads left behind is looked for.
+pub const UPLOADS_SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Blocks that are listed at a time then.
+pub const UPLOADS_SWEPT_AT_A_TIME: usize = 256;

@@ -63,6 +63,14 @@ pub struct Metrics {
     pub events_dispatched: AtomicU64,
     /// Times that a webhook or the store of files took nothing.
     pub dispatch_failures: AtomicU64,
+    /// Uploads that devices began.
+    pub uploads_begun: AtomicU64,
+    /// Uploads that devices ended.
+    pub uploads_ended: AtomicU64,
+    /// Uploads, and bodies of files, that were refused.
+    pub uploads_refused: AtomicU64,
+    /// Bytes of files and blocks that were taken in, and of files that were made of blocks.
+    pub upload_bytes: AtomicU64,
 }
 
 /// Adds one.
@@ -125,6 +133,10 @@ impl Metrics {
             ("events_read", &self.events_read),
             ("events_dispatched", &self.events_dispatched),
             ("dispatch_failures", &self.dispatch_failures),
+            ("uploads_begun", &self.uploads_begun),
+            ("uploads_ended", &self.uploads_ended),
+            ("uploads_refused", &self.uploads_refused),
+            ("upload_bytes", &self.upload_bytes),
         ]
         .into_iter()
         .map(|(name, counter)| (name, counter.load(Relaxed)))

@@ -18,6 +18,7 @@ use crate::mqtt::damping::Damper;
 use crate::provisioning::{Latencies, Pending};
 use crate::quota::Quota;
 use crate::sessions::Sessions;
+use crate::uploads::{UploadConfig, Uploads};
 
 /// One per gateway.
 pub(crate) struct Shared {
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) latencies: Latencies,
     /// TPMs that have a challenge to answer.
     pub(crate) pending: Pending,
+    /// Files that devices upload.
+    pub(crate) uploads: Uploads,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -69,6 +72,7 @@ impl Shared {
         client: Arc<dyn ShardClient>,
         host_names: Vec<String>,
         connections_max: usize,
+        uploads: UploadConfig,
         hooks: Hooks,
     ) -> Self {
         Self {
@@ -93,6 +97,7 @@ impl Shared {
             provisioning: Arc::new(Semaphore::new(crate::limits::PROVISIONING_MAX)),
             latencies: Latencies::default(),
             pending: Pending::default(),
+            uploads: Uploads::new(uploads),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

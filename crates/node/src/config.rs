@@ -3,11 +3,14 @@
 //! A file with an unknown key or an impossible value is refused whole, with every problem listed at
 //! once by line and key. `config/dunlin.toml` is the annotated example.
 
+mod uploads;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dunlin_cluster::Timing;
+use dunlin_gateway::UploadConfig;
 use dunlin_model::directory::Role;
 use dunlin_model::limits::{SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX};
 use serde::Deserialize;
@@ -23,6 +26,8 @@ pub struct NodeConfig {
     pub pki: Option<PathBuf>,
     /// Address of the object store for files; a folder inside `data` if not given.
     pub object_store: Option<String>,
+    /// Files that devices upload.
+    pub uploads: UploadConfig,
     /// The hub's name, as devices put it into user names and tokens.
     pub host_name: String,
     /// Address that all doors listen on.
@@ -91,6 +96,7 @@ impl Default for NodeConfig {
             data: PathBuf::from("dunlin-data"),
             pki: None,
             object_store: None,
+            uploads: UploadConfig::default(),
             host_name: "localhost".into(),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             mqtts_port: 8883,
@@ -222,6 +228,17 @@ impl NodeConfig {
         let mut config = Self::default();
         for (key, value) in &table {
             let at = || format!("{name}:{}: {key}", key_line(text, key));
+            if key == "uploads" {
+                let Some(table) = value.as_table() else {
+                    problems.push(format!("{}: is a table", at()));
+                    continue;
+                };
+                let found = uploads::take(&mut config.uploads, table).into_iter();
+                problems.extend(
+                    found.map(|(key, problem)| format!("{name}:{}: {key}: {problem}", key_line(text, &key))),
+                );
+                continue;
+            }
             if !KEYS.contains(&key.as_str()) {
                 problems.push(format!("{}: unknown key", at()));
                 continue;
@@ -402,6 +419,7 @@ impl NodeConfig {
             "https_port",
             "two doors have the same port".into(),
         );
+        found.extend(uploads::problems(&self.uploads));
         if let Err(error) = self.timing.validate() {
             found.push(("timing", error.to_string()));
         }

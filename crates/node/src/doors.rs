@@ -41,6 +41,7 @@ pub(crate) async fn open(
         mqtt_plain: None,
         tls: observed.certificates.doors(),
         connections_max: config.connections_max,
+        uploads: config.uploads.clone(),
     };
     if config.roles.contains(&Role::Gateway) {
         doors.audience = Audience::Everyone;

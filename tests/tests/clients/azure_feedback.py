@@ -1,6 +1,6 @@
 """Receives feedback on cloud-to-device messages over AMQP, with the AMQP client of the service SDK.
 
-Arguments: connection string, CA file, number of records. Writes a line for each record, and settles each batch.
+Arguments: connection string, CA file, number of records, and what else to receive (filenotifications). Writes a line for each record, and settles each batch.
 """
 
 import base64
@@ -15,6 +15,7 @@ import urllib.parse
 import certifi
 
 connection, ca_file, count = sys.argv[1:4]
+what = sys.argv[4] if len(sys.argv) > 4 else "feedback"
 with open(ca_file, encoding="utf-8") as file:
     authority = file.read()
 with open(certifi.where(), encoding="utf-8") as file:
@@ -46,7 +47,7 @@ auth = uamqp.authentication.JWTTokenAuth(
     audience=address, uri=address, get_token=token, token_type=b"servicebus.windows.net:sastoken"
 )
 auth.update_token()
-source = "amqps://" + host + "/messages/serviceBound/feedback"
+source = "amqps://" + host + "/messages/serviceBound/" + what
 client = uamqp.ReceiveClient(
     source,
     auth=auth,
@@ -57,7 +58,9 @@ client = uamqp.ReceiveClient(
 seen = 0
 while seen < int(count):
     for message in client.receive_message_batch(max_batch_size=4, timeout=1000):
-        for record in json.loads(b"".join(message.get_data())):
+        records = json.loads(b"".join(message.get_data()))
+        # A file's notification comes alone.
+        for record in records if isinstance(records, list) else [records]:
             print(json.dumps(record, sort_keys=True), flush=True)
             seen += 1
         message.accept()

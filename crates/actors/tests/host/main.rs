@@ -15,3 +15,4 @@ mod reads;
 mod state;
 mod support;
 mod twins;
+mod uploads;

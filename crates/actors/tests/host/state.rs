@@ -15,6 +15,7 @@ use dunlin_model::shard::registry::messages_filter;
 use dunlin_model::shard::state::{Applied, ShardState};
 use dunlin_model::shard::{Batch, Part, verdict};
 use dunlin_model::telemetry::{AuthMethod, Source, encode};
+use dunlin_model::upload::NewFileNotice;
 use proptest::prelude::*;
 
 use crate::support::{
@@ -203,7 +204,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let records = prop::collection::vec((0..4u8, 0..12u64, any::<bool>()), 0..6);
-    let commands = prop::collection::vec((0..4u8, 0..12u64, 0..16u8), 0..4);
+    let commands = prop::collection::vec((0..4u8, 0..12u64, 0..20u8), 0..4);
     let step = prop_oneof![
         8 => (1..3u64, -1..2i64, records, commands)
             .prop_map(|(gateway, ahead, records, commands)| Step::Frame { gateway, ahead, records, commands }),
@@ -269,6 +270,29 @@ fn command((name, fence, kind): &(u8, u64, u8), held_by: StreamId) -> Command {
         },
         12 => Command::MessagesExpire { device },
         13 => Command::FeedbackTake {
+            shard: SHARD,
+            lock_ms: 2,
+        },
+        16 | 17 => Command::UploadBegin {
+            device,
+            generation: *fence,
+            id: format!("u{}", fence % 3),
+            blob: "x".into(),
+            secret_digest: String::new(),
+            ttl_ms: 1,
+        },
+        18 => Command::UploadEnd {
+            device,
+            generation: *fence,
+            id: format!("u{}", fence % 3),
+            notice: Some(Box::new(NewFileNotice {
+                uri: "https://hub/x".into(),
+                blob: "x".into(),
+                modified_ms: 1,
+                bytes: *fence,
+            })),
+        },
+        19 => Command::FileNoticeTake {
             shard: SHARD,
             lock_ms: 2,
         },

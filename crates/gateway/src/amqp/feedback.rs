@@ -1,4 +1,5 @@
-//! `/messages/serviceBound/feedback`: how messages to devices ended, for services that asked.
+//! `/messages/serviceBound/feedback`: how messages to devices ended, for services that asked. And beside it
+//! `/messages/serviceBound/filenotifications`: which files devices have uploaded.
 //!
 //! Decides what a batch looks like and how many a reader may have unsettled. Where batches come from, and what settles
 //! one, is [`crate::feedback`]'s. A batch that its reader does not settle is given again when its lock is over.
@@ -13,12 +14,13 @@ use dunlin_model::port::ShardClient;
 use super::message::{property, put, section};
 use super::performative::{Tag, Word};
 use super::value::Value;
-use crate::feedback::{self, Batch, BatchLock, FeedbackError};
+use crate::feedback::{self, Batch, BatchLock, FeedbackError, Kind};
 use crate::limits::{AMQP_FEEDBACK_PAUSE, AMQP_FEEDBACK_UNSETTLED_MAX};
 
 /// One reader.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
+    pub(crate) kind: Kind,
     waiting: Option<Batch>,
     is_asking: bool,
     /// The last question was in vain, and nothing has come since.
@@ -28,6 +30,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
     /// How long to wait before the next question, if one is due.
     pub(crate) fn poll_ask(&mut self) -> Option<Duration> {
         let is_full = self.given.len() >= AMQP_FEEDBACK_UNSETTLED_MAX;
@@ -77,24 +86,25 @@ impl Reader {
 /// Asks for a batch after a while.
 pub(crate) async fn ask(
     client: Arc<dyn ShardClient>,
+    kind: Kind,
     pause: Duration,
 ) -> Result<Option<Batch>, FeedbackError> {
     tokio::time::sleep(pause).await;
-    feedback::take(&*client, rand::random()).await
+    feedback::take(&*client, kind, rand::random()).await
 }
 
 /// Tells a shard that a batch is settled. Where it does not hear of it, the batch is given again.
-pub(crate) async fn settle(client: Arc<dyn ShardClient>, (lock, completes): (BatchLock, bool)) {
-    if let Err(error) = client.submit(feedback::settling(lock, completes)).await {
+pub(crate) async fn settle(client: Arc<dyn ShardClient>, kind: Kind, (lock, completes): (BatchLock, bool)) {
+    if let Err(error) = client.submit(feedback::settling(kind, lock, completes)).await {
         tracing::debug!(%error, "a batch of feedback stays unsettled");
     }
 }
 
 /// A batch as a message, and the tag that names its lock.
-pub(crate) fn to_message(batch: &Batch, hub: &str, now_ms: u64) -> (Bytes, Tag) {
+pub(crate) fn to_message(kind: Kind, batch: &Batch, hub: &str, now_ms: u64) -> (Bytes, Tag) {
     let mut properties = vec![Value::Null; property::COUNT];
     properties[property::USER_ID] = Value::Binary(hub.as_bytes().to_vec());
-    properties[property::CONTENT_TYPE] = Value::symbol(feedback::CONTENT_TYPE);
+    properties[property::CONTENT_TYPE] = Value::symbol(kind.content_type());
     let enqueued = (
         Value::symbol("iothub-enqueuedtime"),
         Value::Timestamp(now_ms as i64),
@@ -114,6 +124,7 @@ pub(crate) fn to_message(batch: &Batch, hub: &str, now_ms: u64) -> (Bytes, Tag) 
 mod tests {
     use super::super::message::Request;
     use super::*;
+    use crate::feedback::Records;
     use dunlin_model::id::ShardId;
 
     fn batch(token: u64) -> Batch {
@@ -122,7 +133,7 @@ mod tests {
                 shard: ShardId(3),
                 token,
             },
-            records: Vec::new(),
+            records: Records::Feedback(Vec::new()),
         }
     }
 
@@ -160,12 +171,12 @@ mod tests {
 
     #[test]
     fn a_batch_is_a_message_with_its_lock_for_a_tag() {
-        let (message, tag) = to_message(&batch(0x0102), "hub", 5);
+        let (message, tag) = to_message(Kind::Feedback, &batch(0x0102), "hub", 5);
         assert_eq!(tag, [0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         let read = Request::read(&message).expect("a message");
         assert_eq!(
             read.property(property::CONTENT_TYPE).text(),
-            Some(feedback::CONTENT_TYPE)
+            Some(Kind::Feedback.content_type())
         );
         assert_eq!(&read.data[..], b"[]");
     }

@@ -28,7 +28,7 @@ use super::partition::{self, Receiver};
 use super::performative::{Attach, Fault, Word, address, condition};
 use super::tokens::{Judge, Tokens};
 use crate::events::endpoint::Shown;
-use crate::feedback::{Batch, FeedbackError, PATH as FEEDBACK_PATH};
+use crate::feedback::{Batch, FeedbackError, Kind};
 use crate::http::authorize::claimed;
 use crate::limits::{
     AMQP_ANSWERS_MAX, AMQP_DOWNWARD_BYTES_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_OUT_BYTES_MAX,
@@ -146,7 +146,7 @@ impl Links {
             Some(Node::Management) if self.is_known() => self.open_service(id, Service::Management, attach),
             Some(Node::Management) => Err(unauthorized()),
             Some(Node::DeviceBound) => self.open_device_bound(id, attach),
-            Some(Node::Feedback) => self.open_feedback(id, attach),
+            Some(Node::Feedback(kind)) => self.open_feedback(id, kind, attach),
             Some(Node::Partition(partition)) => self.open_partition(id, partition, attach),
         };
         if let Err(fault) = opened {
@@ -205,12 +205,15 @@ impl Links {
         Ok(())
     }
 
-    fn open_feedback(&mut self, id: LinkId, attach: &Attach) -> Result<(), Fault> {
+    fn open_feedback(&mut self, id: LinkId, kind: Kind, attach: &Attach) -> Result<(), Fault> {
         if !attach.peer_receives {
-            return Err(Fault::new(condition::NOT_ALLOWED, "nobody sends feedback here"));
+            return Err(Fault::new(
+                condition::NOT_ALLOWED,
+                "services receive here, nobody sends",
+            ));
         }
-        self.check_covered(FEEDBACK_PATH)?;
-        self.add(id, Purpose::Feedback(feedback::Reader::default()));
+        self.check_covered(kind.path())?;
+        self.add(id, Purpose::Feedback(feedback::Reader::new(kind)));
         self.machine.accept(id, AMQP_MESSAGE_BYTES_MAX, Settles::Later);
         Ok(())
     }
@@ -232,10 +235,10 @@ impl Links {
         if let Some(Purpose::Feedback(reader)) = self.links.get_mut(&id).map(|link| &mut link.purpose)
             && let Some(settled) = reader.handle_settled(number, word)
         {
-            let client = Arc::clone(&self.shared.client);
+            let (client, kind) = (Arc::clone(&self.shared.client), reader.kind);
             // Goes on without its link. There are no more than a reader may have unsettled.
             self.work.push(Box::pin(async move {
-                feedback::settle(client, settled).await;
+                feedback::settle(client, kind, settled).await;
                 None
             }));
         }
@@ -485,8 +488,8 @@ impl Links {
             let Some(batch) = reader.pop() else {
                 return false;
             };
-            let (message, tag) =
-                feedback::to_message(&batch, &self.shared.host_names[0], self.shared.now_ms());
+            let (hub, now_ms) = (&self.shared.host_names[0], self.shared.now_ms());
+            let (message, tag) = feedback::to_message(reader.kind, &batch, hub, now_ms);
             if let Some(number) = self.machine.send(id, message, Some(tag)) {
                 reader.handle_sent(number, batch.lock);
             }
@@ -519,7 +522,7 @@ impl Links {
         if let Purpose::Feedback(reader) = &mut link.purpose {
             let (over, link_is_dry) = (link.over.clone(), reader.found_none());
             if has_credit && let Some(pause) = reader.poll_ask() {
-                let asking = feedback::ask(Arc::clone(&self.shared.client), pause);
+                let asking = feedback::ask(Arc::clone(&self.shared.client), reader.kind, pause);
                 self.start(&over, async move { Done::Feedback(id, asking.await) });
             } else if link_is_dry {
                 self.machine.finish_drain(id);
@@ -564,7 +567,7 @@ impl Links {
             .filter(|(_, link)| match &link.purpose {
                 Purpose::Partition(receiver) => !self.is_covered(&receiver.address, judge),
                 Purpose::DeviceBound => !self.tokens.cover(devicebound::PATH, judge),
-                Purpose::Feedback(_) => !self.tokens.cover(FEEDBACK_PATH, judge),
+                Purpose::Feedback(reader) => !self.tokens.cover(reader.kind.path(), judge),
                 _ => false,
             })
             .map(|(id, _)| *id)

@@ -4,6 +4,8 @@
 //! [`management`](super::management), [`devicebound`](super::devicebound), [`feedback`](super::feedback),
 //! [`partition`](super::partition).
 
+use crate::feedback::Kind;
+
 /// Characters of a consumer group's name.
 const GROUP_CHARS_MAX: usize = 50;
 
@@ -16,8 +18,9 @@ pub(crate) enum Node {
     Management,
     /// `/messages/devicebound`: takes messages to devices.
     DeviceBound,
-    /// `/messages/serviceBound/feedback`: tells how messages to devices ended.
-    Feedback,
+    /// `/messages/serviceBound/feedback`: tells how messages to devices ended; `../filenotifications`: which files
+    /// they have uploaded.
+    Feedback(Kind),
     /// `{hub}/ConsumerGroups/{group}/Partitions/{partition}`: events.
     Partition(PartitionAddress),
 }
@@ -50,7 +53,14 @@ impl Node {
                     && bound.eq_ignore_ascii_case("servicebound")
                     && feedback.eq_ignore_ascii_case("feedback") =>
             {
-                Some(Self::Feedback)
+                Some(Self::Feedback(Kind::Feedback))
+            }
+            [messages, bound, files]
+                if messages.eq_ignore_ascii_case("messages")
+                    && bound.eq_ignore_ascii_case("servicebound")
+                    && files.eq_ignore_ascii_case("filenotifications") =>
+            {
+                Some(Self::Feedback(Kind::Files))
             }
             [hub @ .., groups, group, partitions, partition]
                 if !hub.is_empty()
@@ -113,8 +123,15 @@ mod tests {
         }
         assert_eq!(
             Node::parse("/messages/serviceBound/feedback"),
-            Some(Node::Feedback)
+            Some(Node::Feedback(Kind::Feedback))
         );
+        for address in [
+            "/messages/serviceBound/filenotifications",
+            "amqps://hub.example/messages/servicebound/fileNotifications",
+        ] {
+            let files = Some(Node::Feedback(Kind::Files));
+            assert_eq!(Node::parse(address), files, "{address}");
+        }
         for address in [
             "amqps://hub.example:5671/hub/ConsumerGroups/$Default/Partitions/3",
             "hub/consumergroups/$Default/partitions/3",

@@ -14,6 +14,8 @@ use crate::http::identity::IdentityInput;
 use crate::http::telemetry::bag_of;
 use crate::mqtt::topic::{TwinRequest, is_own_filter, telemetry_bag, twin_request};
 use crate::mqtt::username::Username;
+use crate::uploads::blocks::read_list;
+use crate::uploads::name;
 use dunlin_model::identity::etag;
 
 /// Base64 of 32 bytes.
@@ -119,15 +121,15 @@ pub fn tokens_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What stands in requests: a device as JSON, conditions, cursors, and headers of messages. The first byte
-/// says which.
+/// What stands in requests: a device as JSON, conditions, cursors, headers of messages, lists of blocks, and names of
+/// files. The first byte says which.
 pub fn http_request(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
     };
     let text = String::from_utf8_lossy(rest);
     let value = HeaderValue::from_bytes(rest).ok();
-    match kind % 5 {
+    match kind % 7 {
         0 => drop(IdentityInput::read(rest)),
         1 => {
             let mut headers = HeaderMap::new();
@@ -154,6 +156,21 @@ pub fn http_request(data: &[u8]) {
             }
             let query: ReadQuery = serde_json::from_value(json!({ "from": text })).expect("a text");
             let _ = query.from(ReadFrom::End);
+        }
+        5 => {
+            if let Ok(ids) = read_list(rest) {
+                assert!(ids.len() <= rest.len() / "<Latest>AA==</Latest>".len());
+            }
+        }
+        6 => {
+            let device = DeviceId::parse("..").expect("a device id");
+            if name::problem(&device, &text).is_none() {
+                let path = name::store_path("uploads", &device, &text).expect("it is short");
+                let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+                assert!(path.starts_with("uploads/%2E%2E/") && path.split('/').all(is_part));
+                assert_eq!(path.split('/').count(), 2 + text.split('/').count());
+                assert!(name::in_address(&path).is_ascii());
+            }
         }
         _ => {
             let mut headers = HeaderMap::new();
@@ -190,5 +207,10 @@ pub fn http_request_seeds() -> Vec<Vec<u8>> {
         tagged(3, "0:17@2,1:5"),
         tagged(3, "time=1700000000000"),
         tagged(4, "iothub-app-a:b\niothub-messageid:m\niothub-to:x"),
+        tagged(
+            5,
+            "<?xml version='1.0'?><BlockList><Latest>AAE=</Latest><Uncommitted>AAI=</Uncommitted></BlockList>",
+        ),
+        tagged(6, "a folder/ä#1.txt"),
     ]
 }

@@ -14,6 +14,14 @@ pub enum ErrorCode {
     InvalidOperation,
     /// One request names an identity more than once.
     DeviceDefinedMultipleTimes,
+    /// The device has no upload of that correlation id.
+    InvalidFileUploadCorrelationId,
+    /// The time of that upload is over.
+    ExpiredFileUploadCorrelationId,
+    /// The device does not say how its upload ended.
+    InvalidFileUploadCompletionStatus,
+    /// The file that was uploaded is not there.
+    InvalidStorageEndpointOrBlob,
     /// A section of a twin would become too large.
     TwinPropertiesTooLarge,
     /// No credential, or one that does not count.
@@ -22,6 +30,8 @@ pub enum ErrorCode {
     IotHubQuotaExceeded,
     /// As many messages wait for the device as may.
     DeviceMaximumQueueDepthExceeded,
+    /// The device has as many uploads under way as it may.
+    DeviceMaximumActiveFileUploadLimitExceeded,
     /// Too many methods of a device are in flight.
     MethodCallsInFlightExceeded,
     /// No such path, or nothing there.
@@ -84,6 +94,26 @@ impl ErrorCode {
             400_011,
             "DeviceDefinedMultipleTimes",
         ),
+        (
+            Self::InvalidFileUploadCorrelationId,
+            400_015,
+            "InvalidFileUploadCorrelationId",
+        ),
+        (
+            Self::ExpiredFileUploadCorrelationId,
+            400_016,
+            "ExpiredFileUploadCorrelationId",
+        ),
+        (
+            Self::InvalidFileUploadCompletionStatus,
+            400_019,
+            "InvalidFileUploadCompletionStatus",
+        ),
+        (
+            Self::InvalidStorageEndpointOrBlob,
+            400_020,
+            "InvalidStorageEndpointOrBlob",
+        ),
         (Self::TwinPropertiesTooLarge, 400_000, "TwinPropertiesTooLarge"),
         (
             Self::IotHubUnauthorizedAccess,
@@ -95,6 +125,11 @@ impl ErrorCode {
             Self::DeviceMaximumQueueDepthExceeded,
             403_004,
             "DeviceMaximumQueueDepthExceeded",
+        ),
+        (
+            Self::DeviceMaximumActiveFileUploadLimitExceeded,
+            403_006,
+            "DeviceMaximumActiveFileUploadLimitExceeded",
         ),
         (
             Self::MethodCallsInFlightExceeded,

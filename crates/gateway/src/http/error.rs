@@ -12,6 +12,7 @@ use dunlin_model::limits::MODULES_PER_DEVICE_MAX;
 use dunlin_model::messages::QUEUE_MESSAGES_MAX;
 use dunlin_model::method::MethodError;
 use dunlin_model::port::{QueryError, SubmitError};
+use dunlin_model::upload::UPLOADS_ALIVE_MAX;
 
 use super::audited::Audited;
 use super::code::ErrorCode;
@@ -94,6 +95,30 @@ impl ApiError {
         Self::new(
             ErrorCode::DeviceMessageLockLost,
             "The lock of the message is over, or was another's",
+        )
+    }
+
+    /// 400: the device has no such upload, or none any more.
+    pub(crate) fn no_upload() -> Self {
+        Self::new(
+            ErrorCode::InvalidFileUploadCorrelationId,
+            "The device has no upload of that correlationId",
+        )
+    }
+
+    /// 400: how an upload ended is not said.
+    pub(crate) fn no_completion() -> Self {
+        Self::new(
+            ErrorCode::InvalidFileUploadCompletionStatus,
+            "isSuccess is true or false, and statusCode a number",
+        )
+    }
+
+    /// 400: an upload is said to have ended well, and there is no file.
+    pub(crate) fn no_blob() -> Self {
+        Self::new(
+            ErrorCode::InvalidStorageEndpointOrBlob,
+            "The file that was to be uploaded is not there",
         )
     }
 
@@ -338,6 +363,15 @@ impl ApiError {
             Refusal::UnknownConfiguration | Refusal::ContentFixed | Refusal::LeaseHeld => {
                 Self::internal("a device was taken for a configuration")
             }
+            Refusal::TooManyUploads => Self::new(
+                ErrorCode::DeviceMaximumActiveFileUploadLimitExceeded,
+                format!("{UPLOADS_ALIVE_MAX} uploads of the device are under way already"),
+            ),
+            Refusal::UnknownUpload => Self::no_upload(),
+            Refusal::UploadLapsed => Self::new(
+                ErrorCode::ExpiredFileUploadCorrelationId,
+                "The time of the upload is over",
+            ),
             Refusal::NotListening => Self::internal("a session that does not listen asked for messages"),
             Refusal::LimitReached => Self::new(ErrorCode::IotHubQuotaExceeded, "A limit is reached"),
             Refusal::StaleGeneration | Refusal::Fenced | Refusal::Disabled => Self::unauthorized(),

@@ -1,4 +1,5 @@
-//! Feedback on cloud-to-device messages over HTTPS, as IoT Hub has it: a batch under a lock, which is settled.
+//! What services are owed over HTTPS, as IoT Hub has it: a batch of feedback on cloud-to-device messages, or a
+//! notification of a file, under a lock, which is settled.
 //!
 //! Where it comes from is [`crate::feedback`].
 
@@ -13,16 +14,36 @@ use dunlin_model::directory::Right;
 
 use super::authorize;
 use super::error::ApiError;
-use crate::feedback::{self, BatchLock, FeedbackError};
+use crate::feedback::{self, BatchLock, FeedbackError, Kind};
 use crate::shared::Shared;
 
-/// `GET /messages/serviceBound/feedback`: a batch, or 204 when there is none.
-pub(crate) async fn take(
+/// What a path is about.
+pub(crate) trait Owed {
+    const KIND: Kind;
+}
+
+/// Feedback on messages.
+pub(crate) struct OnMessages;
+
+/// Notifications of files.
+pub(crate) struct OnFiles;
+
+impl Owed for OnMessages {
+    const KIND: Kind = Kind::Feedback;
+}
+
+impl Owed for OnFiles {
+    const KIND: Kind = Kind::Files;
+}
+
+/// `GET /messages/serviceBound/..`: a batch, or 204 when there is none.
+pub(crate) async fn take<T: Owed>(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    authorize::service(&shared, &headers, Right::ServiceConnect, feedback::PATH)?;
-    let batch = feedback::take(&*shared.client, rand::random()).await?;
+    let kind = T::KIND;
+    authorize::service(&shared, &headers, Right::ServiceConnect, kind.path())?;
+    let batch = feedback::take(&*shared.client, kind, rand::random()).await?;
     let Some(batch) = batch else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -30,7 +51,7 @@ pub(crate) async fn take(
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static(feedback::CONTENT_TYPE),
+        HeaderValue::from_static(kind.content_type()),
     );
     if let Ok(lock) = HeaderValue::try_from(format!("\"{}\"", batch.lock.text())) {
         headers.insert(header::ETAG, lock);
@@ -38,35 +59,37 @@ pub(crate) async fn take(
     Ok(response)
 }
 
-/// `DELETE /messages/serviceBound/feedback/{lock}`: done with.
-pub(crate) async fn complete(
-    state: State<Arc<Shared>>,
-    lock: Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    settle(state, lock, headers, true).await
-}
-
-/// `POST /messages/serviceBound/feedback/{lock}/abandon`: to be given again.
-pub(crate) async fn abandon(
-    state: State<Arc<Shared>>,
-    lock: Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    settle(state, lock, headers, false).await
-}
-
-async fn settle(
+/// `DELETE /messages/serviceBound/../{lock}`: done with.
+pub(crate) async fn complete<T: Owed>(
     State(shared): State<Arc<Shared>>,
     Path(lock): Path<String>,
     headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    settle(&shared, &lock, &headers, T::KIND, true).await
+}
+
+/// `POST /messages/serviceBound/../{lock}/abandon`: to be given again.
+pub(crate) async fn abandon<T: Owed>(
+    State(shared): State<Arc<Shared>>,
+    Path(lock): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    settle(&shared, &lock, &headers, T::KIND, false).await
+}
+
+async fn settle(
+    shared: &Shared,
+    lock: &str,
+    headers: &HeaderMap,
+    kind: Kind,
     completes: bool,
 ) -> Result<Response, ApiError> {
-    authorize::service(&shared, &headers, Right::ServiceConnect, feedback::PATH)?;
+    authorize::service(shared, headers, Right::ServiceConnect, kind.path())?;
     let shard_count = shared.client.directory().shard_count;
-    let lock = BatchLock::parse(&lock).filter(|lock| lock.shard.0 < shard_count);
+    let lock = BatchLock::parse(lock).filter(|lock| lock.shard.0 < shard_count);
     let lock = lock.ok_or_else(ApiError::lock_lost)?;
-    match shared.client.submit(feedback::settling(lock, completes)).await? {
+    let command = feedback::settling(kind, lock, completes);
+    match shared.client.submit(command).await? {
         Outcome::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Outcome::Refused(_) => Err(ApiError::lock_lost()),
         _ => Err(ApiError::internal("an outcome of another kind")),

@@ -4,10 +4,12 @@
 //! Paths are matched as they came and ids decoded afterwards. Every call but `/health`, `/metrics`,
 //! `/openapi.json`, `/docs` and `/cluster/join`, which shows a token of its own, is authorised, in its
 //! handler's first line.
-//! Errors have IoT Hub's form, see [`error`].
+//! Errors have IoT Hub's form, see [`error`]; those about files have that of Azure Storage, see `blobs`.
 
 mod audited;
 pub(crate) mod authorize;
+pub mod blob_fault;
+mod blobs;
 mod bulk;
 mod cluster;
 pub mod code;
@@ -18,6 +20,7 @@ pub mod error;
 mod etag;
 pub(crate) mod events;
 mod feedback;
+mod files;
 pub(crate) mod identity;
 mod jobs;
 mod linked_hubs;
@@ -45,7 +48,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 
 use crate::Audience;
-use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT};
+use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT, UPLOAD_WAIT};
 use crate::listen::Peer;
 use crate::metrics::count;
 use crate::provisioning::store::Kind;
@@ -54,6 +57,7 @@ use crate::websocket::WEBSOCKET_PATH;
 pub(crate) use audited::write as write_audit;
 pub(crate) use authorize::claimed;
 use error::ApiError;
+use feedback::{OnFiles, OnMessages};
 
 /// Everything that is served over HTTPS to `audience`.
 pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
@@ -65,7 +69,12 @@ pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
     };
     let served = within(paths, &shared, REQUEST_WAIT);
     let served = match audience {
-        Audience::Everyone => served.merge(within(for_methods(), &shared, METHOD_REQUEST_WAIT)),
+        Audience::Everyone => {
+            let blobs = for_blobs(&shared.uploads.config.container);
+            served
+                .merge(within(for_methods(), &shared, METHOD_REQUEST_WAIT))
+                .merge(within(blobs, &shared, UPLOAD_WAIT))
+        }
         Audience::Operators => served,
     };
     let served = served
@@ -123,6 +132,7 @@ fn for_hub() -> Router<Arc<Shared>> {
         )
         .route("/devices/{id}/messages/events", post(telemetry::send))
         .merge(for_messages())
+        .merge(for_files())
         .merge(for_configurations())
         .route("/jobs/v2/query", get(jobs::list))
         .route("/jobs/v2/{id}", get(jobs::get).put(jobs::put))
@@ -217,14 +227,17 @@ fn for_messages() -> Router<Arc<Shared>> {
             "/devices/{id}/messages/deadletters/{number}/resubmit",
             post(messages::resubmit),
         )
-        .route("/messages/serviceBound/feedback", get(feedback::take))
+        .route(
+            "/messages/serviceBound/feedback",
+            get(feedback::take::<OnMessages>),
+        )
         .route(
             "/messages/serviceBound/feedback/{lock}",
-            delete(feedback::complete),
+            delete(feedback::complete::<OnMessages>),
         )
         .route(
             "/messages/serviceBound/feedback/{lock}/abandon",
-            post(feedback::abandon),
+            post(feedback::abandon::<OnMessages>),
         );
     for bound in ["devicebound", "deviceBound"] {
         let queue = format!("/devices/{{id}}/messages/{bound}");
@@ -234,6 +247,35 @@ fn for_messages() -> Router<Arc<Shared>> {
             .route(&queue, get(messages::fetch).post(messages::send));
     }
     router
+}
+
+/// Files that devices upload: how they begin and end, and who hears of them.
+fn for_files() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/devices/{id}/files", post(files::begin))
+        .route("/devices/{id}/files/notifications", post(files::end))
+        .route(
+            "/devices/{id}/files/notifications/{correlation}",
+            post(files::end),
+        )
+        .route(
+            "/messages/serviceBound/filenotifications",
+            get(feedback::take::<OnFiles>),
+        )
+        .route(
+            "/messages/serviceBound/filenotifications/{lock}",
+            delete(feedback::complete::<OnFiles>),
+        )
+        .route(
+            "/messages/serviceBound/filenotifications/{lock}/abandon",
+            post(feedback::abandon::<OnFiles>),
+        )
+}
+
+/// The files themselves, which take their time. No path of the hub's own begins with the name of their container.
+fn for_blobs(container: &str) -> Router<Arc<Shared>> {
+    let blob = format!("/{container}/{{device}}/{{*blob}}");
+    Router::new().route(&blob, get(blobs::get).put(blobs::put))
 }
 
 /// Counts, keeps the audit, and bounds the time of a request, its body included; streams begin within it.

@@ -283,6 +283,13 @@ async fn change(
         _ => input.read(&before)?,
     };
     wanted.check().map_err(|error| invalid(&error))?;
+    let uploads = &shared.uploads.config.container;
+    let is_theirs = |endpoint: &Endpoint| matches!(&endpoint.kind, EndpointKind::Storage { container } if container == uploads);
+    if wanted.endpoints.values().any(is_theirs) {
+        return Err(ApiError::invalid(format!(
+            "'{uploads}' is where files of devices go: name another container"
+        )));
+    }
     let ids = |routing: &Routing| -> BTreeSet<String> {
         routing
             .endpoints

@@ -62,6 +62,14 @@ impl Cost {
         }
     }
 
+    /// An upload, which is two messages whatever the file.
+    pub(crate) fn upload() -> Self {
+        Self {
+            messages: [Some(0); 2],
+            ..Self::of(Operation::FileUpload)
+        }
+    }
+
     fn want(self, plan: Plan) -> Want {
         let messages = self.messages.iter().flatten();
         Want {

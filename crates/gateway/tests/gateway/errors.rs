@@ -9,7 +9,8 @@ use dunlin_gateway::mqtt::Version;
 use dunlin_model::configuration::CONFIGURATIONS_MAX;
 use serde_json::json;
 
-use crate::world::{Answer, World, next};
+use crate::uploads::by_device;
+use crate::world::{Answer, NOW_S, World, next};
 
 /// Number and name of each row of the list.
 fn documented() -> BTreeMap<u32, String> {
@@ -157,6 +158,34 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
     let place = [("Accept", "text/event-stream"), ("Last-Event-ID", "0@7")];
     let old = world.http("GET", "/events/0", &place, "").await;
     meet(&old, "Gone");
+
+    // Uploads: one that nobody knows, one of which nothing came, one that is over, and one too many.
+    world.cluster.pass_ms(NOW_S * 1000);
+    let files = "/devices/dev-1/files";
+    let begun = by_device(&world, files, r#"{"blobName": "x"}"#).await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    let id = begun.json()["correlationId"].as_str().unwrap().to_owned();
+    let ended = format!("{files}/notifications");
+    let said = |id: &str, is_success: &str| format!(r#"{{"correlationId":"{id}","isSuccess":{is_success}}}"#);
+    for (id, is_success, expected) in [
+        ("none", "true", "InvalidFileUploadCorrelationId"),
+        (id.as_str(), "\"yes\"", "InvalidFileUploadCompletionStatus"),
+        (id.as_str(), "true", "InvalidStorageEndpointOrBlob"),
+    ] {
+        meet(&by_device(&world, &ended, &said(id, is_success)).await, expected);
+    }
+    for _ in 1..10 {
+        assert_eq!(by_device(&world, files, r#"{"blobName": "x"}"#).await.status, 200);
+    }
+    meet(
+        &by_device(&world, files, r#"{"blobName": "x"}"#).await,
+        "DeviceMaximumActiveFileUploadLimitExceeded",
+    );
+    world.cluster.pass_ms(3_600_000);
+    meet(
+        &by_device(&world, &ended, &said(&id, "false")).await,
+        "ExpiredFileUploadCorrelationId",
+    );
 
     world.cluster.set_silent(true);
     meet(

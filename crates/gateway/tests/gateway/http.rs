@@ -482,6 +482,7 @@ async fn doors_for_operators_refuse_an_address_for_mqtt_or_amqp() {
             mqtt_plain,
             tls: world.identity.clone(),
             connections_max: 1,
+            uploads: Default::default(),
         };
         let started = Gateway::start(config, world.cluster.clone(), Hooks::default()).await;
         assert!(matches!(started, Err(StartError::Config(_))));

@@ -12,6 +12,8 @@ mod fake;
 mod http;
 mod jobs;
 mod kafka;
+#[path = "../../src/uploads/memory.rs"]
+mod memory;
 mod messages;
 mod methods;
 mod mqtt;
@@ -25,4 +27,5 @@ mod routing;
 mod store;
 mod swtpm;
 mod twins;
+mod uploads;
 mod world;

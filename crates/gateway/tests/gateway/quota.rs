@@ -129,6 +129,16 @@ async fn a_day_has_its_messages_and_not_one_more() {
         let answer = world.http(method, path, &[], body).await;
         assert_eq!(error(&answer), (403, "IotHubQuotaExceeded"), "{method} {path}");
     }
+    let token = device_token(HOST, "dev-1", KEY, NOW_S + 3600).unwrap();
+    let upload = ("/devices/dev-1/files", br#"{"blobName": "x"}"#);
+    let answer = world
+        .http_as("POST", upload.0, &[("Authorization", &token)], upload.1)
+        .await;
+    assert_eq!(
+        error(&answer),
+        (403, "IotHubQuotaExceeded"),
+        "an upload is two messages"
+    );
     // What is no message is free.
     assert_eq!(world.http("GET", "/devices/dev-1", &[], "").await.status, 200);
     world.cluster.pass_ms(24 * 3600 * 1000);

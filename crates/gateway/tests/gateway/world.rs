@@ -8,10 +8,13 @@ use bytes::Bytes;
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::tls::client_config;
-use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, auth};
+use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, TlsIdentity, UploadConfig, auth};
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::id::DeviceId;
-use dunlin_model::port::{AuditSink, BlobStore, BoxFuture, Outbound, OutboundAnswer, OutboundCall};
+use dunlin_model::port::{
+    AuditSink, BlobError, BlobInfo, BlobStore, BlobWrite, BoxFuture, FoundBlob, Outbound, OutboundAnswer,
+    OutboundCall,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -19,9 +22,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::fake::{FakeCluster, KEY};
+use crate::memory::MemoryBlobs;
 
 pub(crate) const HOST: &str = "hub.example";
 pub(crate) const NOW_S: u64 = 1_700_000_000;
+/// Bytes of a file here, and of a block.
+pub(crate) const FILE_BYTES_MAX: u64 = 100_000;
+pub(crate) const BLOCK_BYTES_MAX: u64 = 40_000;
 
 /// An audit that tells what was kept in it.
 #[derive(Default)]
@@ -107,7 +114,7 @@ impl Outbound for Outside {
 /// An object store that a test looks into.
 #[derive(Default)]
 pub(crate) struct Files {
-    kept: Mutex<BTreeMap<String, Bytes>>,
+    pub(crate) memory: MemoryBlobs,
     news: Notify,
 }
 
@@ -117,7 +124,7 @@ impl Files {
         let waiting = async {
             loop {
                 let news = self.news.notified();
-                let kept = std::mem::take(&mut *self.kept.lock().unwrap());
+                let kept = self.memory.take_all();
                 if !kept.is_empty() {
                     return kept;
                 }
@@ -131,9 +138,38 @@ impl Files {
 
 impl BlobStore for Files {
     fn put(&self, path: String, content: Bytes) -> BoxFuture<'_, Result<(), String>> {
-        self.kept.lock().unwrap().insert(path, content);
+        let put = self.memory.put(path, content);
         self.news.notify_one();
-        Box::pin(std::future::ready(Ok(())))
+        put
+    }
+
+    fn write(&self, path: String) -> BoxFuture<'_, Result<Box<dyn BlobWrite>, BlobError>> {
+        self.memory.write(path)
+    }
+
+    fn read(&self, path: String) -> BoxFuture<'_, Result<Option<FoundBlob>, BlobError>> {
+        self.memory.read(path)
+    }
+
+    fn info(&self, path: String) -> BoxFuture<'_, Result<Option<BlobInfo>, BlobError>> {
+        self.memory.info(path)
+    }
+
+    fn delete(&self, path: String) -> BoxFuture<'_, Result<(), BlobError>> {
+        self.memory.delete(path)
+    }
+
+    fn list(
+        &self,
+        folder: String,
+        before_ms: Option<u64>,
+        count_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobInfo>, BlobError>> {
+        self.memory.list(folder, before_ms, count_max)
+    }
+
+    fn sweep(&self, before_ms: u64) -> BoxFuture<'_, Result<(), BlobError>> {
+        self.memory.sweep(before_ms)
     }
 }
 
@@ -186,6 +222,11 @@ impl World {
             mqtt_plain: mqtt,
             tls: identity.clone(),
             connections_max,
+            uploads: UploadConfig {
+                file_bytes_max: FILE_BYTES_MAX,
+                block_bytes_max: BLOCK_BYTES_MAX,
+                ..UploadConfig::default()
+            },
         };
         let audit = Arc::new(Kept::default());
         let outside = Arc::new(Outside::default());

@@ -19,6 +19,7 @@ use crate::messages::{DeadLetterDeed, Holder, NewMessage, Settlement};
 use crate::provisioning::{EnrollmentSpec, RegistrationId, RegistrationSpec};
 use crate::quota::Plan;
 use crate::quota::keeper::{self, Wants};
+use crate::upload::NewFileNotice;
 
 pub use outcome::{NoReceipt, Outcome, Receipt, Refusal, TelemetryAck};
 pub use query::{Consistency, DeviceView, Due, Found, Query, ReadFrom, ShardView, TwinView, View};
@@ -328,6 +329,48 @@ pub enum Command {
         /// What waits.
         wants: Vec<Wants>,
     },
+    /// A device wants to upload a file. The same one again is answered as the first.
+    UploadBegin {
+        /// Whose.
+        device: DeviceId,
+        /// The generation of the credential that was checked.
+        generation: u64,
+        /// The correlation id, drawn for it.
+        id: String,
+        /// The name that the device gives the file; the door has checked it.
+        blob: String,
+        /// SHA-256 of the secret in its token, in Base64.
+        secret_digest: String,
+        /// How long its token is to count.
+        ttl_ms: u64,
+    },
+    /// A device says that an upload is over. To say so again changes nothing.
+    UploadEnd {
+        /// Whose.
+        device: DeviceId,
+        /// The generation of the credential that was checked.
+        generation: u64,
+        /// The correlation id.
+        id: String,
+        /// What services are to be told, if it ended well and they want to hear of it.
+        notice: Option<Box<NewFileNotice>>,
+    },
+    /// A service wants to hear which files devices of one shard have uploaded.
+    FileNoticeTake {
+        /// Which shard.
+        shard: ShardId,
+        /// How long the batch is to be its own, in milliseconds.
+        lock_ms: u64,
+    },
+    /// A service settles such a batch.
+    FileNoticeSettle {
+        /// Which shard.
+        shard: ShardId,
+        /// Of the batch.
+        token: u64,
+        /// Whether it is done with; otherwise it is given again.
+        completes: bool,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -363,6 +406,10 @@ impl Command {
                 Command::JobTwin { tags, desired, .. } => text(tags) + text(desired),
                 Command::JobMethodEnd { result, .. } => result.bytes(),
                 Command::QuotaAsk { wants, .. } => wants.iter().map(|asked| 16 + 8 * asked.wants.len()).sum(),
+                Command::UploadBegin { blob, .. } => blob.len(),
+                Command::UploadEnd { notice, .. } => {
+                    notice.as_ref().map_or(0, |file| file.uri.len() + file.blob.len())
+                }
                 _ => 0,
             }
     }
@@ -389,7 +436,9 @@ impl Command {
             | Command::DeadLetter { device, .. }
             | Command::JobTwin { device, .. }
             | Command::JobMethodBegin { device, .. }
-            | Command::JobMethodEnd { device, .. } => Place::Device(device),
+            | Command::JobMethodEnd { device, .. }
+            | Command::UploadBegin { device, .. }
+            | Command::UploadEnd { device, .. } => Place::Device(device),
             Command::EnrollmentPut { id, .. }
             | Command::EnrollmentDelete { id, .. }
             | Command::RegistrationPut { id, .. }
@@ -406,6 +455,8 @@ impl Command {
             }
             Command::FeedbackTake { shard, .. }
             | Command::FeedbackSettle { shard, .. }
+            | Command::FileNoticeTake { shard, .. }
+            | Command::FileNoticeSettle { shard, .. }
             | Command::CursorMove { shard, .. } => Place::Shard(*shard),
         }
     }

@@ -9,7 +9,7 @@ use crate::identity::DeviceRecord;
 use crate::job::rows::RowStatus;
 use crate::job::state::JobState;
 use crate::messages::TakenMessage;
-use crate::messages::feedback::FeedbackBatch;
+use crate::owed::OwedBatch;
 use crate::quota;
 
 /// What became of a command. The order of refusals is the order in which `apply` checks.
@@ -61,8 +61,9 @@ pub enum Outcome {
         /// Messages that were in it.
         count: u32,
     },
-    /// This batch is the asker's, if there was any. Its records are read with [`Query::Feedback`].
-    FeedbackTaken(Option<FeedbackBatch>),
+    /// This batch is the asker's, if there was any. Its records are read with [`Query::Feedback`], or
+    /// [`Query::FileNotices`].
+    FeedbackTaken(Option<OwedBatch>),
     /// The enrolment, or the registration, is kept.
     Kept {
         /// Its version now.
@@ -95,6 +96,11 @@ pub enum Outcome {
     },
     /// What of that which waits at a door may go on.
     Quota(Box<quota::keeper::Answer>),
+    /// The upload is under way.
+    UploadBegun {
+        /// Until when its token counts.
+        expires_ms: u64,
+    },
 }
 
 /// Why a command changed nothing.
@@ -172,6 +178,15 @@ pub enum Refusal {
     /// Somebody else does it.
     #[error("somebody else does it")]
     LeaseHeld,
+    /// The device has as many uploads under way as it may.
+    #[error("too many uploads are under way")]
+    TooManyUploads,
+    /// The device has no upload of that id.
+    #[error("the upload does not exist")]
+    UnknownUpload,
+    /// The time of the upload is over.
+    #[error("the upload's time is over")]
+    UploadLapsed,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.

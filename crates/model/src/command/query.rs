@@ -14,6 +14,7 @@ use crate::port::StoreError;
 use crate::provisioning::{Enrollment, ProvisioningView, Registration, RegistrationId};
 use crate::query_language::Groups;
 use crate::twin::Twin;
+use crate::upload::{FileNotice, Uploads};
 
 use super::Place;
 
@@ -174,6 +175,19 @@ pub enum Query {
         /// Id of the endpoint.
         endpoint: String,
     },
+    /// The uploads of a device.
+    Uploads(DeviceId),
+    /// How many files of devices of one shard somebody could be told of, as of the shard's last entry.
+    FileNoticeCount(ShardId),
+    /// Files that devices of one shard have uploaded, by the numbers of their notifications, `from <= number < to`.
+    FileNotices {
+        /// Which shard.
+        shard: ShardId,
+        /// The first.
+        from: u64,
+        /// The number after the last; [`BATCH_NOTICES_MAX`](crate::upload::BATCH_NOTICES_MAX) from the first at the most.
+        to: u64,
+    },
 }
 
 /// What a query answers.
@@ -268,6 +282,12 @@ pub enum View {
     },
     /// Answer to [`Query::Cursor`]: the next offset that is to leave, if the endpoint is known.
     Cursor(Option<u64>),
+    /// Answer to [`Query::Uploads`].
+    Uploads(Uploads),
+    /// Answer to [`Query::FileNoticeCount`].
+    FileNoticeCount(u64),
+    /// Answer to [`Query::FileNotices`].
+    FileNotices(Vec<FileNotice>),
 }
 
 /// What a statement of the query language finds.
@@ -364,7 +384,8 @@ impl Query {
             | Query::Modules(device)
             | Query::Twin(device)
             | Query::Messages { device, .. }
-            | Query::DeadLetters(device) => Place::Device(device),
+            | Query::DeadLetters(device)
+            | Query::Uploads(device) => Place::Device(device),
             Query::Provisioning(id) => Place::Device(id.as_device()),
             Query::Configuration(id) => Place::Slot(slot_of(id.as_bytes())),
             Query::Group { group, .. } => Place::Slot(slot_of(group.as_bytes())),
@@ -382,6 +403,8 @@ impl Query {
             | Query::DueJobs { shard, .. }
             | Query::Registrations { shard, .. }
             | Query::Feedback { shard, .. }
+            | Query::FileNoticeCount(shard)
+            | Query::FileNotices { shard, .. }
             | Query::Cursor { shard, .. } => Place::Shard(*shard),
         }
     }

@@ -40,6 +40,8 @@ const KIND_JOB_ROWS: u8 = b'w';
 const KIND_QUOTA: u8 = b'u';
 /// Where the events of an erased device end.
 const KIND_ERASED: u8 = b'x';
+/// Uploads of a device.
+const KIND_UPLOADS: u8 = b'f';
 
 /// The membership of the group as of the last applied entry: consensus keeps it here, and nothing in this crate reads it.
 pub const MEMBERSHIP: &[u8] = &[0xFF, 0xFE];
@@ -59,6 +61,9 @@ const CURSOR: [u8; 2] = [0xFF, 0x0A];
 pub const ERASED_TOTAL: &[u8] = &[0xFF, 0x0B];
 /// Which erasures a replica's segments have behind them: its own note.
 pub(super) const ERASED_DONE: &[u8] = &[0xFF, 0x0C];
+const FILE_NOTICE: [u8; 2] = [0xFF, 0x10];
+/// The list of files that services are to be told of.
+pub const FILE_NOTICE_LIST: &[u8] = &[0xFF, 0x11];
 /// The list of feedback that senders of messages are owed.
 pub const FEEDBACK_LIST: &[u8] = &[0xFF, 0x06];
 
@@ -96,6 +101,11 @@ pub fn message(device: &[u8], number: u64) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Key of the uploads of a device.
+pub fn uploads(device: &[u8]) -> Vec<u8> {
+    device_key(device, KIND_UPLOADS)
 }
 
 /// Key of the enrolment of a registration id.
@@ -237,6 +247,13 @@ pub fn parse_indexed_job(key: &[u8]) -> Option<JobId> {
 /// Key of record `number` of the feedback.
 pub fn feedback(number: u64) -> Vec<u8> {
     let mut key = FEEDBACK.to_vec();
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of notification `number` of a file.
+pub fn file_notice(number: u64) -> Vec<u8> {
+    let mut key = FILE_NOTICE.to_vec();
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
@@ -403,6 +420,8 @@ mod tests {
             due(7, b"dev-1"),
             feedback(7),
             FEEDBACK_LIST.to_vec(),
+            file_notice(7),
+            FILE_NOTICE_LIST.to_vec(),
             due_group(7, "g"),
             due_job(7, &job),
             ended_job(7, &job),

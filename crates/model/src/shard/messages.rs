@@ -1,16 +1,16 @@
 //! What commands on cloud-to-device messages do to a shard: where queues and contents lie, and who has to hear.
 //!
 //! Which message may be given to whom is decided in [`crate::messages::queue`]; what senders are owed is kept by
-//! [`crate::messages::feedback`].
+//! [`owed`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::state::Entry;
-use super::{Notice, keys, registry};
+use super::{Notice, keys, owed, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
 use crate::identity::SessionRecord;
-use crate::messages::feedback::{Feedback, FeedbackRecord};
+use crate::messages::feedback::FeedbackRecord;
 use crate::messages::queue::{Ended, Moment, Queue};
 use crate::messages::{
     DeadLetterDeed, Holder, MessageContent, NewMessage, QUEUE_MESSAGES_MAX, SESSION_MESSAGES_MAX, Settlement,
@@ -21,8 +21,6 @@ use crate::port::StoreError;
 use crate::wire::{Reader, WireError, put_bytes};
 
 const CONTENT_VERSION: u8 = 1;
-/// Records that are too old and go when one comes.
-const RECORDS_FORGOTTEN_MAX: usize = 16;
 
 fn encode(content: &MessageContent) -> Bytes {
     let mut out = BytesMut::with_capacity(content.bytes() + 16);
@@ -95,55 +93,21 @@ impl Work {
 
 /// Writes down how messages of `device` ended, for those who wanted to hear of it.
 fn owe(entry: &mut Entry<'_>, device: &DeviceId, ended: &[Ended]) -> Result<(), StoreError> {
-    let owed: Vec<&Ended> = ended.iter().filter(|ended| ended.ack.wants(ended.end)).collect();
-    if owed.is_empty() {
+    let wanted: Vec<&Ended> = ended.iter().filter(|ended| ended.ack.wants(ended.end)).collect();
+    if wanted.is_empty() {
         return Ok(());
     }
     let device_generation = registry::record(entry, device)?.map_or(0, |record| record.generation);
-    let mut list = feedback(entry)?;
-    forget_old(entry, &mut list)?;
-    for ended in owed {
-        let record = FeedbackRecord {
-            device: device.clone(),
-            device_generation,
-            message_id: ended.id.clone(),
-            end: ended.end,
-            ended_ms: entry.meta.time_ms,
-        };
-        entry.overlay.put_json(keys::feedback(list.push()), &record);
-    }
-    save_feedback(entry, list);
-    Ok(())
-}
-
-fn feedback(entry: &Entry<'_>) -> Result<Feedback, StoreError> {
-    Ok(entry.overlay.get_json(keys::FEEDBACK_LIST)?.unwrap_or_default())
-}
-
-fn save_feedback(entry: &mut Entry<'_>, mut list: Feedback) {
-    while let Some((from, to)) = list.poll_dropped() {
-        (from..to).for_each(|number| entry.overlay.delete(keys::feedback(number)));
-    }
-    entry.overlay.put_json(keys::FEEDBACK_LIST.to_vec(), &list);
-}
-
-/// The stamp of the oldest record that is in no batch.
-fn first_free_ms(entry: &Entry<'_>, list: &Feedback) -> Result<Option<u64>, StoreError> {
-    let Some(first) = list.first_free() else {
-        return Ok(None);
-    };
-    let record: Option<FeedbackRecord> = entry.overlay.get_json(&keys::feedback(first))?;
-    Ok(record.map(|record| record.ended_ms))
-}
-
-fn forget_old(entry: &Entry<'_>, list: &mut Feedback) -> Result<(), StoreError> {
-    for _ in 0..RECORDS_FORGOTTEN_MAX {
-        let first_free_ms = first_free_ms(entry, list)?;
-        if !list.expire(entry.meta.time_ms, first_free_ms) {
-            break;
-        }
-    }
-    Ok(())
+    let ended_ms = entry.meta.time_ms;
+    let records = wanted.into_iter().map(|ended| FeedbackRecord {
+        device: device.clone(),
+        device_generation,
+        message_id: ended.id.clone(),
+        end: ended.end,
+        ended_ms,
+    });
+    let records: Vec<FeedbackRecord> = records.collect();
+    owed::push(entry, records)
 }
 
 /// Tells a session that listens, if there is something for it now.
@@ -330,29 +294,4 @@ pub(super) fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), Sto
     }
     entry.overlay.delete(keys::queue(id));
     Ok(())
-}
-
-pub(super) fn take_feedback(entry: &mut Entry<'_>, lock_ms: u64) -> Result<Outcome, StoreError> {
-    let mut list = feedback(entry)?;
-    forget_old(entry, &mut list)?;
-    let now_ms = entry.meta.time_ms;
-    let oldest_ms = first_free_ms(entry, &list)?.unwrap_or(now_ms);
-    let token = registry::next_fence(entry);
-    let batch = list.take(token, lock_ms, now_ms, oldest_ms);
-    save_feedback(entry, list);
-    Ok(Outcome::FeedbackTaken(batch))
-}
-
-pub(super) fn settle_feedback(
-    entry: &mut Entry<'_>,
-    token: u64,
-    completes: bool,
-) -> Result<Outcome, StoreError> {
-    let mut list = feedback(entry)?;
-    let is_theirs = list.settle(token, completes, entry.meta.time_ms);
-    save_feedback(entry, list);
-    Ok(match is_theirs {
-        true => Outcome::Done,
-        false => Outcome::Refused(Refusal::LockLost),
-    })
 }

@@ -18,6 +18,7 @@ mod lease;
 mod messages;
 pub mod meta;
 mod overlay;
+mod owed;
 mod pages;
 mod provisioning;
 mod quota;
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod state;
 pub mod stored;
 mod twin;
+mod uploads;
 pub mod verdict;
 
 use crate::command::Command;

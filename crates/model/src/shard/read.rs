@@ -9,6 +9,7 @@ use super::keys;
 use super::messages;
 use super::meta::Meta;
 use super::overlay::parse_json;
+use super::owed::Owed;
 use super::pages;
 use crate::command::{DeviceView, Due, Query, ShardView, TwinView, View};
 use crate::group::Group;
@@ -17,10 +18,12 @@ use crate::identity::{DeviceRecord, SessionRecord};
 use crate::job::{Job, JobId, JobSpec};
 use crate::limits::{JOBS_DUE_MAX, MODULES_PER_DEVICE_MAX};
 use crate::messages::QUEUE_MESSAGES_MAX;
-use crate::messages::feedback::{BATCH_RECORDS_MAX, Feedback};
+use crate::messages::feedback::FeedbackRecord;
 use crate::messages::queue::Queue;
+use crate::owed::OwedList;
 use crate::port::{ShardStore, StoreError};
 use crate::provisioning::{ProvisioningView, RegistrationId};
+use crate::upload::{FileNotice, Uploads};
 
 /// Queues, and groups, that one answer to [`Query::Due`] names.
 const DUE_PAGE_MAX: usize = 256;
@@ -69,7 +72,20 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             let due = due.iter().filter_map(|(key, _)| keys::parse_indexed_job(key));
             Ok(View::DueJobs(due.collect()))
         }
-        Query::Feedback { from, to, .. } => feedback(store, *from, *to),
+        Query::Feedback { from, to, .. } => {
+            Ok(View::Feedback(owed_records::<FeedbackRecord>(store, *from, *to)?))
+        }
+        Query::FileNotices { from, to, .. } => {
+            Ok(View::FileNotices(owed_records::<FileNotice>(store, *from, *to)?))
+        }
+        Query::FileNoticeCount(_) => Ok(View::FileNoticeCount(owed_count::<FileNotice>(
+            store,
+            meta(store)?.time_ms,
+        )?)),
+        Query::Uploads(device) => {
+            let uploads: Option<Uploads> = json(store, &keys::uploads(device.as_str().as_bytes()))?;
+            Ok(View::Uploads(uploads.unwrap_or_default()))
+        }
         Query::Cursor { endpoint, .. } => Ok(View::Cursor(json(store, &keys::cursor(endpoint))?)),
         Query::Fleet {
             statement,
@@ -96,26 +112,23 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             ..
         } => pages::registrations(store, group, after, *count_max),
         Query::Shard(_) => {
-            let meta = store
-                .get(keys::META)?
-                .map(Meta::decode)
-                .transpose()?
-                .unwrap_or_default();
-            let list: Option<Feedback> = match store.get(keys::FEEDBACK_LIST)? {
-                Some(bytes) => Some(parse_json(&bytes)?),
-                None => None,
-            };
+            let meta = meta(store)?;
             Ok(View::Shard(ShardView {
                 device_count: meta.device_count,
                 connected_count: meta.connected_count,
                 disabled_count: meta.disabled_count,
-                feedback_count: list.map_or(0, |list| list.free_count(meta.time_ms)),
+                feedback_count: owed_count::<FeedbackRecord>(store, meta.time_ms)?,
                 next_offset: meta.next_offset,
                 applied_index: meta.applied.map_or(0, |at| at.index),
                 ..ShardView::default()
             }))
         }
     }
+}
+
+fn meta(store: &dyn ShardStore) -> Result<Meta, StoreError> {
+    let stored = store.get(keys::META)?.map(Meta::decode).transpose()?;
+    Ok(stored.unwrap_or_default())
 }
 
 fn job(store: &dyn ShardStore, id: &JobId) -> Result<View, StoreError> {
@@ -193,12 +206,13 @@ fn contents(store: &dyn ShardStore, device: &DeviceId, numbers: &[u64]) -> Resul
     Ok(View::Messages(found))
 }
 
-fn feedback(store: &dyn ShardStore, from: u64, to: u64) -> Result<View, StoreError> {
-    let rows = store.scan(
-        &keys::feedback(from),
-        &keys::feedback(to),
-        BATCH_RECORDS_MAX as usize,
-    )?;
-    let records = rows.iter().map(|(_, value)| parse_json(value));
-    Ok(View::Feedback(records.collect::<Result<_, StoreError>>()?))
+/// Records that somebody could take, as of the shard's last entry.
+fn owed_count<T: Owed>(store: &dyn ShardStore, ms: u64) -> Result<u64, StoreError> {
+    let list: Option<OwedList> = json(store, T::LIST)?;
+    Ok(list.map_or(0, |list| list.free_count(ms)))
+}
+
+fn owed_records<T: Owed>(store: &dyn ShardStore, from: u64, to: u64) -> Result<Vec<T>, StoreError> {
+    let rows = store.scan(&T::key(from), &T::key(to), T::BATCH_RECORDS_MAX as usize)?;
+    rows.iter().map(|(_, value)| parse_json(value)).collect()
 }

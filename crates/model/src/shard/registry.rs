@@ -11,16 +11,20 @@ use super::jobs;
 use super::keys;
 use super::lease;
 use super::messages;
+use super::owed;
 use super::provisioning;
 use super::quota;
 use super::state::Entry;
 use super::twin;
+use super::uploads;
 use crate::command::{Command, Outcome, Refusal};
 use crate::id::{DeviceId, StreamId};
 use crate::identity::{Condition, DeviceRecord, DeviceSpec, DeviceStatus, SessionRecord};
 use crate::limits::MODULES_PER_DEVICE_MAX;
+use crate::messages::feedback::FeedbackRecord;
 use crate::mutant::{self, Mutant};
 use crate::port::{SessionEnd, StoreError};
+use crate::upload::FileNotice;
 
 /// Topic filters that one device may keep.
 pub const SUBSCRIPTIONS_PER_DEVICE_MAX: usize = 50;
@@ -118,9 +122,35 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::MessagesExpire { device } => messages::expire(entry, device),
         Command::MessagesPurge { device } => messages::purge(entry, device),
         Command::DeadLetter { device, number, deed } => messages::dead_letter(entry, device, *number, *deed),
-        Command::FeedbackTake { lock_ms, .. } => messages::take_feedback(entry, *lock_ms),
+        Command::FeedbackTake { lock_ms, .. } => owed::take::<FeedbackRecord>(entry, *lock_ms),
         Command::FeedbackSettle { token, completes, .. } => {
-            messages::settle_feedback(entry, *token, *completes)
+            owed::settle::<FeedbackRecord>(entry, *token, *completes)
+        }
+        Command::UploadBegin {
+            device,
+            generation,
+            id,
+            blob,
+            secret_digest,
+            ttl_ms,
+        } => {
+            let begin = uploads::Begin {
+                id,
+                blob,
+                secret_digest,
+                ttl_ms: *ttl_ms,
+            };
+            uploads::begin(entry, device, *generation, &begin)
+        }
+        Command::UploadEnd {
+            device,
+            generation,
+            id,
+            notice,
+        } => uploads::end(entry, device, *generation, id, notice.as_deref()),
+        Command::FileNoticeTake { lock_ms, .. } => owed::take::<FileNotice>(entry, *lock_ms),
+        Command::FileNoticeSettle { token, completes, .. } => {
+            owed::settle::<FileNotice>(entry, *token, *completes)
         }
         Command::EnrollmentPut {
             id,
@@ -285,6 +315,7 @@ fn put(
     }
     if revokes {
         revoke(entry, device)?;
+        uploads::forget(entry, device);
     }
     if disables {
         for module in modules(entry, device)? {
@@ -343,6 +374,7 @@ fn remove(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
         end(entry, device, session, Some(SessionEnd::Deleted), true);
     }
     messages::remove(entry, device)?;
+    uploads::forget(entry, device);
     announce::life(entry, device, Life::Deleted)?;
     let id = device.as_str().as_bytes();
     for key in [

@@ -145,7 +145,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("get", "/messages/serviceBound/feedback", "takeFeedback", "Take feedback on messages", SERVES)
         .says("What became of messages whose senders asked for it, as a batch that is the caller's for a while.")
         .replies(&[
-            Reply::new(200, "A batch.", Content::ListAs(crate::feedback::CONTENT_TYPE, "Feedback"))
+            Reply::new(200, "A batch.", Content::ListAs(crate::feedback::Kind::Feedback.content_type(), "Feedback"))
                 .with(&[("ETag", "The lock, quoted: the batch is settled with it.")]),
             Reply::done("There is none."),
         ]),

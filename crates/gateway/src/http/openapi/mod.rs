@@ -7,6 +7,7 @@
 
 mod cluster;
 mod configurations;
+mod files;
 mod jobs;
 mod messages;
 mod parameters;
@@ -70,6 +71,11 @@ const FOR_HUB: &[Area] = &[
         tag: "Messages to devices",
         description: "Cloud-to-device messages, dead letters and feedback.",
         operations: messages::OPERATIONS,
+    },
+    Area {
+        tag: "Files",
+        description: "Files that devices upload, and who hears of them.",
+        operations: files::OPERATIONS,
     },
     Area {
         tag: "Telemetry and events",

@@ -39,6 +39,8 @@ pub(super) enum Access {
     Registering,
     /// Whoever has a token that stands in the body.
     InBody,
+    /// Whoever has the token of an upload in the query.
+    Upload,
 }
 
 /// How refusals are written.
@@ -48,6 +50,8 @@ pub(super) enum Refusals {
     Hub(&'static [u16]),
     /// In the form of DPS, with these statuses.
     Provisioning(&'static [u16]),
+    /// In the form of Azure Storage, with these statuses.
+    Storage(&'static [u16]),
 }
 
 /// Where a parameter stands.
@@ -105,6 +109,8 @@ pub(super) enum Content {
     ListAs(&'static str, &'static str),
     /// JSON, or server-sent events for those who ask for them.
     JsonOrEvents(&'static str),
+    /// JSON under a name of its own: media type, schema.
+    JsonAs(&'static str, &'static str),
     /// Server-sent events.
     Events,
     /// Whatever bytes.
@@ -191,6 +197,12 @@ impl Operation {
     /// The same in the form of DPS.
     pub(super) const fn refuses_as_dps(mut self, statuses: &'static [u16]) -> Self {
         self.refusals = Refusals::Provisioning(statuses);
+        self
+    }
+
+    /// The same in the form of Azure Storage.
+    pub(super) const fn refuses_as_storage(mut self, statuses: &'static [u16]) -> Self {
+        self.refusals = Refusals::Storage(statuses);
         self
     }
 

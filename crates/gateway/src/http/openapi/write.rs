@@ -10,6 +10,7 @@ use super::parameters::API_VERSION;
 use super::schemas::named;
 use super::table::{Access, Content, Kind, Operation, Parameter, Place, Refusals, Reply};
 use super::{Area, schemas};
+use crate::http::blob_fault::BLOB_CODES;
 use crate::http::code::ErrorCode;
 use crate::http::error::{ERROR_CODE_HEADER, PROVISIONING_CODE_HEADER};
 use crate::provisioning::error::ProvisioningCode;
@@ -17,11 +18,14 @@ use crate::provisioning::error::ProvisioningCode;
 const SAS: &str = "sharedAccessSignature";
 const ADMIN: &str = "adminToken";
 const CERTIFICATE: &str = "clientCertificate";
+const UPLOAD: &str = "uploadToken";
 
 /// What every operation that looks at a credential may be refused with.
 const REFUSALS: &[u16] = &[401, 429, 500, 503, 504];
 /// The same in the form of DPS.
 const REFUSALS_AS_DPS: &[u16] = &[401, 429, 500, 503];
+/// The same in the form of Azure Storage.
+const REFUSALS_AS_STORAGE: &[u16] = &[500, 503];
 /// Refusals after which the same request may do better.
 const PASSING: &[u16] = &[429, 503, 504];
 
@@ -30,7 +34,7 @@ Provisioning Service.\n\nMost operations need a token in `Authorization`: a shar
 `dunlin sas generate` prints it, or of a device. What a policy must grant is said with each operation. Whoever \
 operates the cluster may show the admin token instead, as `Bearer TOKEN`.\n\n`api-version` is accepted, as SDKs send \
 it, and not needed. Errors have IoT Hub's form and are named in the header `iothub-errorcode`; those of provisioning \
-have that of DPS.";
+have that of DPS, and those of files that of Azure Storage.";
 
 /// The document of these areas.
 pub(super) fn document(groups: &[&[Area]]) -> Value {
@@ -84,6 +88,10 @@ fn security_schemes() -> Value {
             "type": "mutualTLS",
             "description": "The device's certificate, shown in the TLS handshake.",
         },
+        UPLOAD: {
+            "type": "apiKey", "in": "query", "name": "sig",
+            "description": "The token of an upload, as its device was given it.",
+        },
     })
 }
 
@@ -121,7 +129,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 fn versioned(operation: &Operation) -> &'static [Parameter] {
     match operation.access {
         Access::Service(_) | Access::Device | Access::Registering => &[API_VERSION],
-        Access::Open | Access::InBody => &[],
+        Access::Open | Access::InBody | Access::Upload => &[],
     }
 }
 
@@ -176,6 +184,7 @@ fn security(access: Access) -> Value {
         Access::Open | Access::InBody => json!([]),
         Access::Service(_) => json!([{ SAS: [] }, { ADMIN: [] }]),
         Access::Device | Access::Registering => json!([{ SAS: [] }, { CERTIFICATE: [] }]),
+        Access::Upload => json!([{ UPLOAD: [] }]),
     }
 }
 
@@ -183,6 +192,7 @@ fn access_text(access: Access) -> String {
     match access {
         Access::Open => "Needs no credential.".to_owned(),
         Access::InBody => "Needs no credential but the token in the body.".to_owned(),
+        Access::Upload => "Needs the token of an upload of this file, in the query.".to_owned(),
         Access::Service(rights) => {
             let rights: Vec<String> = rights.iter().map(|right| format!("`{right:?}`")).collect();
             format!("Needs a policy with {}.", rights.join(" or "))
@@ -250,6 +260,7 @@ fn content(content: Content) -> Map<String, Value> {
             vec![("application/json", json!({ "anyOf": schemas }))]
         }
         Content::JsonOrEvents(name) => vec![("application/json", named(name)), events()],
+        Content::JsonAs(media, name) => vec![(media, named(name))],
         Content::Events => vec![events()],
         // Bytes without a schema are any bytes.
         Content::Bytes => vec![("application/octet-stream", json!({}))],
@@ -261,79 +272,100 @@ fn content(content: Content) -> Map<String, Value> {
         .collect()
 }
 
+/// Whose form a refusal has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    Hub,
+    Provisioning,
+    Storage,
+}
+
 /// Names a refusal among the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Refusal {
     status: u16,
-    is_provisioning: bool,
+    form: Form,
 }
 
 impl Refusal {
     fn name(self) -> String {
-        let form = if self.is_provisioning {
-            "ProvisioningError"
-        } else {
-            "Error"
+        let form = match self.form {
+            Form::Hub => "Error",
+            Form::Provisioning => "ProvisioningError",
+            Form::Storage => "StorageError",
         };
         format!("{form}{}", self.status)
     }
 }
 
 fn refusals_of(operation: &Operation) -> BTreeSet<Refusal> {
-    let (own, always, is_provisioning) = match operation.refusals {
-        Refusals::Hub(own) => (own, REFUSALS, false),
-        Refusals::Provisioning(own) => (own, REFUSALS_AS_DPS, true),
+    let (own, always, form) = match operation.refusals {
+        Refusals::Hub(own) => (own, REFUSALS, Form::Hub),
+        Refusals::Provisioning(own) => (own, REFUSALS_AS_DPS, Form::Provisioning),
+        Refusals::Storage(own) => (own, REFUSALS_AS_STORAGE, Form::Storage),
     };
     let always = match operation.access {
         Access::Open | Access::InBody => &[],
-        Access::Service(_) | Access::Device | Access::Registering => always,
+        Access::Service(_) | Access::Device | Access::Registering | Access::Upload => always,
     };
     let statuses = own.iter().chain(always).copied();
-    statuses
-        .map(|status| Refusal {
-            status,
-            is_provisioning,
-        })
-        .collect()
+    let mut found: BTreeSet<Refusal> = statuses.map(|status| Refusal { status, form }).collect();
+    // Who a service is is looked at before anything else.
+    if form == Form::Storage && matches!(operation.access, Access::Service(_)) {
+        let form = Form::Hub;
+        found.insert(Refusal { status: 401, form });
+    }
+    found
 }
 
 /// A refusal with the names that errors of its status have.
 fn refusal(one: Refusal) -> (String, Value) {
-    let names: Vec<&str> = match one.is_provisioning {
-        false => {
+    let names: Vec<&str> = match one.form {
+        Form::Hub => {
             let of_status = ErrorCode::ALL
                 .iter()
                 .filter(|(code, ..)| code.status() == one.status);
             of_status.map(|(.., name)| *name).collect()
         }
-        true => {
+        Form::Provisioning => {
             let of_status = ProvisioningCode::ALL
                 .iter()
                 .filter(|(code, ..)| code.status() == one.status);
             of_status.map(|(.., name)| *name).collect()
         }
+        Form::Storage => {
+            let of_status = BLOB_CODES.iter().filter(|(status, _)| *status == one.status);
+            of_status.map(|(_, name)| *name).collect()
+        }
     };
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    let mut headers = match one.is_provisioning {
-        false => {
+    let mut headers = match one.form {
+        Form::Hub => {
             json!({ ERROR_CODE_HEADER: { "description": "Name of the error.", "schema": schemas::words(&names) } })
         }
-        true => json!({
+        Form::Provisioning => json!({
             PROVISIONING_CODE_HEADER: { "description": "Number of the error.", "schema": { "type": "integer" } },
+        }),
+        Form::Storage => json!({
+            PROVISIONING_CODE_HEADER: { "description": "Name of the error.", "schema": schemas::words(&names) },
         }),
     };
     if PASSING.contains(&one.status) {
         headers["Retry-After"] = json!({ "description": "Seconds.", "schema": { "type": "integer" } });
     }
-    let body = match (one.is_provisioning, one.status) {
-        (false, _) => named("Error"),
-        (true, 401) => json!({ "anyOf": [named("ProvisioningError"), named("TpmChallenge")] }),
-        (true, _) => named("ProvisioningError"),
+    let content = match (one.form, one.status) {
+        (Form::Storage, _) => json!({ "application/xml": { "schema": { "type": "string" } } }),
+        (Form::Hub, _) => json!({ "application/json": { "schema": named("Error") } }),
+        (Form::Provisioning, 401) => {
+            let either = json!({ "anyOf": [named("ProvisioningError"), named("TpmChallenge")] });
+            json!({ "application/json": { "schema": either } })
+        }
+        (Form::Provisioning, _) => json!({ "application/json": { "schema": named("ProvisioningError") } }),
     };
     let shown = json!({
         "description": format!("{}.", quoted.join(", ")),
         "headers": headers,
-        "content": { "application/json": { "schema": body } },
+        "content": content,
     });
     (one.name(), shown)
 }

@@ -49,6 +49,8 @@ fn paths_of(argument: &str) -> Vec<String> {
     let text = match argument {
         "WEBSOCKET_PATH" => return vec![WEBSOCKET_PATH.to_owned()],
         "&queue" => queue.to_owned(),
+        // The wildcard is one parameter of the document.
+        "&blob" => "/uploads/{{device}}/{{blob}}".to_owned(),
         text if text.starts_with('"') => return literal(text).into_iter().collect(),
         text if text.starts_with("&format!(") => literal(text).unwrap().replace("{queue}", queue),
         other => panic!("this test cannot read the path {other}"),
@@ -70,6 +72,7 @@ pub(super) fn routes() -> BTreeSet<Route> {
     for said in [
         r#"for bound in ["devicebound", "deviceBound"]"#,
         r#"let queue = format!("/devices/{{id}}/messages/{bound}");"#,
+        r#"let blob = format!("/{container}/{{device}}/{{*blob}}");"#,
         r#"("enrollments", Kind::Individual),"#,
         r#"("enrollmentGroups", Kind::Group),"#,
     ] {

@@ -175,6 +175,29 @@ async fn answers_are_what_the_document_says() {
     trial
         .ask("completeFeedback", &[("lock", lock.as_str())], &[], 412)
         .await;
+    trial.world.cluster.pass_ms(NOW_S * 1000);
+    let begun = trial.ask("beginUpload", &dev, &as_device, 200).await.json();
+    let token = begun["sasToken"].as_str().unwrap();
+    let blob = format!("log.txt{token}");
+    let file = [("device", "dev-1"), ("blob", blob.as_str())];
+    let id = begun["correlationId"].as_str().unwrap();
+    let whole = [("x-ms-blob-type", "BlockBlob")];
+    trial.ask("getBlob", &file, &[], 404).await;
+    trial.ask("putBlob", &file, &[], 400).await;
+    trial.ask("putBlob", &file, &whole, 201).await;
+    let read = trial
+        .ask("getBlob", &[("device", "dev-1"), ("blob", "log.txt")], &[], 200)
+        .await;
+    assert_eq!(read.body, "hello");
+    trial.ask("endUpload", &dev, &as_device, 400).await;
+    let ended = [("id", "dev-1"), ("correlation", id)];
+    trial.ask("takeFileNotification", &[], &[], 204).await;
+    trial.ask("endUploadById", &ended, &as_device, 204).await;
+    let notice = trial.ask("takeFileNotification", &[], &[], 200).await;
+    let lock = notice.headers["etag"].trim_matches('"').to_owned();
+    let locked = [("lock", lock.as_str())];
+    trial.ask("abandonFileNotification", &locked, &[], 204).await;
+    trial.ask("completeFileNotification", &locked, &[], 412).await;
     trial.ask("listDeadLetters", &dev, &[], 200).await;
     trial.ask("getDeadLetter", &dev, &[], 404).await;
     let sent = trial.ask("sendEvent", &dev, &as_device, 204).await;

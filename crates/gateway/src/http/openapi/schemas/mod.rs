@@ -4,6 +4,7 @@
 //! more than it lists says so. Here are the words that schemas are made of; the schemas stand in one file for each area.
 
 mod cluster;
+mod files;
 mod fleet;
 mod identities;
 mod messages;
@@ -18,6 +19,7 @@ pub(super) fn all() -> Map<String, Value> {
         cluster::general(),
         cluster::cluster(),
         cluster::quota(),
+        files::files(),
         fleet::queries(),
         fleet::configurations(),
         fleet::jobs(),

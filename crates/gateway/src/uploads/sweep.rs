@@ -1,0 +1,88 @@
+//! What uploads leave behind that come to no end: blocks that nobody makes a file of.
+//!
+//! Each gateway sweeps the store that it has. Where they share one, several do the same, and no harm. By its age alone
+//! something is known to be nobody's: no token counts for longer than a day.
+
+use std::sync::Arc;
+
+use dunlin_model::port::{BlobError, BlobStore};
+use dunlin_model::upload::UPLOAD_TTL_MS_MAX;
+
+use super::blocks::FOLDER;
+use crate::limits::{UPLOAD_WAIT, UPLOADS_SWEEP_EVERY, UPLOADS_SWEPT_AT_A_TIME};
+use crate::shared::Shared;
+
+/// Sweeps again and again, until the gateway drains.
+pub(crate) fn spawn(shared: &Arc<Shared>) {
+    let (shared, tasks) = (Arc::clone(shared), shared.tasks.clone());
+    tasks.spawn(async move {
+        let draining = shared.draining.clone();
+        let sweeping = async {
+            loop {
+                match sweep(&*shared.hooks.blobs, shared.now_ms()).await {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!(count, "swept blocks of uploads that came to no end"),
+                    Err(error) => tracing::debug!(%error, "the sweep of the object store ended early"),
+                }
+                tokio::time::sleep(UPLOADS_SWEEP_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = sweeping => {}
+        }
+    });
+}
+
+/// Removes what is too old. Returns how many blocks that were.
+async fn sweep(blobs: &dyn BlobStore, now_ms: u64) -> Result<u64, BlobError> {
+    // A body that began in time may take its time.
+    let age_ms = UPLOAD_TTL_MS_MAX + 2 * UPLOAD_WAIT.as_millis() as u64;
+    let before_ms = now_ms.saturating_sub(age_ms);
+    blobs.sweep(before_ms).await?;
+    let mut count = 0;
+    loop {
+        let listed = blobs.list(FOLDER.to_owned(), Some(before_ms), UPLOADS_SWEPT_AT_A_TIME);
+        let found = listed.await?;
+        let is_last = found.len() < UPLOADS_SWEPT_AT_A_TIME;
+        for info in found {
+            blobs.delete(info.path).await?;
+            count += 1;
+        }
+        if is_last {
+            return Ok(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::memory::MemoryBlobs;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_too_old_goes_and_nothing_else() {
+        let now_ms = 1_700_000_000_000;
+        let blobs = MemoryBlobs::default();
+        let put = |path: String, age_ms: u64| {
+            blobs.set_now(now_ms - age_ms);
+            blobs.put(path, Bytes::from_static(b"x"))
+        };
+        let day = UPLOAD_TTL_MS_MAX;
+        for n in 0..UPLOADS_SWEPT_AT_A_TIME + 1 {
+            put(format!("{FOLDER}/old/{n:04x}"), 2 * day)
+                .await
+                .expect("it is put");
+        }
+        put(format!("{FOLDER}/young/00"), day).await.expect("it is put");
+        put("uploads/dev/x".to_owned(), 9 * day).await.expect("it is put");
+        let swept = sweep(&blobs, now_ms).await;
+        assert_eq!(swept, Ok(UPLOADS_SWEPT_AT_A_TIME as u64 + 1));
+        assert_eq!(
+            blobs.paths(),
+            [format!("{FOLDER}/young/00"), "uploads/dev/x".to_owned()]
+        );
+    }
+}
