@@ -74,6 +74,8 @@ pub const ERRAND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Connections of all listeners together, unless configured.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 100_000;
+/// Connections that a listener takes between two turns of everything else.
+pub const ACCEPTS_AT_A_TIME: usize = 8;
 /// TLS handshakes under way on a listener; one more makes the oldest give way.
 pub const HANDSHAKES_MAX: usize = 2_048;
 /// TLS handshakes of a listener that the processor works on between two turns of everything else; others

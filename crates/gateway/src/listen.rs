@@ -21,7 +21,9 @@ use crate::amqp;
 use crate::auth::Shown;
 use crate::handshakes::Handshakes;
 use crate::kafka;
-use crate::limits::{HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT};
+use crate::limits::{
+    ACCEPTS_AT_A_TIME, HEADERS_WAIT, HTTP2_PING_INTERVAL, HTTP2_STREAMS_MAX, TLS_HANDSHAKE_WAIT,
+};
 use crate::metrics::{Gauge, count};
 use crate::mqtt::connection;
 use crate::shared::Shared;
@@ -149,7 +151,14 @@ where
     tasks.spawn(async move {
         let draining = shared.draining.clone();
         let accepting = async {
+            let mut accepted_in_turn = 0;
             loop {
+                // Many that come at once wait in the listener's queue rather than before whoever is here.
+                if accepted_in_turn == ACCEPTS_AT_A_TIME {
+                    tokio::task::yield_now().await;
+                    accepted_in_turn = 0;
+                }
+                accepted_in_turn += 1;
                 let (stream, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {

@@ -572,3 +572,27 @@ async fn a_handshake_that_is_none_is_closed() {
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"\x20"));
 }
+
+#[tokio::test]
+async fn many_that_come_at_once_do_not_keep_others_from_their_turn() {
+    const COUNT: u64 = 60;
+    let world = World::new().await;
+    let address = world.gateway.mqtt_plain_address().unwrap();
+    // As a runtime of one thread does nothing else meanwhile, all of them wait before the first is taken.
+    let comers: Vec<_> = (0..COUNT)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    let taken = || world.gateway.metrics().connections.load(Ordering::Relaxed);
+    let (mut before, mut most) = (taken(), 0);
+    while before < COUNT {
+        tokio::task::yield_now().await;
+        let now = taken();
+        most = most.max(now - before);
+        before = now;
+    }
+    assert!(
+        most <= dunlin_gateway::limits::ACCEPTS_AT_A_TIME as u64,
+        "{most} between two turns"
+    );
+    drop(comers);
+}
