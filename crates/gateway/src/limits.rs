@@ -52,7 +52,7 @@ pub const TOKEN_LIFE_S_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// Connects of one device within [`DAMP_WINDOW`] that pass undelayed.
 pub const DAMP_FREE_CONNECTS: u32 = 10;
-/// The window in which connects of one device are counted. Each connect within it renews it.
+/// The window in which so many pass. Each of them is forgotten after its share of it.
 pub const DAMP_WINDOW: Duration = Duration::from_secs(10);
 /// First delay; it doubles with each further connect.
 pub const DAMP_DELAY_MIN: Duration = Duration::from_millis(100);
