@@ -17,6 +17,7 @@ use dunlin_model::port::{
 use dunlin_storage::data_dir::DataDir;
 use dunlin_storage::disk::Disk;
 use dunlin_storage::journal::Journal;
+use tokio::time::Instant;
 
 use crate::admin::{DamagedReplica, GroupStatus, NodeStatus};
 use crate::agreed_clock::AgreedClock;
@@ -45,6 +46,8 @@ const SEGMENTS_KEPT_SHARE: usize = 4;
 const LEADER_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a clean stop waits for its leaderships to be taken over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Time for one that was asked to take a leadership over, before another is asked.
+const TAKE_OVER_WAIT: Duration = Duration::from_millis(200);
 
 /// Makes the stores of a replica; `node` knows where they are.
 pub trait Stores: Send + Sync + 'static {
@@ -481,8 +484,10 @@ impl Cluster {
     }
 }
 
-/// Asks a caught-up follower of each led group to take over, until none is led.
+/// Asks a caught-up follower of each led group to take over, until none is led. Whoever was asked has time for it: two
+/// that are asked campaign against each other.
 async fn hand_over_all(shared: &Arc<Shared>) {
+    let mut asked_at: BTreeMap<GroupId, Instant> = BTreeMap::new();
     loop {
         let led: Vec<Arc<Group>> = shared
             .groups()
@@ -493,14 +498,20 @@ async fn hand_over_all(shared: &Arc<Shared>) {
         let now = shared.clock.monotonic_ms();
         let mut asked = false;
         for group in led {
-            let Some(entry) = directory.groups.get(&group.id().group) else {
+            let id = group.id().group;
+            let Some(entry) = directory.groups.get(&id) else {
                 continue;
             };
+            if asked_at.get(&id).is_some_and(|at| at.elapsed() < TAKE_OVER_WAIT) {
+                asked = true;
+                continue;
+            }
             for (replica, place) in &entry.replicas {
                 let other = *replica != group.id().replica && shared.detector.is_alive(place.node, now);
                 if other {
                     asked = true;
                     if group.hand_over(*replica).await {
+                        asked_at.insert(id, Instant::now());
                         break;
                     }
                 }
