@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
@@ -152,40 +152,45 @@ pub struct Order {
     pub pace: Option<Arc<Pace>>,
 }
 
-/// A rate that attackers keep together, counted from when they were let loose last.
+/// How far attackers may be behind their rate before the rest is given up.
+const PACE_BEHIND_MAX: Duration = Duration::from_millis(20);
+
+/// A rate that attackers keep together, packet by packet: none has a time that another has.
 #[derive(Debug)]
 pub struct Pace {
-    packets_per_s: u64,
-    /// When that was, and how many packets there had been by then.
-    begun: Mutex<(Instant, u64)>,
+    between: Duration,
+    /// When the next packet is due.
+    next: Mutex<Instant>,
 }
 
 impl Pace {
     /// So many packets a second; begins now.
     pub fn new(packets_per_s: u64) -> Self {
         Self {
-            packets_per_s,
-            begun: Mutex::new((Instant::now(), 0)),
+            between: Duration::from_secs(1).div_f64(packets_per_s.max(1) as f64),
+            next: Mutex::new(Instant::now()),
         }
     }
 
-    /// They are let loose now, after so many packets.
-    pub fn begin(&self, packets: u64) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), packets);
+    /// They are let loose now: what was not sent before is not made up for.
+    pub fn begin(&self) {
+        *self.next() = Instant::now();
+    }
+
+    fn next(&self) -> MutexGuard<'_, Instant> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until another packet may be sent.
-    async fn wait(&self, counters: &Counters) {
-        loop {
-            let (begun, before) = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-            let sent = counters.packets().saturating_sub(before);
-            let due = Duration::from_secs_f64(sent as f64 / self.packets_per_s as f64);
-            let early = due.saturating_sub(begun.elapsed());
-            if early.is_zero() {
-                return;
-            }
-            tokio::time::sleep(early).await;
-        }
+    async fn wait(&self) {
+        let due = {
+            let mut next = self.next();
+            // Who falls behind catches up a little, and not in a burst.
+            let due = (*next).max(Instant::now() - PACE_BEHIND_MAX);
+            *next = due + self.between;
+            due
+        };
+        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -198,7 +203,7 @@ pub async fn attack(order: Order, mut loose: watch::Receiver<bool>) {
         mill.set_v5(round % 2 == 0);
         let paced = async {
             if let Some(pace) = &order.pace {
-                pace.wait(&order.counters).await;
+                pace.wait().await;
             }
             once(&order, &mut mill).await
         };

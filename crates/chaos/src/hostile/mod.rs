@@ -364,7 +364,7 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
             memory.note_before();
         }
         if let Some(pace) = &pace {
-            pace.begin(counters.packets());
+            pace.begin();
         }
         loose.send_replace(true);
         let begun = Instant::now();
