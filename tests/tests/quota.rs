@@ -1,9 +1,11 @@
 //! A hub that is held to a plan, with real nodes that die: as much passes as the plan has, and not one more.
 
 use dunlin_gateway::client::{Client, Event};
-use dunlin_tests::PATIENCE;
-use dunlin_tests::field::Field;
-use dunlin_tests::hub::Device;
+use dunlin_model::id::slot_of;
+use dunlin_model::quota::keeper;
+use dunlin_tests::field::{Field, SHARDS};
+use dunlin_tests::hub::{Device, Hub};
+use dunlin_tests::{PATIENCE, eventually};
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -13,17 +15,24 @@ const WEIGHT: usize = 50;
 /// As many of them as F1 has for a day.
 const DAY: usize = 8_000 / WEIGHT;
 
-async fn hold_to(field: &Field, sku: Value) -> Value {
+async fn hold_to(hub: &Hub, sku: Value) -> Value {
     let body = json!({ "sku": sku });
-    let (status, answer) = field.hub.call(Method::PUT, "/quota", Some(body)).await;
+    let (status, answer) = hub.call(Method::PUT, "/quota", Some(body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     answer
 }
 
-async fn used(field: &Field) -> u64 {
-    let (status, answer) = field.hub.call(Method::GET, "/quota", None).await;
+async fn used(hub: &Hub) -> u64 {
+    let (status, answer) = hub.call(Method::GET, "/quota", None).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     answer["metrics"][0]["currentValue"].as_u64().expect("a number")
+}
+
+/// Asks a gateway, which knows then that there is this plan.
+async fn knows(hub: &Hub, door: usize, name: &str) {
+    let asked = hub.request_as_admin(door, Method::GET, "/quota").send().await;
+    let answer: Value = asked.expect("an answer").json().await.expect("JSON");
+    assert_eq!(answer["sku"]["name"], name);
 }
 
 /// Messages that were stored, and those of which nobody knows.
@@ -35,13 +44,12 @@ struct Sent {
 }
 
 /// Has the device send through one door after the other until it is refused so often.
-async fn send(field: &Field, device: &Device, mut door: usize, refusals: usize) -> Sent {
+async fn send(hub: &Hub, device: &Device, mut door: usize, refusals: usize) -> Sent {
     let mut sent = Sent::default();
     let path = format!("/devices/{}/messages/events", device.id);
     while sent.refused < refusals {
-        door = (door + 1) % field.hub.doors.len();
-        let request = field
-            .hub
+        door = (door + 1) % hub.doors.len();
+        let request = hub
             .request(door, Method::POST, &path)
             .header("authorization", device.token())
             .body(vec![b'x'; WEIGHT * 512]);
@@ -60,64 +68,69 @@ async fn send(field: &Field, device: &Device, mut door: usize, refusals: usize) 
     sent
 }
 
+/// The node, by its place, that leads the shard which keeps the count.
+async fn keeper(field: &Field) -> usize {
+    let shard = usize::from(slot_of(keeper::NAME.as_bytes()).0) % SHARDS;
+    // Group 0 is the directory.
+    let group = json!(shard + 1);
+    eventually("the keeper's shard has a leader", PATIENCE, || async {
+        let status = field.hub.status().await;
+        let groups = status["groups"].as_array()?;
+        let line = groups.iter().find(|line| line["group"] == group)?;
+        let leader = line["leader"].as_str()?;
+        let nodes = &field.cluster.ready().nodes;
+        nodes.iter().position(|node| node.id == leader)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_day_has_its_messages_whatever_node_dies() {
     let mut field = Field::start(3, &[]).await;
-    let devices = field.hub.create_many("d", 4).await;
-    // One that stays connected throughout, at the node that stays.
-    let listener = field.hub.create("listener").await;
-    let mut options = field.hub.doors[0].options(&listener);
-    options.version = dunlin_gateway::mqtt::Version::V5;
+    let hub = field.hub.clone();
+    let devices = hub.create_many("d", 4).await;
+    let keeper = keeper(&field).await;
+    // One that stays connected throughout, at a node that stays.
+    let listener = hub.create("listener").await;
+    let options = hub.doors[(keeper + 1) % 3].options(&listener);
     let mut client = Client::connect(&options).await.expect("connected");
-    hold_to(&field, json!({ "name": "F1", "capacity": 1 })).await;
-    let half = devices.iter().enumerate().map(|(door, device)| {
-        let path = format!("/devices/{}/messages/events", device.id);
-        let hub = &field.hub;
-        async move {
-            for _ in 0..DAY / 8 {
-                let request = hub.request(door % 3, Method::POST, &path);
-                let request = request.header("authorization", device.token());
-                let answer = request.body(vec![b'x'; WEIGHT * 512]).send().await;
-                assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
+    hold_to(&hub, json!({ "name": "F1", "capacity": 1 })).await;
+    // All of them know by now that there is a plan.
+    join_all((0..3).map(|door| knows(&hub, door, "F1"))).await;
+    let sending = devices
+        .iter()
+        .enumerate()
+        .map(|(door, device)| send(&hub, device, door, 3));
+    let killing = async {
+        let half = (DAY * WEIGHT / 2) as u64;
+        eventually("half of the day is used", PATIENCE, || async {
+            let used = used(&hub).await;
+            if used >= half {
+                Ok(())
+            } else {
+                Err(format!("{used}"))
             }
-        }
-    });
-    join_all(half).await;
-    let stored = devices.len() * (DAY / 8);
-    assert_eq!(used(&field).await, (stored * WEIGHT) as u64);
-    // Whoever keeps the count is among those that die and come back.
-    for node in [1, 2] {
-        field.kill(node).await;
-        field.restart(node).await;
-    }
-    field.kill(2).await;
-    let rest = join_all(
-        devices
-            .iter()
-            .enumerate()
-            .map(|(door, device)| send(&field, device, door, 3)),
-    )
-    .await;
-    field.restart(2).await;
-    let known: usize = stored + rest.iter().map(|sent| sent.stored).sum::<usize>();
-    let unknown: usize = rest.iter().map(|sent| sent.unknown).sum();
+        })
+        .await;
+        field.kill(keeper).await;
+    };
+    let (sent, ()) = tokio::join!(join_all(sending), killing);
+    field.restart(keeper).await;
+    let known: usize = sent.iter().map(|sent| sent.stored).sum();
+    let unknown: usize = sent.iter().map(|sent| sent.unknown).sum();
     assert!(
         known <= DAY && known + unknown >= DAY,
         "{known} and {unknown} of {DAY}"
     );
-    assert_eq!(
-        used(&field).await,
-        (DAY * WEIGHT) as u64,
-        "all of it, and no more"
-    );
-    let events = field.hub.read_all().await.len();
+    assert_eq!(used(&hub).await, (DAY * WEIGHT) as u64, "all of it, and no more");
+    let events = hub.read_all().await.len();
     assert!((known..=DAY).contains(&events), "{events} events of {known}");
     // A device is told, and connected still; with more units it goes on.
     let topic = format!("devices/{}/messages/events/", listener.id);
     let id = client.publish(&topic, b"x").await.expect("published");
     let refused = Event::Refused { id, reason: 0x97 };
     assert_eq!(client.next_event().await, refused);
-    hold_to(&field, json!({ "name": "S1", "capacity": 1 })).await;
+    hold_to(&hub, json!({ "name": "S1", "capacity": 1 })).await;
     let passes = async {
         loop {
             let id = client.publish(&topic, b"x").await.expect("published");
@@ -137,18 +150,9 @@ async fn a_day_has_its_messages_whatever_node_dies() {
 async fn three_gateways_let_through_what_one_hub_may() {
     let field = Field::start(3, &[]).await;
     let device = field.hub.create("d").await;
-    hold_to(&field, json!({ "name": "S1", "capacity": 1 })).await;
+    hold_to(&field.hub, json!({ "name": "S1", "capacity": 1 })).await;
     let path = format!("/devices/{}", device.id);
-    // All of them know by now that there is a plan.
-    let knows = |door: usize| {
-        let hub = &field.hub;
-        async move {
-            let asked = hub.request_as_admin(door, Method::GET, "/quota").send().await;
-            let answer: Value = asked.expect("an answer").json().await.expect("JSON");
-            assert_eq!(answer["sku"]["name"], "S1");
-        }
-    };
-    join_all((0..3).map(knows)).await;
+    join_all((0..3).map(|door| knows(&field.hub, door, "S1"))).await;
     let asking = (0..135).map(|place| {
         let request = field.hub.request_as_admin(place % 3, Method::GET, &path);
         async move { request.send().await.expect("an answer").status() }

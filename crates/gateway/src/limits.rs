@@ -259,8 +259,6 @@ pub const QUOTA_WAIT: Duration = Duration::from_secs(1);
 pub const QUOTA_CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long a device's messages are delayed; then they are refused.
 pub const QUOTA_MESSAGE_WAIT: Duration = Duration::from_secs(10);
-/// How long the keeper of the plan has for an answer before it is asked again.
-pub const QUOTA_ASK_WAIT: Duration = Duration::from_secs(5);
 /// How often a gateway at which something waits looks whether the hub has another plan.
 pub const QUOTA_LOOK: Duration = Duration::from_millis(250);
 /// Pause before the keeper of the plan is asked again that could not be.

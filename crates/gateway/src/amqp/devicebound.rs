@@ -115,6 +115,7 @@ fn fault_of(error: &ApiError) -> Fault {
         ErrorCode::DeviceNotFound | ErrorCode::ModuleNotFound => condition::NOT_FOUND,
         ErrorCode::DeviceMaximumQueueDepthExceeded
         | ErrorCode::ThrottlingException
+        | ErrorCode::IotHubQuotaExceeded
         | ErrorCode::StorageFull => condition::RESOURCE_LIMIT,
         ErrorCode::MessageTooLarge => condition::MESSAGE_TOO_LARGE,
         ErrorCode::GatewayTimeout | ErrorCode::ServerBusy => condition::TIMEOUT,

@@ -24,9 +24,10 @@ use super::error::ApiError;
 use crate::quota;
 use crate::shared::Shared;
 
-/// What an operator sends. What was read may be sent back.
+/// What an operator sends. What was read may be sent back. That there is to be no plan has to be said.
 #[derive(Debug, Deserialize)]
 struct Input {
+    #[serde(deserialize_with = "Option::deserialize")]
     sku: Option<Sku>,
 }
 

@@ -87,11 +87,12 @@ pub(super) async fn see_to(run: &Run<'_>, order: &JobOrder, work: &JobWork, devi
 /// Waits until the hub's plan has room for one more device. False if the run stops before.
 async fn pay(run: &Run<'_>, work: &JobWork) -> bool {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let bytes = match work {
-        JobWork::TwinUpdate { tags, desired } => length(tags) + length(desired),
-        JobWork::Method { payload, .. } => payload.len(),
+    let cost = match work {
+        JobWork::TwinUpdate { tags, desired } => {
+            Cost::message(Operation::JobDevice, length(tags) + length(desired))
+        }
+        JobWork::Method { payload, .. } => Cost::asked_by_job(payload.len()),
     };
-    let cost = Cost::message(Operation::JobDevice, bytes);
     while !run.stop.is_cancelled() {
         let paid = tokio::select! {
             () = run.stop.cancelled() => return false,
@@ -156,6 +157,9 @@ async fn ask(run: &Run<'_>, order: Box<JobOrder>, device: DeviceId, mut call: Ca
     call.connect_wait = call.connect_wait.min(left);
     let result = result(run, &device, &call).await;
     drop(turn);
+    if let RowResult::Answered { .. } = &result {
+        run.shared.charge_rest(result.bytes());
+    }
     let status = match result {
         RowResult::Answered { .. } => RowStatus::Completed,
         RowResult::Failed { .. } => RowStatus::Failed,

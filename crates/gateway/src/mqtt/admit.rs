@@ -293,6 +293,22 @@ async fn submit_open(shared: &Shared, device: &DeviceId, command: Command) -> Re
     }
 }
 
+/// A command of a session, submitted again while the cluster is busy.
+pub(crate) fn submit_command(
+    client: &Arc<dyn ShardClient>,
+    command: Command,
+) -> impl Future<Output = Result<Outcome, SubmitError>> + Send + use<> {
+    let client = Arc::clone(client);
+    async move {
+        loop {
+            match client.submit(command.clone()).await {
+                Err(SubmitError::Busy(_)) => client.ready().await,
+                other => return other,
+            }
+        }
+    }
+}
+
 /// Closes a session in the log, as well as that can be done.
 pub(crate) async fn close(client: &dyn ShardClient, device: DeviceId, epoch: u64) {
     let closing = async {

@@ -17,7 +17,7 @@ use dunlin_model::audit::AuditRecord;
 use dunlin_model::command::{Command, Outcome, Refusal, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::messages::{MessageContent, TakenMessage};
-use dunlin_model::port::{AckSink, SessionEnd, ShardClient, SubmitError, TraceSpan};
+use dunlin_model::port::{AckSink, SessionEnd, SubmitError, TraceSpan};
 use dunlin_model::quota::Operation;
 use dunlin_model::twin::Twin;
 use rmqtt_codec::error::DecodeError;
@@ -36,10 +36,11 @@ use super::session::{Effect, End, FilterCode, Session};
 use super::socket::{Moved, Socket};
 use super::told::Told;
 use super::twin;
+use super::will;
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
 use crate::auth::Shown;
 use crate::http::claimed;
-use crate::limits::{CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, CONNECT_WAIT, WRITE_STALL_WAIT};
+use crate::limits::{CLOSE_WAIT, CONNECT_WAIT, WRITE_STALL_WAIT};
 use crate::metrics::{Gauge, count, count_by};
 use crate::quota::{Cost, Over};
 use crate::shared::Shared;
@@ -323,6 +324,9 @@ where
             }
             self.session.handle_time(now);
             if let Some(end) = self.session.poll_end() {
+                if end.is_parting() {
+                    self.finish_records().await;
+                }
                 return end;
             }
             let mut due = self.session.poll_timeout();
@@ -365,6 +369,20 @@ where
                 Woken::Socket(Ok(Moved::Read)) => self.session.handle_heard(Instant::now()),
             }
         }
+    }
+
+    /// Has records that wait pass, be submitted or refused, as they would have been if the client had stayed.
+    async fn finish_records(&mut self) {
+        let passing = async {
+            while self.records.are_waiting() {
+                if self.waiting.is_none() {
+                    self.ask_to_pass();
+                }
+                let finished = finish(&mut self.waiting).await;
+                self.handle_finished(finished);
+            }
+        };
+        let _ = timeout(CLOSE_WAIT, passing).await;
     }
 
     fn may_read(&self) -> bool {
@@ -576,7 +594,7 @@ where
             } => {
                 let (device, epoch) = self.identity();
                 let cost = Cost::message(Operation::TwinUpdate, patch.len());
-                let submitting = submit_command(
+                let submitting = admit::submit_command(
                     &self.shared.client,
                     Command::TwinReport {
                         device,
@@ -620,7 +638,7 @@ where
                 codes,
             } => {
                 let (device, epoch) = self.identity();
-                let submitting = submit_command(
+                let submitting = admit::submit_command(
                     &self.shared.client,
                     Command::Subscribe {
                         device,
@@ -649,7 +667,7 @@ where
                 count,
             } => {
                 let (device, epoch) = self.identity();
-                let submitting = submit_command(
+                let submitting = admit::submit_command(
                     &self.shared.client,
                     Command::Unsubscribe {
                         device,
@@ -846,18 +864,7 @@ where
         drop(self.socket);
         self.shared.sessions.remove(&device, &self.mailbox);
         if self.session.take_will(end, &mut self.scratch) {
-            let client = &self.shared.client;
-            let sink: Arc<dyn AckSink> = Arc::new(Mailbox::default());
-            let publishing = async {
-                for _ in 0..CLOSE_ATTEMPTS_MAX {
-                    match client.submit_telemetry(&device, &self.scratch, &sink, 0) {
-                        Err(SubmitError::Busy(_)) => client.ready().await,
-                        Err(error) => return tracing::warn!(%device, %error, "will not published"),
-                        Ok(()) => return,
-                    }
-                }
-            };
-            let _ = timeout(CLOSE_WAIT, publishing).await;
+            will::publish(self.shared, &device, &self.scratch).await;
         }
         if !end.is_known_above() {
             if timeout(CLOSE_WAIT, self.courier.finish()).await.is_err() {
@@ -869,22 +876,6 @@ where
 
     fn say_goodbye(&mut self, reason: DisconnectReasonCode) {
         self.codec.put_disconnect(reason, &mut self.socket.out);
-    }
-}
-
-/// A command of a session, submitted again while the cluster is busy.
-fn submit_command(
-    client: &Arc<dyn ShardClient>,
-    command: Command,
-) -> impl Future<Output = Result<Outcome, SubmitError>> + Send + use<> {
-    let client = Arc::clone(client);
-    async move {
-        loop {
-            match client.submit(command.clone()).await {
-                Err(SubmitError::Busy(_)) => client.ready().await,
-                other => return other,
-            }
-        }
     }
 }
 

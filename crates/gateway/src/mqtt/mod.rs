@@ -21,6 +21,7 @@ pub(crate) mod told;
 pub mod topic;
 pub(crate) mod twin;
 pub mod username;
+mod will;
 pub(crate) mod wire;
 
 /// The protocol versions spoken here.

@@ -43,6 +43,11 @@ impl Records {
         self.plan.is_some()
     }
 
+    /// Whether any wait.
+    pub(crate) fn are_waiting(&self) -> bool {
+        !self.held.is_empty() || !self.unsent.is_empty()
+    }
+
     /// This one waits for the plan.
     pub(crate) fn hold(&mut self, token: u64, record: Bytes) {
         self.held.push_back((token, record));
@@ -68,7 +73,7 @@ impl Records {
         for (_, record) in self.held.iter().skip(self.turns.len()) {
             let bytes = telemetry::peek(record).map_or(record.len(), |record| record.message_bytes());
             let cost = Cost::message(Operation::DeviceMessage, bytes);
-            let turn = shared.quota.enter(plan, cost, Some(QUOTA_MESSAGE_WAIT));
+            let turn = shared.quota.enter_patiently(plan, cost, QUOTA_MESSAGE_WAIT);
             self.turns.push_back(turn);
         }
         let mut turns = std::mem::take(&mut self.turns);

@@ -188,6 +188,11 @@ impl End {
         )
     }
 
+    /// Whether the client is gone by its own doing: what it sent before is still its word.
+    pub fn is_parting(self) -> bool {
+        matches!(self, End::Disconnected | End::DisconnectedWithWill | End::Lost)
+    }
+
     /// Whether the shard ended the session itself and need not be told.
     pub fn is_known_above(self) -> bool {
         matches!(self, End::TakenOver | End::Revoked | End::GatewayLost)

@@ -13,12 +13,12 @@ use dunlin_model::command::{Command, Outcome};
 use dunlin_model::quota::keeper::{Answer, Want};
 use dunlin_model::quota::{METHOD_STEP_KIB, Operation, Plan};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 
-use crate::limits::{QUOTA_ASK_WAIT, QUOTA_LOOK, QUOTA_PAUSE, QUOTA_WAIT};
+use crate::limits::{QUOTA_LOOK, QUOTA_PAUSE, QUOTA_WAIT};
 use crate::metrics::{Metrics, count};
 use crate::shared::Shared;
-use gate::Gate;
+use gate::{Gate, Patience};
 
 /// What something costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,14 @@ impl Cost {
         Self {
             messages: [Some(bytes), Some(0)],
             ..Self::many(Operation::DirectMethod, steps * METHOD_STEP_KIB as usize)
+        }
+    }
+
+    /// A method by which a job asks one device.
+    pub(crate) fn asked_by_job(bytes: usize) -> Self {
+        Self {
+            messages: [Some(bytes), Some(0)],
+            ..Self::of(Operation::JobDevice)
         }
     }
 
@@ -108,11 +116,26 @@ impl Quota {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stands in line under `plan`, no longer than `patience` if that is given.
-    pub(crate) fn enter(&self, plan: Plan, cost: Cost, patience: Option<Duration>) -> Turn {
-        let now = Instant::now();
-        let until = patience.map(|patience| now + patience);
-        let turn = self.gate().enter(cost.operation, cost.want(plan), until);
+    /// Stands in line under `plan`, no longer than `wait` if that is given.
+    fn enter(&self, plan: Plan, cost: Cost, wait: Option<Duration>) -> Turn {
+        let patience = Patience {
+            until: wait.map(|wait| Instant::now() + wait),
+            outlasts_silence: false,
+        };
+        self.stand_in_line(plan, cost, patience)
+    }
+
+    /// The same for what waits, however long, while nobody can say: whoever sent it is connected, and hears of it then.
+    pub(crate) fn enter_patiently(&self, plan: Plan, cost: Cost, wait: Duration) -> Turn {
+        let patience = Patience {
+            until: Some(Instant::now() + wait),
+            outlasts_silence: true,
+        };
+        self.stand_in_line(plan, cost, patience)
+    }
+
+    fn stand_in_line(&self, plan: Plan, cost: Cost, patience: Patience) -> Turn {
+        let turn = self.gate().enter(cost.operation, cost.want(plan), patience);
         self.bell.notify_one();
         turn
     }
@@ -211,23 +234,35 @@ async fn ask(shared: &Shared) {
     let Some(plan) = plan else {
         return shared.quota.gate().let_all_through();
     };
-    let command = Command::QuotaAsk {
-        plan,
-        wants: wants.clone(),
+    // Asked once, however long that takes: whatever was counted was counted for these.
+    let submitting = shared.client.submit(Command::QuotaAsk { plan, wants });
+    tokio::pin!(submitting);
+    let asked_at = Instant::now();
+    let answer = loop {
+        tokio::select! {
+            answer = &mut submitting => break answer,
+            () = shared.draining.cancelled() => return,
+            () = sleep(QUOTA_LOOK) => {
+                let mut gate = shared.quota.gate();
+                if asked_at.elapsed() >= QUOTA_WAIT {
+                    gate.handle_silence();
+                }
+                gate.handle_time(Instant::now());
+            }
+        }
     };
-    let answer = timeout(QUOTA_ASK_WAIT, shared.client.submit(command)).await;
+    let now = Instant::now();
     let mut gate = shared.quota.gate();
     match answer {
-        Ok(Ok(Outcome::Quota(answer))) => gate.handle_answer(&answer, Instant::now()),
-        Ok(Ok(other)) => {
+        Ok(Outcome::Quota(answer)) => gate.handle_answer(&answer, now),
+        Ok(other) => {
             tracing::warn!(?other, "the keeper of the plan gave an answer of another kind");
-            gate.handle_failure(Instant::now() + QUOTA_PAUSE);
+            gate.handle_failure(now, now + QUOTA_PAUSE);
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::debug!(%error, "ask the keeper of the plan again");
-            gate.handle_failure(Instant::now() + QUOTA_PAUSE);
+            gate.handle_failure(now, now + QUOTA_PAUSE);
         }
-        Err(_) => gate.handle_failure(Instant::now()),
     }
 }
 

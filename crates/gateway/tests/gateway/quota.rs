@@ -75,6 +75,14 @@ async fn a_plan_is_kept_shown_and_taken_back() {
     ] {
         assert_eq!(error(&put(&world, wrong).await), (400, "ArgumentInvalid"));
     }
+    for wrong in ["{}", r#"{"Sku": null}"#, "[]"] {
+        let answer = world.http("PUT", "/quota", &[], wrong).await;
+        assert_eq!(
+            error(&answer),
+            (400, "ArgumentInvalid"),
+            "{wrong}: none has to be said"
+        );
+    }
     let service = world.service_token("service");
     let foreign = world
         .http_as("PUT", "/quota", &[("Authorization", &service)], b"{}")
@@ -281,4 +289,28 @@ async fn a_question_without_an_answer_is_asked_again() {
         .cluster
         .fail_commands(dunlin_model::port::SubmitError::Unknown);
     assert_eq!(world.http("GET", "/devices/dev-1", &[], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_left_is_still_its_word() {
+    for says_goodbye in [false, true] {
+        let world = World::new().await;
+        let mut client = world.connect(Version::V3).await;
+        hold_to(&world, "S1", 1).await;
+        for body in ["1", "2", "3"] {
+            client
+                .publish_unacknowledged(TOPIC, body.as_bytes())
+                .await
+                .unwrap();
+        }
+        // In one packet of TCP with what it said before.
+        if says_goodbye {
+            client.disconnect().await;
+        } else {
+            client.flush().await.unwrap();
+            drop(client);
+        }
+        world.cluster.until_stored(3).await;
+        assert_eq!(used(&world).await, 3);
+    }
 }
