@@ -97,6 +97,8 @@ impl ShardServer for ActorHost {
         Box::pin(async move {
             let room = self.room(shard).ok_or(ReadError::NotLeader { hint: None })?;
             let leader = room.leader().map_err(|hint| ReadError::NotLeader { hint })?;
+            // Whoever was replaced without knowing does not know either what was erased since.
+            pass_barrier(&room).await?;
             self.read_or_wait(&room, &leader, from, bytes_max.min(READ_BYTES_MAX), wait_ms)
                 .await
         })

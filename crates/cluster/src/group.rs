@@ -23,7 +23,9 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{
+    Mutex, Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc, oneshot,
+};
 
 use crate::config::Timing;
 use crate::directory::DirectoryView;
@@ -64,6 +66,8 @@ pub(crate) struct Group {
     refused: Arc<Notify>,
     /// Held while a step in changing the members is taken.
     stepping: Arc<Mutex<()>>,
+    /// Held by whoever counts on sealed segments staying as they are; one that is written again is taken for it.
+    segments: Arc<RwLock<()>>,
     /// Who was asked to take over; nobody once this replica leads again.
     successor: Successor,
     /// In which term it asked.
@@ -184,6 +188,7 @@ impl Group {
             view,
             refused,
             stepping: Arc::default(),
+            segments: Arc::default(),
             successor: Successor::default(),
             resigned,
             purge: std::sync::Mutex::default(),
@@ -325,6 +330,16 @@ impl Group {
             .filter(|(_, matched)| lag(lag_of(matched)))
             .map(|(id, _)| ReplicaId(*id))
             .collect()
+    }
+
+    /// Sealed segments stay what they are until this is dropped.
+    pub(crate) async fn hold_segments(&self) -> OwnedRwLockReadGuard<()> {
+        self.segments.clone().read_owned().await
+    }
+
+    /// The right to write sealed segments again, until dropped; `None` while somebody counts on them.
+    pub(crate) fn begin_rewrite(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.segments.clone().try_write_owned().ok()
     }
 
     /// The right to take a step in changing the members, until dropped; `None` while another is taken.

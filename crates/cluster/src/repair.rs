@@ -97,17 +97,14 @@ async fn mend_one(
             continue;
         };
         let fetched = match fetch(shared, peer, id.group, wanted).await {
-            Some(whole) => install(events, whole, *wanted).await,
+            Some(whole) => match note_foreign(group).await {
+                Ok(()) => install(events, whole, *wanted).await,
+                Err(error) => Err(error.to_string()),
+            },
             None => Err("it did not come".to_owned()),
         };
         match fetched {
-            Ok(()) => {
-                // It may not have been rewritten where it comes from.
-                if let Err(error) = erase::begin_anew(&**group.store()) {
-                    tracing::warn!(replica = %id, %error, "cannot note that a segment came from a peer");
-                }
-                return Mended::From(peer);
-            }
+            Ok(()) => return Mended::From(peer),
             Err(reason) => {
                 all_answered = false;
                 tracing::warn!(replica = %id, segment = first_offset, %peer, reason, "cannot mend an event segment");
@@ -119,6 +116,18 @@ async fn mend_one(
     } else {
         Mended::NotYet
     }
+}
+
+/// Notes durably that a segment is about to come from a peer: it may not have been rewritten there.
+async fn note_foreign(group: &Group) -> Result<(), StoreError> {
+    let store = group.store().clone();
+    let noted = blocking(move || match erase::begin_anew(&*store)? {
+        true => store.checkpoint(),
+        false => Ok(()),
+    });
+    noted
+        .await
+        .map_err(|error| StoreError::io("sync stores", error))?
 }
 
 async fn ask_segments(shared: &Shared, peer: NodeId, group: GroupId) -> Option<Vec<SealedSegment>> {

@@ -8,7 +8,7 @@ use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
 use dunlin_model::port::{
-    BoxFuture, Clock as _, Downlink, EventLog, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
+    BoxFuture, Clock as _, Downlink, FrameOutcome, FrameSink, Replication, ServeError, StoreError,
     StreamOpening,
 };
 use dunlin_model::shard::stored;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
 use crate::codec;
+use crate::group::Group;
 use crate::messages::{
     AppendReply, Request, Response, ShardNotice, SnapshotHead, StreamHead, VoteAsk, WireVote,
 };
@@ -348,7 +349,7 @@ impl Server {
             return;
         };
         let Some(spools) = &self.0.spools else { return };
-        let spooled = match receive_snapshot(spools, group.events(), (&mut writer, &mut reader)).await {
+        let spooled = match receive_snapshot(spools, &group, (&mut writer, &mut reader)).await {
             Ok(spooled) => spooled,
             Err(error) => {
                 Point::SnapshotBroken.reach();
@@ -457,11 +458,13 @@ impl Server {
 /// What this replica has already it says first.
 async fn receive_snapshot(
     spools: &Spools,
-    events: Option<&Arc<dyn EventLog>>,
+    group: &Group,
     (writer, reader): (&mut FrameWriter, &mut FrameReader),
 ) -> Result<Spooled, StoreError> {
     let broken = |error: tokio::task::JoinError| StoreError::io("receive snapshot", error);
-    let mut receiving: Receiving = spools.receive(events.cloned()).await?;
+    let held = group.hold_segments().await;
+    let receiving = spools.receive(group.events().cloned()).await?;
+    let mut receiving: Receiving = receiving.holding(held);
     let lost = |error: crate::transport::StreamError| StoreError::io("receive snapshot", error);
     let kept = codec::encode(receiving.kept());
     writer.send([kept]).await.map_err(lost)?;

@@ -25,7 +25,7 @@ use dunlin_model::wire::{Reader, WireError, put_bytes};
 use dunlin_storage::disk::Disk;
 use dunlin_storage::spool::{self, Spool, SpoolWriter};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::machine::Machine;
 
@@ -418,6 +418,7 @@ impl Spools {
             events,
             kept,
             digest: None,
+            held: None,
         })
     }
 }
@@ -433,9 +434,17 @@ pub(crate) struct Receiving {
     /// What the sender says that everything hashes to.
     digest: Option<[u8; SHA256_OUTPUT_LEN]>,
     place: OwnedSemaphorePermit,
+    /// Keeps what the sender leaves out as it is, until it is put in its place.
+    held: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Receiving {
+    /// As long as this is `held`, what the sender may leave out stays as it is.
+    pub(crate) fn holding(self, held: OwnedRwLockReadGuard<()>) -> Self {
+        let held = Some(held);
+        Self { held, ..self }
+    }
+
     /// What the sender may leave out, because it is here.
     pub(crate) fn kept(&self) -> &[SealedSegment] {
         &self.kept
@@ -497,6 +506,7 @@ impl Receiving {
         Ok(Spooled {
             spool,
             _place: self.place,
+            _held: self.held,
         })
     }
 }
@@ -505,6 +515,7 @@ impl Receiving {
 pub(crate) struct Spooled {
     spool: Spool,
     _place: OwnedSemaphorePermit,
+    _held: Option<OwnedRwLockReadGuard<()>>,
 }
 
 /// Events first, then the state, each durably and as one. If the node dies between the two, the state still

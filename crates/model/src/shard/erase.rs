@@ -163,12 +163,14 @@ pub fn settle(store: &dyn ShardStore, pending: Pending) -> Result<(), StoreError
     store.write(batch)
 }
 
-/// A segment of another replica has taken the place of one that this one had looked at.
-pub fn begin_anew(store: &dyn ShardStore) -> Result<(), StoreError> {
+/// A segment of another replica is about to take the place of one that this one has looked at. Returns whether that had to
+/// be noted: it must be durable before the segment is.
+pub fn begin_anew(store: &dyn ShardStore) -> Result<bool, StoreError> {
     if total(store)?.index == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let mut batch = WriteBatch::default();
     batch.delete(keys::ERASED_DONE);
-    store.write(batch)
+    store.write(batch)?;
+    Ok(true)
 }

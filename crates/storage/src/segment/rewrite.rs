@@ -40,13 +40,29 @@ pub(super) fn rewrite(
         return Ok(false);
     }
     let temporary = format!("{}.new", old.name);
+    let replaced =
+        write_beside(log, &old, &temporary, change).and_then(|new| put_in_place(log, &old, &temporary, new));
+    if replaced.is_err() {
+        // What a failed attempt leaves goes at the next start at the latest.
+        let _ = log.disk.remove(&temporary);
+    }
+    replaced.map(|()| true)
+}
+
+/// The segment as it is to be, in a file of its own, durably.
+fn write_beside(
+    log: &SegmentLog,
+    old: &Segment,
+    temporary: &str,
+    change: &mut Change<'_>,
+) -> Result<Segment, StoreError> {
     let file = log
         .disk
-        .create(&temporary)
+        .create(temporary)
         .map_err(|error| refused("make event segment", error))?;
     let (mut blocks, mut sum, mut at): (Vec<BlockMeta>, u32, u64) = (Vec::new(), 0, 0);
     for block in &old.blocks {
-        let (runs, _) = changed(log.read_block(&old, block)?, change)?;
+        let (runs, _) = changed(log.read_block(old, block)?, change)?;
         let (meta, bytes) = format::encode_block(&runs, at);
         file.write_at(&bytes, at)
             .map_err(|error| refused("write event block", error))?;
@@ -58,31 +74,33 @@ pub(super) fn rewrite(
     file.write_at(&footer, at)
         .and_then(|()| file.sync_data())
         .map_err(|error| refused("write event segment", error))?;
-    let new = Segment {
+    Ok(Segment {
         name: old.name.clone(),
         file,
-        first_offset,
+        first_offset: old.first_offset,
         blocks,
         content_bytes: at,
         content_sum: sum,
         sealed_bytes: Some(at + footer.len() as u64),
         damaged: false,
-    };
+    })
+}
+
+fn put_in_place(log: &SegmentLog, old: &Segment, temporary: &str, new: Segment) -> Result<(), StoreError> {
     let mut inner = log.lock();
     inner.check_failed()?;
     // It may have been cut, mended from a peer, or left behind with all of its log meanwhile.
-    let is_same = inner.segments.get(&first_offset).is_some_and(|now| {
+    let is_same = inner.segments.get(&old.first_offset).is_some_and(|now| {
         now.name == old.name && now.content_sum == old.content_sum && now.sealed_bytes == old.sealed_bytes
     });
     if !is_same {
-        let _ = log.disk.remove(&temporary);
         return Err(StoreError::io("rewrite event segment", "it is another one now"));
     }
     let placed = log
         .disk
-        .rename(&temporary, &old.name)
+        .rename(temporary, &old.name)
         .and_then(|()| log.disk.sync_dir(&log.folder));
     placed.map_err(|error| inner.note(refused("put event segment in place", error)))?;
-    inner.segments.insert(first_offset, new);
-    Ok(true)
+    inner.segments.insert(old.first_offset, new);
+    Ok(())
 }

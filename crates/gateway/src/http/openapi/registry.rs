@@ -66,7 +66,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .replies(&[Reply::done("It is deleted.")])
         .refuses(&[400, 404, 412]),
     Operation::new("post", "/devices/{id}/erase", "eraseDevice", "Erase a device and its history", WRITES)
-        .says("Deletes the device, if it is there, and every event that it ever sent: no reader gets one of them from the answer on, and each replica takes them from its files. What has left the hub is out of its reach.")
+        .says("Deletes the device, if it is there, and every event that it ever sent: no reader is read one of them from the answer on, and each replica takes them from its files. What has left the hub is out of its reach.")
         .with(&[DEVICE])
         .replies(&[Reply::json("Erased", "Where its events end; later ones are of another device of that name.")])
         .refuses(&[400, 403]),
