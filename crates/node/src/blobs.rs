@@ -46,6 +46,8 @@ struct Folder {
     path: PathBuf,
     /// Knows which file a path is.
     files: Arc<LocalFileSystem>,
+    /// Bytes of its file system that stay free.
+    reserve_bytes: u64,
 }
 
 /// What is wrong with the address of a store, if anything is.
@@ -82,11 +84,19 @@ impl Blobs {
         fs::create_dir_all(&path)?;
         // As the store spells it, so that every file in it begins with it.
         let path = path.canonicalize()?;
+        // It may be new; what is written in it syncs no folder above it.
+        if let Some(above) = path.parent() {
+            File::open(above)?.sync_all()?;
+        }
         let files = LocalFileSystem::new_with_prefix(&path).map_err(io::Error::other)?;
         let files = Arc::new(files.with_automatic_cleanup(true));
         Ok(Self {
             store: files.clone(),
-            folder: Some(Folder { path, files }),
+            folder: Some(Folder {
+                path,
+                files,
+                reserve_bytes: folder::DISK_RESERVE_BYTES,
+            }),
         })
     }
 
@@ -110,13 +120,14 @@ impl Blobs {
             return Ok(Writer::Store(at));
         };
         let to = folder.files.path_to_filesystem(&at).map_err(failed)?;
-        Ok(Writer::Folder(folder.path.clone(), to))
+        Ok(Writer::Folder(folder.path.clone(), to, folder.reserve_bytes))
     }
 }
 
 /// Where a file is going to be.
 enum Writer {
-    Folder(PathBuf, PathBuf),
+    /// The folder, the file, and the bytes that stay free.
+    Folder(PathBuf, PathBuf, u64),
     Store(StorePath),
 }
 
@@ -124,6 +135,10 @@ impl BlobStore for Blobs {
     fn put(&self, path: String, content: Bytes) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let at = StorePath::parse(&path).map_err(|error| format!("read path {path}: {error}"))?;
+            if let Some(folder) = &self.folder {
+                let room = folder::check_room(&folder.path, folder.reserve_bytes).await;
+                room.map_err(|error| format!("write {path}: {error}"))?;
+            }
             let put = self.store.put(&at, content.into()).await;
             put.map_err(|error| format!("write {path}: {error}"))?;
             let Some(folder) = &self.folder else {
@@ -144,8 +159,8 @@ impl BlobStore for Blobs {
     fn write(&self, path: String) -> BoxFuture<'_, Result<Box<dyn BlobWrite>, BlobError>> {
         Box::pin(async move {
             Ok(match self.writer(&path)? {
-                Writer::Folder(folder, to) => {
-                    Box::new(FolderWrite::begin(folder, to).await?) as Box<dyn BlobWrite>
+                Writer::Folder(folder, to, reserve_bytes) => {
+                    Box::new(FolderWrite::begin(folder, to, reserve_bytes).await?) as Box<dyn BlobWrite>
                 }
                 #[cfg(any(test, feature = "cloud"))]
                 Writer::Store(at) => Box::new(parts::PartsWrite::begin(self.store.clone(), at)),

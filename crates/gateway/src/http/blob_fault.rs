@@ -180,6 +180,14 @@ impl From<BlobError> for BlobFault {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::InTheWay => Self::new(StatusCode::CONFLICT, "ResourceTypeMismatch", error.to_string()),
+            BlobError::Full => {
+                tracing::warn!("a file is refused: the object store has no room");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ServerBusy",
+                    "There is no room to store more.",
+                )
+            }
             BlobError::Failed(_) => {
                 tracing::warn!(%error, "the object store failed");
                 Self::new(

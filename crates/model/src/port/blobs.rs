@@ -10,6 +10,9 @@ pub enum BlobError {
     /// No file of this name can be there: a part of its path is a file, or the path is a folder.
     #[error("a file stands where a folder would have to, or a folder where the file would")]
     InTheWay,
+    /// The store has no room that it may use.
+    #[error("there is no room to store more")]
+    Full,
     /// The store does not do it now; why.
     #[error("{0}")]
     Failed(String),

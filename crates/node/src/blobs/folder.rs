@@ -15,6 +15,12 @@ use dunlin_model::port::{BlobError, BlobRead, BlobWrite, BoxFuture};
 pub(super) const WRITING: &str = ".writing";
 /// Bytes that are written, and read, at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of its file system that a folder leaves free. The default folder lies on the disk of the journal, which refuses
+/// everything when less than 128 MiB are free (`cluster::room`): files stop well before.
+pub(super) const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+/// Bytes of one file between two looks at the disk. 32 bodies that come at a time write 128 MiB in between, a third of
+/// what lies between the two reserves.
+const LOOK_EVERY_BYTES: usize = 4 * 1024 * 1024;
 /// Times that a folder is made which somebody else removes meanwhile because it is empty.
 const FOLDER_ATTEMPTS_MAX: usize = 16;
 
@@ -26,6 +32,10 @@ pub(super) struct FolderWrite {
     /// Taken while it is written to.
     file: Option<File>,
     buffer: BytesMut,
+    /// Bytes that the file system leaves free.
+    reserve_bytes: u64,
+    /// Bytes written since the last look at it.
+    unlooked_bytes: usize,
 }
 
 /// The file as long as it is not in its place. It goes unless it gets there.
@@ -40,7 +50,8 @@ impl Drop for Unnamed {
 
 impl FolderWrite {
     /// Begins to write the file `to` in `folder`.
-    pub(super) async fn begin(folder: PathBuf, to: PathBuf) -> Result<Self, BlobError> {
+    pub(super) async fn begin(folder: PathBuf, to: PathBuf, reserve_bytes: u64) -> Result<Self, BlobError> {
+        check_room(&folder, reserve_bytes).await?;
         let name = format!("{:032x}", rand::random::<u128>());
         let path = folder.join(WRITING).join(name);
         let (unnamed, file) = blocking(move || {
@@ -54,11 +65,24 @@ impl FolderWrite {
             unnamed,
             file: Some(file),
             buffer: BytesMut::new(),
+            reserve_bytes,
+            unlooked_bytes: 0,
         })
+    }
+
+    /// Another reserve from now on.
+    #[cfg(test)]
+    pub(super) fn set_reserve(&mut self, bytes: u64) {
+        self.reserve_bytes = bytes;
     }
 
     async fn flush(&mut self) -> Result<(), BlobError> {
         let chunk = self.buffer.split().freeze();
+        self.unlooked_bytes += chunk.len();
+        if self.unlooked_bytes >= LOOK_EVERY_BYTES {
+            self.unlooked_bytes = 0;
+            check_room(&self.folder, self.reserve_bytes).await?;
+        }
         let Some(mut file) = self.file.take() else {
             return Err(BlobError::Failed("an earlier write has failed".to_owned()));
         };
@@ -134,6 +158,19 @@ impl BlobRead for FolderRead {
     }
 }
 
+/// Whether the file system of `folder` has more free than is to be left so.
+pub(super) async fn check_room(folder: &Path, reserve_bytes: u64) -> Result<(), BlobError> {
+    let folder = folder.to_owned();
+    let free_bytes = blocking(move || {
+        let found = rustix::fs::statvfs(&folder)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    });
+    match free_bytes.await? < reserve_bytes {
+        true => Err(BlobError::Full),
+        false => Ok(()),
+    }
+}
+
 /// Does something where it may wait for the disk.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -150,6 +187,7 @@ pub(super) fn blob_error(error: &io::Error) -> BlobError {
         io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => {
             BlobError::InTheWay
         }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::Full,
         // Where a folder is to be made.
         io::ErrorKind::AlreadyExists => BlobError::InTheWay,
         _ => BlobError::Failed(error.to_string()),
@@ -189,8 +227,8 @@ pub(super) async fn sweep(folder: PathBuf, before_ms: u64) -> Result<(), BlobErr
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        for entry in entries {
-            let entry = entry?;
+        // One that cannot be looked at keeps none of the others.
+        for entry in entries.flatten() {
             // One that is gone meanwhile is as well.
             let modified = entry.metadata().and_then(|found| found.modified());
             if modified.is_ok_and(|modified| to_ms(modified) < before_ms) {

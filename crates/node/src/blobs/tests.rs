@@ -158,6 +158,45 @@ async fn what_a_node_left_behind_that_was_killed_is_swept() {
     assert_eq!(left(), 0);
 }
 
+#[tokio::test]
+async fn a_folder_leaves_the_disk_its_reserve_and_nothing_of_what_it_refuses() {
+    let (data, mut blobs) = folder();
+    let set_reserve = |blobs: &mut Blobs, bytes| {
+        let folder = blobs.folder.as_mut().expect("it is a folder");
+        folder.reserve_bytes = bytes;
+    };
+    let free_bytes = || {
+        let found = rustix::fs::statvfs(data.path()).expect("a file system");
+        found.f_bavail * found.f_frsize
+    };
+    set_reserve(&mut blobs, u64::MAX);
+    let begun = blobs.write("c/a".to_owned()).await.map(|_| ());
+    assert_eq!(begun, Err(BlobError::Full), "nothing is begun");
+    let put = blobs.put("c/a".to_owned(), Bytes::from_static(b"x")).await;
+    assert!(put.is_err_and(|why| why.contains("no room")));
+    // There is room when it begins, and none later: others write as well, so the reserve moves in place of the disk.
+    set_reserve(&mut blobs, 0);
+    let folder = blobs.folder.as_ref().expect("it is a folder");
+    let mut file = FolderWrite::begin(folder.path.clone(), folder.path.join("c/a"), 0)
+        .await
+        .expect("there is room");
+    file.set_reserve(free_bytes().saturating_mul(2));
+    let piece = Bytes::from(vec![0; 1024 * 1024]);
+    let mut taken = Ok(());
+    for _ in 0..8 {
+        taken = file.append(piece.clone()).await;
+        if taken.is_err() {
+            break;
+        }
+    }
+    assert_eq!(taken, Err(BlobError::Full), "it is seen within a few MiB");
+    Box::new(file).abandon().await;
+    let writing = data.path().join("objects").join(folder::WRITING);
+    assert_eq!(fs::read_dir(&writing).expect("a folder").count(), 0);
+    assert_eq!(read(&blobs, "c/a").await, None);
+    write(&blobs, "c/a", &[piece]).await.expect("there is room again");
+}
+
 #[test]
 fn addresses_are_of_folders_and_of_clouds_where_they_may_be() {
     assert_eq!(problem("file:///var/lib/dunlin"), None);
