@@ -218,13 +218,15 @@ impl Gateway {
         let amqps = bind_all(&config.amqps).await?;
         let kafka = bind_all(&config.kafka).await?;
         let plain = bind_all(config.mqtt_plain.as_slice()).await?;
-        let shared = Arc::new(Shared::new(
+        let mut shared = Shared::new(
             client,
             config.host_names,
             config.connections_max,
             config.uploads,
             hooks,
-        ));
+        );
+        shared.hub_address = http::files::hub_address(&shared.host_names, &addresses(&https));
+        let shared = Arc::new(shared);
         if is_for_devices {
             let downlinks: Arc<dyn DownlinkSink> = shared.sessions.clone();
             shared.client.attach(downlinks);

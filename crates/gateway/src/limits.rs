@@ -293,10 +293,19 @@ pub const DISPATCH_SHARDS_AT_A_TIME: usize = 16;
 pub const UPLOADS_AT_A_TIME: usize = 32;
 /// The same of one device.
 pub const UPLOADS_OF_A_DEVICE_AT_A_TIME: usize = 8;
-/// Time for one body; then the answer is 504.
+/// Time for one body, from its head until the file is put in its place; then what came is thrown away, and the answer is 408.
 pub const UPLOAD_WAIT: Duration = Duration::from_secs(3600);
+/// Time after that for the answer; then it is 504, and nobody knows.
+pub const UPLOAD_ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// Time in which some of a body must come; then what came is thrown away.
 pub const UPLOAD_STALL_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of a body that must come in a second, on the average of each [`UPLOAD_STALL_WAIT`] that it was waited for: what a
+/// modem of 2G does. Whoever wants to hold all seats must bring as much in each of them, for an hour at the most.
+pub const UPLOAD_RATE_BYTES_MIN: u64 = 2 * 1024;
+/// Files that are read at a time; one more is answered 503. Each has two pieces of 256 KiB in memory.
+pub const UPLOAD_READS_AT_A_TIME: usize = 64;
+/// Time in which whoever reads a file must take a piece, and the store give one; then the answer is cut.
+pub const UPLOAD_READ_STALL_WAIT: Duration = Duration::from_secs(30);
 /// Blocks of a file, and those that wait to be one.
 pub const UPLOAD_BLOCKS_MAX: usize = 10_000;
 /// Bytes of a list of blocks.
@@ -305,5 +314,7 @@ pub const UPLOAD_LIST_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const UPLOADS_STAGED_KNOWN_MAX: usize = 4 * 1024;
 /// How often what uploads left behind is looked for.
 pub const UPLOADS_SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Blocks that cannot be removed, after which a sweep goes on another time.
+pub const UPLOADS_SWEEP_FAILED_MAX: usize = 1024;
 /// Blocks that are listed at a time then.
 pub const UPLOADS_SWEPT_AT_A_TIME: usize = 256;

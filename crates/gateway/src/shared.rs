@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::Hooks;
 use crate::amqp::seats::Seats;
 use crate::events::endpoint::RoutesCache;
+use crate::http::files;
 use crate::metrics::Metrics;
 use crate::mqtt::damping::Damper;
 use crate::provisioning::{Latencies, Pending};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) client: Arc<dyn ShardClient>,
     /// Names of the hub, without ports; never empty.
     pub(crate) host_names: Vec<String>,
+    /// Where services find the hub's HTTPS: a name, and a port if it is an unusual one.
+    pub(crate) hub_address: String,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hooks: Hooks,
@@ -77,6 +80,7 @@ impl Shared {
     ) -> Self {
         Self {
             client,
+            hub_address: files::hub_address(&host_names, &[]),
             host_names,
             sessions: Arc::default(),
             metrics: Arc::default(),

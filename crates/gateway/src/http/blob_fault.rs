@@ -50,9 +50,13 @@ impl BlobFault {
     }
 
     /// Its name, as clients know it.
-    #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// Whether it refuses a token, or that there is none.
+    pub(crate) fn is_of_token(&self) -> bool {
+        matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     }
 
     /// 401: no token at all.
@@ -144,7 +148,16 @@ impl BlobFault {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
             "OperationTimedOut",
-            "Nothing of the body has come for too long.",
+            "Too little of the body has come for too long.",
+        )
+    }
+
+    /// 408: the body has had its time. Nothing of it is kept.
+    pub(crate) fn late() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "OperationTimedOut",
+            "The time for one body is over.",
         )
     }
 
@@ -154,6 +167,15 @@ impl BlobFault {
             StatusCode::SERVICE_UNAVAILABLE,
             "ServerBusy",
             "Too many files are coming in at this gateway, or from this device.",
+        )
+    }
+
+    /// 503: as many files are read as may be.
+    pub(crate) fn too_many_readers() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServerBusy",
+            "Too many files are being read at this gateway.",
         )
     }
 

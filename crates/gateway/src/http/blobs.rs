@@ -1,5 +1,5 @@
 //! The files themselves, over the part of Azure Storage's interface that uploads need: a whole file, a block of one, a list
-//! of blocks that are to be one, with the token of an upload; and reading, for services.
+//! of blocks that are to be one, with the token of an upload; and reading, for services alone.
 //!
 //! Which token counts is decided in [`crate::uploads`]. Bodies go into the object store as they come and are never
 //! gathered here.
@@ -10,16 +10,22 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
 use dunlin_model::iso_time::iso_utc;
-use dunlin_model::port::{BlobInfo, BlobRead};
+use dunlin_model::port::{BlobError, BlobInfo, BlobRead};
 use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
-use super::authorize;
+use super::audited::Audited;
+use super::authorize::{self, claimed};
 use super::blob_fault::{BlobFault, stamp};
 use super::error::ApiError;
-use crate::limits::UPLOAD_LIST_BYTES_MAX;
+use crate::limits::{UPLOAD_LIST_BYTES_MAX, UPLOAD_READ_STALL_WAIT};
 use crate::metrics::count;
 use crate::shared::Shared;
 use crate::uploads::blocks::{self, BlockId};
@@ -37,15 +43,25 @@ pub(crate) async fn put(
 ) -> Response {
     let query = query.unwrap_or_default();
     let (metrics, tasks) = (Arc::clone(&shared.metrics), shared.tasks.clone());
+    let until = Instant::now() + shared.uploads.config.body_wait;
     let work = async move {
         let answer = async {
             let what = What::read(&query, &headers)?;
             let grant = granted(&shared, &device, &blob, &query).await?;
-            take_in(&shared, grant, what, headers, body).await
+            take_in(&shared, grant, what, headers, body, until).await
         };
         answer.await.unwrap_or_else(|fault: BlobFault| {
             count(&metrics.uploads_refused);
-            fault.into_response()
+            let record = fault.is_of_token().then(|| {
+                // Never the query: the token stands in it.
+                let path = format!("/{}/{device}/{blob}", shared.uploads.config.container);
+                AuditRecord::refused("http.request", claimed(&device), claimed(&path), fault.code())
+            });
+            let mut response = fault.into_response();
+            if let Some(record) = record {
+                response.extensions_mut().insert(Audited(record));
+            }
+            response
         })
     };
     // Goes on without its connection: what was begun is ended, and thrown away if it is not whole.
@@ -95,11 +111,12 @@ async fn granted(shared: &Shared, device: &str, blob: &str, query: &str) -> Resu
 }
 
 async fn take_in(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     grant: Grant,
     what: What,
     headers: HeaderMap,
     body: Body,
+    until: Instant,
 ) -> Result<Response, BlobFault> {
     let config = &shared.uploads.config;
     let path = grant.path(config).ok_or_else(BlobFault::not_found)?;
@@ -111,30 +128,31 @@ async fn take_in(
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok());
-    if length.and_then(|length| length.parse::<u64>().ok()) > Some(bytes_max) {
+    let length = length.and_then(|length| length.parse::<u64>().ok());
+    if length > Some(bytes_max) {
         return Err(BlobFault::too_large(bytes_max));
     }
     let _seat = shared.uploads.enter(&grant.device).ok_or_else(BlobFault::busy)?;
     match what {
         What::Block(id) => {
-            blocks::check_room(shared, &grant).await?;
+            blocks::wait_for_room(shared, &grant, until).await?;
+            let place = blocks::reserve(shared, &grant, length.unwrap_or(bytes_max)).await?;
             let to = blocks::path(&grant.upload, &id);
-            let bytes = receive(shared, &grant, to, body, bytes_max).await?;
-            blocks::handle_staged(shared, &grant, bytes);
+            let bytes = receive(shared, &grant, to, body, bytes_max, until).await?;
+            place.fill(bytes);
             Ok(created(None))
         }
         What::File => {
             check_condition(shared, &path, &headers).await?;
-            receive(shared, &grant, path.clone(), body, bytes_max).await?;
+            receive(shared, &grant, path.clone(), body, bytes_max, until).await?;
+            blocks::mark_whole(shared, &grant).await?;
             written(shared, path).await
         }
         What::List => {
-            let text = gather(body, UPLOAD_LIST_BYTES_MAX).await?;
+            let text = gather(body, UPLOAD_LIST_BYTES_MAX, until).await?;
             let ids = blocks::read_list(&text)?;
-            if !blocks::was_made(shared, &grant, &ids).await? {
-                check_condition(shared, &path, &headers).await?;
-                blocks::make(shared, &grant, path.clone(), &ids).await?;
-            }
+            let check = async || check_condition(shared, &path, &headers).await;
+            blocks::make(shared, &grant, path.clone(), &ids, until, check).await?;
             written(shared, path).await
         }
     }
@@ -210,24 +228,15 @@ fn http_date(ms: u64) -> String {
     )
 }
 
-/// `GET /{container}/{device}/{blob}`: a service reads a file, or a device the one that it has a token for.
+/// `GET /{container}/{device}/{blob}`: a service reads a file. The token of an upload opens nothing here.
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
     Path((device, blob)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let query = query.unwrap_or_default();
-    let container = &shared.uploads.config.container;
-    if parameter(&query, "sig").is_some() {
-        if let Err(fault) = granted(&shared, &device, &blob, &query).await {
-            return Ok(fault.into_response());
-        }
-    } else {
-        let path = [container.as_str(), &device, &blob];
-        authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
-    }
+    let path = [shared.uploads.config.container.as_str(), &device, &blob];
+    authorize::service(&shared, &headers, Right::ServiceConnect, &path)?;
     let found = show(&shared, &device, &blob, method == Method::HEAD).await;
     Ok(found.unwrap_or_else(IntoResponse::into_response))
 }
@@ -242,10 +251,14 @@ async fn show(shared: &Shared, device: &str, blob: &str, is_head: bool) -> Resul
     let blobs = &shared.hooks.blobs;
     let (info, body) = match is_head {
         true => (blobs.info(path).await?, Body::empty()),
-        false => match blobs.read(path).await? {
-            None => (None, Body::empty()),
-            Some((info, read)) => (Some(info), streamed(read)),
-        },
+        false => {
+            let seat = shared.uploads.enter_reading();
+            let seat = seat.ok_or_else(BlobFault::too_many_readers)?;
+            match blobs.read(path).await? {
+                None => (None, Body::empty()),
+                Some((info, read)) => (Some(info), streamed(read, seat, &shared.tasks)),
+            }
+        }
     };
     let info = info.ok_or_else(BlobFault::not_found)?;
     let mut response = body.into_response();
@@ -265,18 +278,76 @@ async fn show(shared: &Shared, device: &str, blob: &str, is_head: bool) -> Resul
     Ok(response)
 }
 
-/// A file as a body. One that cannot be read to its end is cut, so that its length tells.
-fn streamed(read: Box<dyn BlobRead>) -> Body {
-    let pieces = stream::try_unfold(read, |mut read| async move {
-        let piece = read.next().await?;
-        Ok::<_, dunlin_model::port::BlobError>(piece.map(|piece| (piece, read)))
+/// A file as a body. One that cannot be read to its end is cut, so that its length tells; and so is one that stands still,
+/// be it for its reader or for the store. The seat is held until then, also by a reader who does nothing.
+fn streamed(mut read: Box<dyn BlobRead>, seat: OwnedSemaphorePermit, tasks: &TaskTracker) -> Body {
+    let (pieces, taken) = mpsc::channel(PIECES_WAITING_MAX);
+    tasks.spawn(async move {
+        let _seat = seat;
+        loop {
+            let piece = match timeout(UPLOAD_READ_STALL_WAIT, read.next()).await {
+                Ok(piece) => piece,
+                Err(_) => Err(BlobError::Failed("the object store stands still".to_owned())),
+            };
+            let goes_on = matches!(piece, Ok(Some(_)));
+            let given = timeout(UPLOAD_READ_STALL_WAIT, pieces.send(piece)).await;
+            if !goes_on || !matches!(given, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    let pieces = stream::try_unfold(taken, |mut taken: mpsc::Receiver<_>| async move {
+        let cut = || Err(BlobError::Failed("nobody took it in time".to_owned()));
+        let piece: Option<Bytes> = taken.recv().await.unwrap_or_else(cut)?;
+        Ok::<_, BlobError>(piece.map(|piece| (piece, taken)))
     });
     Body::from_stream(pieces)
 }
 
+/// Pieces of a file that wait for its reader.
+const PIECES_WAITING_MAX: usize = 1;
+
 #[cfg(test)]
 mod tests {
+    use dunlin_model::port::BoxFuture;
+    use futures_util::StreamExt as _;
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    /// A file of so many pieces.
+    struct Pieces(usize);
+
+    impl BlobRead for Pieces {
+        fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, BlobError>> {
+            let piece = self.0.checked_sub(1).map(|left| {
+                self.0 = left;
+                Bytes::from_static(b"piece")
+            });
+            Box::pin(std::future::ready(Ok(piece)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_takes_nothing_gives_its_seat_back_and_hears_no_end() {
+        let seats = Arc::new(Semaphore::new(1));
+        let take = || Arc::clone(&seats).try_acquire_owned();
+        let seat = take().expect("a seat");
+        let slow = streamed(Box::new(Pieces(100)), seat, &TaskTracker::new());
+        assert!(take().is_err());
+        tokio::time::sleep(UPLOAD_READ_STALL_WAIT + std::time::Duration::from_secs(1)).await;
+        let seat = take().expect("it is free again");
+        let heard: Vec<_> = slow.into_data_stream().collect().await;
+        assert!(heard.len() < 100 && heard.last().is_some_and(Result::is_err));
+        let mut whole = streamed(Box::new(Pieces(100)), seat, &TaskTracker::new()).into_data_stream();
+        let mut count = 0;
+        while let Some(piece) = whole.next().await {
+            assert_eq!(piece.expect("it is whole"), "piece");
+            count += 1;
+            tokio::time::sleep(UPLOAD_READ_STALL_WAIT / 2).await;
+        }
+        assert_eq!(count, 100);
+    }
 
     #[test]
     fn dates_are_those_of_http() {

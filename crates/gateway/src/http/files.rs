@@ -4,6 +4,7 @@
 //! How many there may be is decided in the device's shard (`model::upload`). The file itself goes to [`super::blobs`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes as Body;
@@ -15,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dunlin_model::command::{Command, Consistency, Outcome, Refusal};
 use dunlin_model::id::DeviceId;
-use dunlin_model::upload::{NewFileNotice, Upload};
+use dunlin_model::port::BlobError;
+use dunlin_model::upload::{NewFileNotice, UPLOADS_ALIVE_MAX, Upload};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -70,6 +72,13 @@ pub(crate) async fn begin(
     if let Some(problem) = name::problem(&device, &input.blob_name) {
         return Err(ApiError::invalid(problem));
     }
+    // What is going to be refused costs nothing.
+    let known = uploads_of(&shared, &device, Consistency::Leader).await?;
+    let now_ms = shared.now_ms();
+    if known.iter().filter(|upload| upload.is_alive(now_ms)).count() >= UPLOADS_ALIVE_MAX {
+        count(&shared.metrics.uploads_refused);
+        return Err(ApiError::refused(Refusal::TooManyUploads, &device));
+    }
     shared.charge(Cost::upload()).await?;
     let drawn = Drawn::new();
     let config = &shared.uploads.config;
@@ -106,7 +115,6 @@ pub(crate) async fn end(
     State(shared): State<Arc<Shared>>,
     Extension(peer): Extension<Peer>,
     Path(path): Path<HashMap<String, String>>,
-    uri: Uri,
     headers: HeaderMap,
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -125,7 +133,7 @@ pub(crate) async fn end(
     else {
         return Err(ApiError::no_completion());
     };
-    let known = uploads_of(&shared, &device).await?;
+    let known = uploads_of(&shared, &device, Consistency::Linearizable).await?;
     let upload = known.into_iter().find(|upload| upload.id == id);
     let upload = upload.ok_or_else(ApiError::no_upload)?;
     if upload.has_ended {
@@ -139,10 +147,7 @@ pub(crate) async fn end(
             tracing::debug!(%device, code = %input.status_code, why = %input.status_description, "an upload has failed");
             None
         }
-        true => {
-            let host = reached_as(&shared, &uri, &headers);
-            Some(describe(&shared, &device, &upload, &host).await?)
-        }
+        true => Some(describe(&shared, &device, &upload).await?),
     };
     let notice = notice.filter(|_| shared.uploads.config.notifies).map(Box::new);
     let command = |generation| Command::UploadEnd {
@@ -154,7 +159,7 @@ pub(crate) async fn end(
     match submit(&shared, claim, view.record.generation, command).await? {
         Outcome::Done => {
             count(&shared.metrics.uploads_ended);
-            blocks::clear(&shared, &upload).await;
+            blocks::clear(&shared, &upload);
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Outcome::Refused(refusal) => Err(ApiError::refused(refusal, &device)),
@@ -184,33 +189,47 @@ async fn submit(
     }
 }
 
-/// What services are told of a file that came whole, and is there.
-async fn describe(
-    shared: &Shared,
-    device: &DeviceId,
-    upload: &Upload,
-    host: &str,
-) -> Result<NewFileNotice, ApiError> {
+/// What services are told of a file that came whole under this upload, and is there.
+async fn describe(shared: &Shared, device: &DeviceId, upload: &Upload) -> Result<NewFileNotice, ApiError> {
     let config = &shared.uploads.config;
     let grant = Grant {
         device: device.clone(),
         upload: upload.clone(),
     };
-    let info = match grant.path(config) {
+    let silent = |error: BlobError| {
+        tracing::warn!(%error, "the object store failed");
+        ApiError::unavailable("the object store does not answer")
+    };
+    // What was there before is nobody's news.
+    let has_come = blocks::has_come(shared, upload).await.map_err(silent)?;
+    let info = match grant.path(config).filter(|_| has_come) {
         None => None,
-        Some(path) => shared.hooks.blobs.info(path).await.map_err(|error| {
-            tracing::warn!(%error, "the object store failed");
-            ApiError::unavailable("the object store does not answer")
-        })?,
+        Some(path) => shared.hooks.blobs.info(path).await.map_err(silent)?,
     };
     let info = info.ok_or_else(ApiError::no_blob)?;
     let blob = format!("{device}/{}", upload.blob);
     Ok(NewFileNotice {
-        uri: format!("https://{host}/{}/{}", config.container, name::in_address(&blob)),
+        uri: format!(
+            "https://{}/{}/{}",
+            shared.hub_address,
+            config.container,
+            name::in_address(&blob)
+        ),
         blob,
         modified_ms: info.modified_ms,
         bytes: info.bytes,
     })
+}
+
+/// The hub's own name, with the port of its HTTPS if that is an unusual one: what services are told, whoever asked. `https`
+/// are the addresses that are bound.
+pub(crate) fn hub_address(host_names: &[String], https: &[SocketAddr]) -> String {
+    let name = host_names.first().map_or("localhost", String::as_str);
+    let is_usual = https.iter().any(|address| address.port() == HTTPS_PORT);
+    match https.first().filter(|_| !is_usual) {
+        None => name.to_owned(),
+        Some(address) => format!("{name}:{}", address.port()),
+    }
 }
 
 /// The name under which whoever asks has reached this hub, with the port if it is an unusual one. A name that is none of

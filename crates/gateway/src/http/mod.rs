@@ -20,7 +20,7 @@ pub mod error;
 mod etag;
 pub(crate) mod events;
 mod feedback;
-mod files;
+pub(crate) mod files;
 pub(crate) mod identity;
 mod jobs;
 mod linked_hubs;
@@ -48,7 +48,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 
 use crate::Audience;
-use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT, UPLOAD_WAIT};
+use crate::limits::{BODY_BYTES_MAX, METHOD_REQUEST_WAIT, REQUEST_WAIT, UPLOAD_ANSWER_WAIT};
 use crate::listen::Peer;
 use crate::metrics::count;
 use crate::provisioning::store::Kind;
@@ -73,7 +73,11 @@ pub(crate) fn router(shared: Arc<Shared>, audience: Audience) -> Router {
             let blobs = for_blobs(&shared.uploads.config.container);
             served
                 .merge(within(for_methods(), &shared, METHOD_REQUEST_WAIT))
-                .merge(within(blobs, &shared, UPLOAD_WAIT))
+                .merge(within(
+                    blobs,
+                    &shared,
+                    shared.uploads.config.body_wait + UPLOAD_ANSWER_WAIT,
+                ))
         }
         Audience::Operators => served,
     };

@@ -18,6 +18,7 @@ pub(crate) struct MemoryBlobs {
     files: Arc<Mutex<Files>>,
     now_ms: Arc<AtomicU64>,
     fails: Arc<AtomicBool>,
+    stuck: Arc<Mutex<Option<String>>>,
 }
 
 impl MemoryBlobs {
@@ -33,6 +34,11 @@ impl MemoryBlobs {
     /// Nothing works from now on, or it does again.
     pub(crate) fn fail(&self, fails: bool) {
         self.fails.store(fails, SeqCst);
+    }
+
+    /// Files whose path begins so cannot be removed from now on, or all can be.
+    pub(crate) fn stick(&self, path: Option<&str>) {
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = path.map(str::to_owned);
     }
 
     /// What there is.
@@ -143,7 +149,11 @@ impl BlobStore for MemoryBlobs {
     }
 
     fn delete(&self, path: String) -> BoxFuture<'_, Result<(), BlobError>> {
-        let checked = self.check();
+        let stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked = match stuck.as_ref().is_some_and(|stuck| path.starts_with(stuck)) {
+            true => Err(BlobError::Failed("it is stuck".to_owned())),
+            false => self.check(),
+        };
         if checked.is_ok() {
             self.lock().remove(&path);
         }

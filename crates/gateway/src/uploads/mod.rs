@@ -1,5 +1,5 @@
 //! Files that devices upload: what a gateway is told about them, which token counts for which file, and how many it takes
-//! in at a time.
+//! in, and gives out, at a time.
 //!
 //! Which uploads a device has is in its shard (`model::upload`); the files are in the object store, whole ones where
 //! [`name`] says, and blocks that are to become one in [`blocks`]. Bytes come in through [`receive`]. The doors are
@@ -10,22 +10,23 @@ pub(crate) mod blocks;
 mod memory;
 pub(crate) mod name;
 pub(crate) mod receive;
+pub(crate) mod room;
 pub(crate) mod sweep;
 pub(crate) mod token;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use dunlin_model::command::{Consistency, Query, View};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::QueryError;
 use dunlin_model::upload::{UPLOAD_TTL_MS_DEFAULT, Upload};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{UPLOADS_AT_A_TIME, UPLOADS_OF_A_DEVICE_AT_A_TIME, UPLOADS_STAGED_KNOWN_MAX};
+use crate::limits::{UPLOAD_READS_AT_A_TIME, UPLOAD_WAIT, UPLOADS_AT_A_TIME, UPLOADS_OF_A_DEVICE_AT_A_TIME};
 use crate::shared::Shared;
-use blocks::Staged;
+use room::Room;
 
 /// What a gateway is told about files that devices upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct UploadConfig {
     pub file_bytes_max: u64,
     /// Bytes of a block of one.
     pub block_bytes_max: u64,
+    /// How long one body may take.
+    pub body_wait: Duration,
 }
 
 impl Default for UploadConfig {
@@ -50,6 +53,7 @@ impl Default for UploadConfig {
             notifies: true,
             file_bytes_max: 1024 * 1024 * 1024,
             block_bytes_max: 100 * 1024 * 1024,
+            body_wait: UPLOAD_WAIT,
         }
     }
 }
@@ -85,6 +89,7 @@ pub const TAKEN: &[&str] = &[
     "metrics",
     "openapi.json",
     "provisioning",
+    "quota",
     "registrations",
     "routing",
     "shards",
@@ -99,8 +104,13 @@ pub(crate) struct Uploads {
     at_a_time: Arc<Semaphore>,
     /// How many of them are of one device.
     by_device: Mutex<HashMap<DeviceId, usize>>,
-    /// What was staged under uploads, as far as it went through here.
-    staged: Mutex<HashMap<String, Staged>>,
+    /// One permit per file that is read.
+    reads: Arc<Semaphore>,
+    /// What waits under uploads.
+    room: Room,
+    /// Whose blocks become a file, or go, so that it is one of them at a time. Whoever waits here has a seat, or has just
+    /// ended the upload; nobody's are removed.
+    turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
 
 /// The right to bring one body in.
@@ -116,7 +126,9 @@ impl Uploads {
             config,
             at_a_time: Arc::new(Semaphore::new(UPLOADS_AT_A_TIME)),
             by_device: Mutex::default(),
-            staged: Mutex::default(),
+            reads: Arc::new(Semaphore::new(UPLOAD_READS_AT_A_TIME)),
+            room: Room::default(),
+            turns: Mutex::default(),
         }
     }
 
@@ -136,24 +148,26 @@ impl Uploads {
         })
     }
 
-    /// What was staged under an upload, if it is known here.
-    fn staged(&self, id: &str) -> Option<Staged> {
-        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        staged.get(id).copied()
+    /// The right to read a file, unless as many are read as may be.
+    pub(crate) fn enter_reading(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.reads).try_acquire_owned().ok()
     }
 
-    /// Remembers what was staged. What is forgotten is looked up in the store when it is needed.
-    fn set_staged(&self, id: &str, now: Option<Staged>) {
-        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        match now {
-            None => drop(staged.remove(id)),
-            Some(now) => {
-                if staged.len() >= UPLOADS_STAGED_KNOWN_MAX {
-                    staged.clear();
+    /// Waits until nobody else here makes a file of the blocks of an upload, or removes them.
+    pub(crate) async fn turn(&self, id: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            match turns.get(id).and_then(Weak::upgrade) {
+                Some(turn) => turn,
+                None => {
+                    let turn = Arc::<AsyncMutex<()>>::default();
+                    turns.insert(id.to_owned(), Arc::downgrade(&turn));
+                    turn
                 }
-                staged.insert(id.to_owned(), now);
             }
-        }
+        };
+        turn.lock_owned().await
     }
 }
 
@@ -176,8 +190,8 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// The upload that a token is for, if it counts now. The shard is asked as it is: whoever was deleted or disabled, or
-    /// has lost a key, has none.
+    /// The upload that a token is for, if it counts now: whoever was deleted or disabled, or has lost a key, has none. The
+    /// shard's leader says so by itself; before a file is put in its place the others are asked as well.
     pub(crate) async fn of_token(
         shared: &Shared,
         device: &DeviceId,
@@ -191,7 +205,7 @@ impl Grant {
         let is_it = |upload: &Upload| {
             upload.blob == blob && upload.secret_digest == digest && upload.is_alive(now_ms)
         };
-        let known = uploads_of(shared, device).await?;
+        let known = uploads_of(shared, device, Consistency::Leader).await?;
         let upload = known.into_iter().find(is_it);
         Ok(upload.map(|upload| Grant {
             device: device.clone(),
@@ -201,7 +215,7 @@ impl Grant {
 
     /// Whether what has begun under it may come to its end, though its time be over by now.
     pub(crate) async fn still_counts(&self, shared: &Shared) -> Result<bool, QueryError> {
-        let known = uploads_of(shared, &self.device).await?;
+        let known = uploads_of(shared, &self.device, Consistency::Linearizable).await?;
         let is_it = |upload: &Upload| upload.id == self.upload.id && !upload.has_ended;
         Ok(known.iter().any(is_it))
     }
@@ -213,9 +227,13 @@ impl Grant {
 }
 
 /// The uploads of a device that its shard knows.
-pub(crate) async fn uploads_of(shared: &Shared, device: &DeviceId) -> Result<Vec<Upload>, QueryError> {
+pub(crate) async fn uploads_of(
+    shared: &Shared,
+    device: &DeviceId,
+    consistency: Consistency,
+) -> Result<Vec<Upload>, QueryError> {
     let query = Query::Uploads(device.clone());
-    match shared.client.query(query, Consistency::Linearizable).await? {
+    match shared.client.query(query, consistency).await? {
         View::Uploads(uploads) => Ok(uploads.known),
         _ => Err(QueryError::Store("an answer of another kind".into())),
     }
@@ -242,6 +260,7 @@ mod tests {
             "a_b",
             "devices",
             "twins",
+            "quota",
             "enrollmentgroups",
             &"x".repeat(64),
         ] {

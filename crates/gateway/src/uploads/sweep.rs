@@ -3,13 +3,14 @@
 //! Each gateway sweeps the store that it has. Where they share one, several do the same, and no harm. By its age alone
 //! something is known to be nobody's: no token counts for longer than a day.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dunlin_model::port::{BlobError, BlobStore};
 use dunlin_model::upload::UPLOAD_TTL_MS_MAX;
 
 use super::blocks::FOLDER;
-use crate::limits::{UPLOAD_WAIT, UPLOADS_SWEEP_EVERY, UPLOADS_SWEPT_AT_A_TIME};
+use crate::limits::{UPLOAD_WAIT, UPLOADS_SWEEP_EVERY, UPLOADS_SWEEP_FAILED_MAX, UPLOADS_SWEPT_AT_A_TIME};
 use crate::shared::Shared;
 
 /// Sweeps again and again, until the gateway drains.
@@ -22,7 +23,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
                 match sweep(&*shared.hooks.blobs, shared.now_ms()).await {
                     Ok(0) => {}
                     Ok(count) => tracing::info!(count, "swept blocks of uploads that came to no end"),
-                    Err(error) => tracing::debug!(%error, "the sweep of the object store ended early"),
+                    Err(error) => tracing::warn!(%error, "the sweep of the object store ended early"),
                 }
                 tokio::time::sleep(UPLOADS_SWEEP_EVERY).await;
             }
@@ -34,22 +35,33 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     });
 }
 
-/// Removes what is too old. Returns how many blocks that were.
+/// Removes what is too old. Returns how many blocks that were. What cannot be removed keeps nothing else.
 async fn sweep(blobs: &dyn BlobStore, now_ms: u64) -> Result<u64, BlobError> {
     // A body that began in time may take its time.
     let age_ms = UPLOAD_TTL_MS_MAX + 2 * UPLOAD_WAIT.as_millis() as u64;
     let before_ms = now_ms.saturating_sub(age_ms);
-    blobs.sweep(before_ms).await?;
+    if let Err(error) = blobs.sweep(before_ms).await {
+        tracing::warn!(%error, "cannot sweep files that came to no end");
+    }
     let mut count = 0;
+    let mut stuck = HashSet::new();
     loop {
-        let listed = blobs.list(FOLDER.to_owned(), Some(before_ms), UPLOADS_SWEPT_AT_A_TIME);
-        let found = listed.await?;
-        let is_last = found.len() < UPLOADS_SWEPT_AT_A_TIME;
+        let count_max = UPLOADS_SWEPT_AT_A_TIME + stuck.len();
+        let found = blobs.list(FOLDER.to_owned(), Some(before_ms), count_max).await?;
+        let is_last = found.len() < count_max;
         for info in found {
-            blobs.delete(info.path).await?;
-            count += 1;
+            if stuck.contains(&info.path) {
+                continue;
+            }
+            match blobs.delete(info.path.clone()).await {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    tracing::warn!(%error, path = %info.path, "cannot remove a block that is nobody's");
+                    stuck.insert(info.path);
+                }
+            }
         }
-        if is_last {
+        if is_last || stuck.len() >= UPLOADS_SWEEP_FAILED_MAX {
             return Ok(count);
         }
     }
@@ -78,8 +90,13 @@ mod tests {
         }
         put(format!("{FOLDER}/young/00"), day).await.expect("it is put");
         put("uploads/dev/x".to_owned(), 9 * day).await.expect("it is put");
+        // One that cannot be removed keeps none of the others.
+        let stuck = format!("{FOLDER}/old/0000");
+        blobs.stick(Some(&stuck));
         let swept = sweep(&blobs, now_ms).await;
-        assert_eq!(swept, Ok(UPLOADS_SWEPT_AT_A_TIME as u64 + 1));
+        assert_eq!(swept, Ok(UPLOADS_SWEPT_AT_A_TIME as u64));
+        blobs.stick(None);
+        assert_eq!(sweep(&blobs, now_ms).await, Ok(1));
         assert_eq!(
             blobs.paths(),
             [format!("{FOLDER}/young/00"), "uploads/dev/x".to_owned()]

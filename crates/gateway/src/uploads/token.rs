@@ -43,7 +43,7 @@ impl Drawn {
         let until = iso_utc(expires_ms);
         let until = name::in_address(&format!("{}Z", until.get(..19).unwrap_or(&until)));
         let secret = name::in_address(&self.secret).replace('/', "%2F");
-        format!("?sv={STORAGE_VERSION}&sr=b&sp=rw&se={until}&sig={secret}")
+        format!("?sv={STORAGE_VERSION}&sr=b&sp=w&se={until}&sig={secret}")
     }
 }
 

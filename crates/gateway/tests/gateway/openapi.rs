@@ -11,6 +11,7 @@ mod trial;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
+use dunlin_gateway::uploads::TAKEN;
 use serde_json::{Value, json};
 
 use routes::routes;
@@ -84,6 +85,17 @@ async fn the_document_has_every_route_and_nothing_else() {
         missing.is_empty() && invented.is_empty(),
         "not in the document: {missing:?}; not served: {invented:?}"
     );
+}
+
+#[test]
+fn no_container_of_files_has_the_name_that_a_route_begins_with() {
+    for (_, path) in routes() {
+        let first = path.trim_start_matches('/').split('/').next().unwrap();
+        // The container itself, and the scope of provisioning, which is `0ne` and digits.
+        if first != "uploads" && !first.starts_with('{') {
+            assert!(TAKEN.contains(&first), "{first}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A gateway on port 0 in front of a fake cluster, and clients of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -182,6 +183,8 @@ pub(crate) struct World {
     pub(crate) audit: Arc<Kept>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) files: Arc<Files>,
+    /// The time of the doors, milliseconds since 1970.
+    pub(crate) now_ms: Arc<AtomicU64>,
 }
 
 pub(crate) fn certificate() -> (Vec<u8>, Vec<u8>) {
@@ -198,14 +201,23 @@ impl World {
     }
 
     pub(crate) async fn with_connections_max(connections_max: usize) -> World {
-        Self::with(Audience::Everyone, connections_max).await
+        Self::with(Audience::Everyone, connections_max, UploadConfig::default()).await
     }
 
     pub(crate) async fn for_operators() -> World {
-        Self::with(Audience::Operators, 1000).await
+        Self::with(Audience::Operators, 1000, UploadConfig::default()).await
     }
 
-    async fn with(audience: Audience, connections_max: usize) -> World {
+    /// One where a body of a file may take so long.
+    pub(crate) async fn with_body_wait(body_wait: Duration) -> World {
+        let uploads = UploadConfig {
+            body_wait,
+            ..UploadConfig::default()
+        };
+        Self::with(Audience::Everyone, 1000, uploads).await
+    }
+
+    async fn with(audience: Audience, connections_max: usize, uploads: UploadConfig) -> World {
         let cluster = FakeCluster::new();
         let device = cluster.add_device("dev-1");
         let (chain, key) = certificate();
@@ -225,17 +237,19 @@ impl World {
             uploads: UploadConfig {
                 file_bytes_max: FILE_BYTES_MAX,
                 block_bytes_max: BLOCK_BYTES_MAX,
-                ..UploadConfig::default()
+                ..uploads
             },
         };
         let audit = Arc::new(Kept::default());
         let outside = Arc::new(Outside::default());
         let files = Arc::new(Files::default());
+        let now_ms = Arc::new(AtomicU64::new(NOW_S * 1000));
+        let clock = Arc::clone(&now_ms);
         let hooks = Hooks {
             outbound: outside.clone(),
             blobs: files.clone(),
             audit: audit.clone(),
-            now_ms: Arc::new(|| NOW_S * 1000),
+            now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
             is_admin_token: Arc::new(|token| token == "the-admin"),
             metrics_text: Arc::new(|| "# EOF\n".into()),
             extra: Some(axum::Router::new().route("/console", axum::routing::get(|| async { "console" }))),
@@ -251,6 +265,7 @@ impl World {
             audit,
             outside,
             files,
+            now_ms,
         }
     }
 

@@ -102,6 +102,7 @@ mod tests {
             notifies: false,
             file_bytes_max: 20 * MIB,
             block_bytes_max: 8 * MIB,
+            ..UploadConfig::default()
         };
         assert_eq!(config.uploads, expected);
         let config = NodeConfig::parse("x.toml", "[uploads]\n").expect("a sound file");

@@ -91,7 +91,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .refuses_as_storage(&[400, 401, 403, 404, 408, 409, 413])
         .not_from_a_page(),
     Operation::new("get", "/uploads/{device}/{blob}", "getBlob", "Read a file of a device", SERVES)
-        .says("`HEAD` as well. A device may read the file that it has a token for.")
+        .says("`HEAD` as well. The token of an upload is for bringing: it opens nothing here.")
         .with(&[OWNER, BLOB])
         .replies(&[Reply::new(200, "The file.", Content::Bytes).with(&[
             ("ETag", "Tells this state of the file from others."),
@@ -99,7 +99,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ("x-ms-request-id", "Id of the request."),
             ("x-ms-version", "Version of the interface."),
         ])])
-        .refuses_as_storage(&[403, 404]),
+        .refuses_as_storage(&[404]),
     Operation::new(
         "get",
         "/messages/serviceBound/filenotifications",
