@@ -310,6 +310,9 @@ pub const UPLOAD_READ_STALL_WAIT: Duration = Duration::from_secs(30);
 pub const UPLOAD_BLOCKS_MAX: usize = 10_000;
 /// Bytes of a list of blocks.
 pub const UPLOAD_LIST_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Uploads whose blocks a gateway removes at a time, because they are a file or the upload is over. Those of one more are
+/// left to the sweep.
+pub const UPLOADS_CLEARED_AT_A_TIME: usize = 64;
 /// Uploads of which a gateway remembers how much waits under them. When full, all are forgotten, and looked up again.
 pub const UPLOADS_STAGED_KNOWN_MAX: usize = 4 * 1024;
 /// How often what uploads left behind is looked for.

@@ -214,9 +214,14 @@ pub(crate) async fn make(
             .ok()
             .flatten(),
     );
+    shared.uploads.room.forget(&upload.id);
+    let Some(permit) = shared.uploads.enter_clearing() else {
+        return Ok(());
+    };
     let (shared, upload) = (Arc::clone(shared), upload.clone());
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
+        let _permit = permit;
         remove(&shared, gone, turn).await;
         shared.uploads.room.forget(&upload.id);
     });
@@ -263,9 +268,14 @@ pub(crate) async fn wait_for_room(shared: &Shared, grant: &Grant, until: Instant
 
 /// Removes everything that waits under an upload that is over, while nobody waits for it. What is left behind is swept.
 pub(crate) fn clear(shared: &Arc<Shared>, upload: &Upload) {
+    shared.uploads.room.forget(&upload.id);
+    let Some(permit) = shared.uploads.enter_clearing() else {
+        return;
+    };
     let (shared, upload) = (Arc::clone(shared), upload.clone());
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
+        let _permit = permit;
         let turn = shared.uploads.turn(&upload.id).await;
         match look(&shared, &upload).await {
             Err(error) => tracing::debug!(%error, "blocks of an upload are left behind"),

@@ -24,7 +24,10 @@ use dunlin_model::port::QueryError;
 use dunlin_model::upload::{UPLOAD_TTL_MS_DEFAULT, Upload};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{UPLOAD_READS_AT_A_TIME, UPLOAD_WAIT, UPLOADS_AT_A_TIME, UPLOADS_OF_A_DEVICE_AT_A_TIME};
+use crate::limits::{
+    UPLOAD_READS_AT_A_TIME, UPLOAD_WAIT, UPLOADS_AT_A_TIME, UPLOADS_CLEARED_AT_A_TIME,
+    UPLOADS_OF_A_DEVICE_AT_A_TIME,
+};
 use crate::shared::Shared;
 use room::Room;
 
@@ -106,10 +109,12 @@ pub(crate) struct Uploads {
     by_device: Mutex<HashMap<DeviceId, usize>>,
     /// One permit per file that is read.
     reads: Arc<Semaphore>,
+    /// One permit per upload whose blocks are removed.
+    clearing: Arc<Semaphore>,
     /// What waits under uploads.
     room: Room,
-    /// Whose blocks become a file, or go, so that it is one of them at a time. Whoever waits here has a seat, or has just
-    /// ended the upload; nobody's are removed.
+    /// Whose blocks become a file, or go, so that it is one of them at a time. Whoever has or awaits a turn has a seat, or a
+    /// permit to remove; what nobody has goes.
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
 
@@ -127,6 +132,7 @@ impl Uploads {
             at_a_time: Arc::new(Semaphore::new(UPLOADS_AT_A_TIME)),
             by_device: Mutex::default(),
             reads: Arc::new(Semaphore::new(UPLOAD_READS_AT_A_TIME)),
+            clearing: Arc::new(Semaphore::new(UPLOADS_CLEARED_AT_A_TIME)),
             room: Room::default(),
             turns: Mutex::default(),
         }
@@ -151,6 +157,11 @@ impl Uploads {
     /// The right to read a file, unless as many are read as may be.
     pub(crate) fn enter_reading(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.reads).try_acquire_owned().ok()
+    }
+
+    /// The right to remove the blocks of an upload, unless those of as many go as may.
+    fn enter_clearing(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.clearing).try_acquire_owned().ok()
     }
 
     /// Waits until nobody else here makes a file of the blocks of an upload, or removes them.
