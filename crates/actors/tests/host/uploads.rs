@@ -226,6 +226,47 @@ async fn whoever_is_cut_off_has_no_uploads_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_module_is_cut_off_with_its_device() {
+    let field = Field::leading();
+    let mut gateway = Gateway::connected(&field, 1).await;
+    outcome(&mut gateway, put("a")).await;
+    let module = device("a").of_module("m").expect("a name");
+    let put_module = Command::DevicePut {
+        device: module.clone(),
+        spec: spec(DeviceStatus::Enabled, "key"),
+        condition: Condition::Any,
+    };
+    let mine = generation(&outcome(&mut gateway, put_module).await);
+    let begin = |id: &str| Command::UploadBegin {
+        device: module.clone(),
+        generation: mine,
+        id: id.into(),
+        blob: "x".into(),
+        secret_digest: "digest".into(),
+        ttl_ms: TTL_MS,
+    };
+    expires_ms(&outcome(&mut gateway, begin("u")).await);
+    let disable = Command::DevicePut {
+        device: device("a"),
+        spec: spec(DeviceStatus::Disabled, "key"),
+        condition: Condition::Any,
+    };
+    outcome(&mut gateway, disable).await;
+    let View::Uploads(left) = read(&field, Query::Uploads(module.clone())).await else {
+        panic!("an answer of another kind");
+    };
+    assert_eq!(left.known, []);
+    let lock = Command::MessageLock {
+        device: module.clone(),
+        generation: mine,
+        lock_ms: None,
+    };
+    for late in [begin("v"), lock] {
+        assert_eq!(outcome(&mut gateway, late).await, refused(Refusal::Disabled));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_is_disabled_begins_nothing_and_no_time_is_out_of_bounds() {
     let field = Field::leading();
     let mut gateway = Gateway::connected(&field, 1).await;

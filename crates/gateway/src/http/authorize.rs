@@ -9,6 +9,7 @@ use dunlin_model::telemetry::AuthMethod;
 
 use super::error::ApiError;
 use crate::auth::{self, AuthError, Credential, SasToken, Scope, Shown, identity_path};
+use crate::listen::Peer;
 use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
 
@@ -81,6 +82,17 @@ pub(crate) struct Claim<'a> {
     pub(crate) device: &'a DeviceId,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) shown: Option<&'a Shown>,
+}
+
+impl<'a> Claim<'a> {
+    /// What a request that came over a connection from `peer` claims.
+    pub(crate) fn of(device: &'a DeviceId, headers: &'a HeaderMap, peer: &'a Peer) -> Self {
+        Self {
+            device,
+            headers,
+            shown: peer.1.as_ref(),
+        }
+    }
 }
 
 /// Lets a device through that speaks for itself.

@@ -2,10 +2,9 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use dunlin_model::iso_time::iso_utc;
 use dunlin_model::port::{BlobError, QueryError};
 
-use super::error::PROVISIONING_CODE_HEADER as CODE_HEADER;
+use super::error::{PROVISIONING_CODE_HEADER as CODE_HEADER, answered_at};
 use crate::provisioning::guid;
 use crate::uploads::token::STORAGE_VERSION;
 
@@ -236,14 +235,11 @@ impl IntoResponse for BlobFault {
     fn into_response(self) -> Response {
         let mut headers = HeaderMap::new();
         let id = stamp(&mut headers);
-        let now_ms = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{}</Code><Message>{}\nRequestId:{id}\nTime:{}</Message></Error>",
             self.code,
             escaped(&self.message),
-            iso_utc(now_ms),
+            answered_at(),
         );
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         headers.insert(CODE_HEADER, HeaderValue::from_static(self.code));

@@ -5,6 +5,7 @@
 //! gathered here.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -14,7 +15,6 @@ use bytes::Bytes;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
-use dunlin_model::iso_time::iso_utc;
 use dunlin_model::port::{BlobError, BlobInfo, BlobRead};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -211,22 +211,13 @@ fn describe(headers: &mut HeaderMap, info: &BlobInfo) {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(ms: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let iso = iso_utc(ms);
-    let part = |from: usize, to: usize| iso.get(from..to).unwrap_or_default();
-    let month: usize = part(5, 7).parse().unwrap_or(1);
-    format!(
-        "{}, {} {} {} {} GMT",
-        DAYS[(ms / 86_400_000 % 7) as usize],
-        part(8, 10),
-        MONTHS[month.saturating_sub(1) % 12],
-        part(0, 4),
-        part(11, 19),
-    )
+    // Past the year 9999 that form has no dates.
+    let ms = ms.min(HTTP_DATE_MS_MAX);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms))
 }
+
+/// The end of the year 9999, milliseconds since 1970.
+const HTTP_DATE_MS_MAX: u64 = 253_402_300_799_999;
 
 /// `GET /{container}/{device}/{blob}`: a service reads a file. The token of an upload opens nothing here.
 pub(crate) async fn get(
@@ -335,7 +326,7 @@ mod tests {
         let seat = take().expect("a seat");
         let slow = streamed(Box::new(Pieces(100)), seat, &TaskTracker::new());
         assert!(take().is_err());
-        tokio::time::sleep(UPLOAD_READ_STALL_WAIT + std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(UPLOAD_READ_STALL_WAIT + Duration::from_secs(1)).await;
         let seat = take().expect("it is free again");
         let heard: Vec<_> = slow.into_data_stream().collect().await;
         assert!(heard.len() < 100 && heard.last().is_some_and(Result::is_err));
@@ -355,6 +346,7 @@ mod tests {
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
             (1_893_456_000_999, "Tue, 01 Jan 2030 00:00:00 GMT"),
+            (u64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ] {
             assert_eq!(http_date(ms), text);
         }

@@ -1,6 +1,8 @@
 //! Errors in IoT Hub's form: a JSON body with `Message` and `ExceptionMessage`, and the header
 //! `iothub-errorcode`. SDKs compare the two, so both are written in one place.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
@@ -449,15 +451,18 @@ impl From<QueryError> for ApiError {
     }
 }
 
+/// The time that stands in an answer. It decides nothing, so the machine's clock will do.
+pub(super) fn answered_at() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    iso_utc(since.map_or(0, |since| since.as_millis() as u64))
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let now_ms = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
         let tracking: u64 = rand::random();
         let body = serde_json::json!({
             "Message": format!("ErrorCode:{};{}", self.code.name(), self.message),
-            "ExceptionMessage": format!("Tracking ID:{tracking:016x}-G:0-TimeStamp:{}", iso_utc(now_ms)),
+            "ExceptionMessage": format!("Tracking ID:{tracking:016x}-G:0-TimeStamp:{}", answered_at()),
         });
         let mut response = (self.code.status(), axum::Json(body)).into_response();
         if let Some(record) = self.record {

@@ -62,11 +62,7 @@ pub(crate) async fn begin(
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(&id).map_err(|_| ApiError::unauthorized())?;
-    let claim = Claim {
-        device: &device,
-        headers: &headers,
-        shown: peer.1.as_ref(),
-    };
+    let claim = Claim::of(&device, &headers, &peer);
     let (view, _) = authorize::device(&shared, claim, Consistency::Leader).await?;
     let input: BeginInput = read(body)?;
     if let Some(problem) = name::problem(&device, &input.blob_name) {
@@ -120,11 +116,7 @@ pub(crate) async fn end(
 ) -> Result<Response, ApiError> {
     let device = path.get("id").and_then(|id| DeviceId::parse(id).ok());
     let device = device.ok_or_else(ApiError::unauthorized)?;
-    let claim = Claim {
-        device: &device,
-        headers: &headers,
-        shown: peer.1.as_ref(),
-    };
+    let claim = Claim::of(&device, &headers, &peer);
     let (view, _) = authorize::device(&shared, claim, Consistency::Leader).await?;
     let input: EndInput = read(body)?;
     let id = path.get("correlation").cloned().or(input.correlation_id);

@@ -68,15 +68,13 @@ pub(crate) async fn fetch(
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(&id).map_err(|_| ApiError::unauthorized())?;
     let lock_ms = lock_ms(&headers)?;
-    for _ in 0..2 {
-        let claim = Claim {
-            device: &device,
-            headers: &headers,
-            shown: peer.1.as_ref(),
-        };
+    let claim = Claim::of(&device, &headers, &peer);
+    for attempt in 0..2 {
         // A queue that is empty now had nothing when the request came: nothing need go through the log.
         let (view, _) = authorize::device(&shared, claim, Consistency::Linearizable).await?;
-        shared.charge(Cost::of(Operation::MessageFetch)).await?;
+        if attempt == 0 {
+            shared.charge(Cost::of(Operation::MessageFetch)).await?;
+        }
         if view.message_count == 0 {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
@@ -218,11 +216,7 @@ async fn settle(
     settlement: Settlement,
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(id).map_err(|_| ApiError::unauthorized())?;
-    let claim = Claim {
-        device: &device,
-        headers,
-        shown: peer.1.as_ref(),
-    };
+    let claim = Claim::of(&device, headers, peer);
     authorize::device(shared, claim, Consistency::Leader).await?;
     let (number, token) = parse_lock(lock).ok_or_else(|| ApiError::refused(Refusal::LockLost, &device))?;
     let command = Command::MessageSettle {

@@ -55,11 +55,7 @@ pub(crate) async fn send(
     body: Result<Body, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(&id).map_err(|_| ApiError::unauthorized())?;
-    let claim = Claim {
-        device: &device,
-        headers: &headers,
-        shown: peer.1.as_ref(),
-    };
+    let claim = Claim::of(&device, &headers, &peer);
     let mut identity = authorize::device(&shared, claim, Consistency::Leader).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let bag = bag_of(&headers)?;

@@ -7,8 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dunlin_model::quota::{Operation, Plan};
-use dunlin_model::telemetry;
+use dunlin_model::quota::Plan;
 
 use crate::limits::QUOTA_MESSAGE_WAIT;
 use crate::quota::{self, Cost, Over, Turn};
@@ -71,8 +70,7 @@ impl Records {
     ) -> Option<impl Future<Output = Passed> + Send + use<>> {
         let plan = self.plan.filter(|_| !self.held.is_empty())?;
         for (_, record) in self.held.iter().skip(self.turns.len()) {
-            let bytes = telemetry::peek(record).map_or(record.len(), |record| record.message_bytes());
-            let cost = Cost::message(Operation::DeviceMessage, bytes);
+            let cost = Cost::record(record);
             let turn = shared.quota.enter_patiently(plan, cost, QUOTA_MESSAGE_WAIT);
             self.turns.push_back(turn);
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{AckSink, SubmitError};
-use dunlin_model::quota::Operation;
 use tokio::time::timeout;
 
 use super::mailbox::Mailbox;
@@ -17,9 +16,8 @@ use crate::shared::Shared;
 pub(crate) async fn publish(shared: &Shared, device: &DeviceId, record: &[u8]) {
     let client = &shared.client;
     let sink: Arc<dyn AckSink> = Arc::new(Mailbox::default());
-    let cost = Cost::message(Operation::DeviceMessage, record.len());
     let publishing = async {
-        if let Err(over) = shared.charge_within(cost, Some(CLOSE_WAIT)).await {
+        if let Err(over) = shared.charge_within(Cost::record(record), Some(CLOSE_WAIT)).await {
             return tracing::warn!(%device, %over, "will not published");
         }
         for _ in 0..CLOSE_ATTEMPTS_MAX {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use dunlin_model::command::{Command, Outcome};
 use dunlin_model::quota::keeper::{Answer, Want};
 use dunlin_model::quota::{METHOD_STEP_KIB, Operation, Plan};
+use dunlin_model::telemetry;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, sleep_until};
 
@@ -50,6 +51,12 @@ impl Cost {
             messages: [Some(bytes), None],
             ..Self::of(operation)
         }
+    }
+
+    /// A device's message, of which this is the record.
+    pub(crate) fn record(record: &[u8]) -> Self {
+        let bytes = telemetry::peek(record).map_or(record.len(), |record| record.message_bytes());
+        Self::message(Operation::DeviceMessage, bytes)
     }
 
     /// A direct method with so many bytes to say, and an answer that is small as far as anybody knows.

@@ -70,7 +70,7 @@ pub fn container_problem(name: &str) -> Option<&'static str> {
     if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
         return Some("neither begins nor ends with -, nor has two of them in a row");
     }
-    let is_taken = TAKEN.contains(&name) || TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
+    let is_taken = TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
     is_taken.then_some("begins another path of the hub")
 }
 

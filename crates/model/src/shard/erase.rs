@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::state::Entry;
-use super::{keys, registry};
+use super::{keys, read, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
 use crate::identity::Condition;
@@ -79,8 +79,7 @@ impl Erased<'_> {
         }
         // A module goes with its device.
         let device = identity.split(|byte| *byte == b'/').next().unwrap_or_default();
-        let stored = self.store.get(&keys::erased(device))?;
-        let upto = stored.map_or(Ok(0), |bytes| read_json(&bytes))?;
+        let upto = read::json(self.store, &keys::erased(device))?.unwrap_or(0);
         self.upto.insert(identity.clone(), upto);
         Ok(upto)
     }
@@ -108,15 +107,7 @@ impl Erased<'_> {
 }
 
 fn total(store: &dyn ShardStore) -> Result<Total, StoreError> {
-    let stored = store.get(keys::ERASED_TOTAL)?;
-    stored.map_or(Ok(Total::default()), |bytes| read_json(&bytes))
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt {
-        what: "mark of an erased device".into(),
-        reason: error.to_string(),
-    })
+    Ok(read::json(store, keys::ERASED_TOTAL)?.unwrap_or_default())
 }
 
 /// Puts [`telemetry::erased`] in place of what readers may not see any more.
@@ -151,8 +142,7 @@ pub fn rewritten(store: &dyn ShardStore, run: &EventRun) -> Result<Option<Bytes>
 /// What this replica has to do, if anything.
 pub fn pending(store: &dyn ShardStore) -> Result<Option<Pending>, StoreError> {
     let Total { index, upto, .. } = total(store)?;
-    let done = store.get(keys::ERASED_DONE)?;
-    let done: u64 = done.map_or(Ok(0), |bytes| read_json(&bytes))?;
+    let done = read::json(store, keys::ERASED_DONE)?.unwrap_or(0);
     Ok((index > done).then_some(Pending { index, upto }))
 }
 

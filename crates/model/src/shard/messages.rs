@@ -184,14 +184,8 @@ pub(super) fn lock(
     generation: u64,
     lock_ms: Option<u64>,
 ) -> Result<Outcome, StoreError> {
-    let Some(record) = registry::record(entry, device)? else {
-        return Ok(Outcome::Refused(registry::absent(entry, device)?));
-    };
-    if record.generation != generation {
-        return Ok(Outcome::Refused(Refusal::StaleGeneration));
-    }
-    if record.is_disabled() {
-        return Ok(Outcome::Refused(Refusal::Disabled));
+    if let Some(refusal) = registry::turned_away(entry, device, generation)? {
+        return Ok(Outcome::Refused(refusal));
     }
     let token = registry::next_fence(entry);
     let mut work = Work::open(entry, device)?;

@@ -238,6 +238,27 @@ pub(super) fn absent(entry: &Entry<'_>, device: &DeviceId) -> Result<Refusal, St
     })
 }
 
+/// Why a device that showed a credential of this generation may not do what it wants to, if so. A module goes with its
+/// device.
+pub(super) fn turned_away(
+    entry: &Entry<'_>,
+    device: &DeviceId,
+    generation: u64,
+) -> Result<Option<Refusal>, StoreError> {
+    let Some(stored) = record(entry, device)? else {
+        return absent(entry, device).map(Some);
+    };
+    if stored.generation != generation {
+        return Ok(Some(Refusal::StaleGeneration));
+    }
+    let parent = match device.parent() {
+        Some(parent) => record(entry, &parent)?,
+        None => None,
+    };
+    let mut who = std::iter::once(&stored).chain(&parent);
+    Ok(who.any(DeviceRecord::is_disabled).then_some(Refusal::Disabled))
+}
+
 /// The modules of a device; of a module, none.
 fn modules(entry: &Entry<'_>, device: &DeviceId) -> Result<Vec<DeviceId>, StoreError> {
     if device.module_part().is_some() {
@@ -315,7 +336,6 @@ fn put(
     }
     if revokes {
         revoke(entry, device)?;
-        uploads::forget(entry, device);
     }
     if disables {
         for module in modules(entry, device)? {
@@ -331,6 +351,7 @@ fn put(
 
 /// Cuts off whoever was let in before.
 fn revoke(entry: &mut Entry<'_>, device: &DeviceId) -> Result<(), StoreError> {
+    uploads::forget(entry, device);
     let Some(mut session) = session(entry, device)? else {
         return Ok(());
     };
@@ -397,19 +418,8 @@ fn open(
     held_by: StreamId,
     persistent: bool,
 ) -> Result<Outcome, StoreError> {
-    let Some(stored) = record(entry, device)? else {
-        return Ok(Outcome::Refused(absent(entry, device)?));
-    };
-    let parent = match device.parent() {
-        Some(parent) => record(entry, &parent)?,
-        None => None,
-    };
-    if stored.generation != generation {
-        return Ok(Outcome::Refused(Refusal::StaleGeneration));
-    }
-    let mut who = std::iter::once(&stored).chain(&parent);
-    if who.any(DeviceRecord::is_disabled) {
-        return Ok(Outcome::Refused(Refusal::Disabled));
+    if let Some(refusal) = turned_away(entry, device, generation)? {
+        return Ok(Outcome::Refused(refusal));
     }
     let mut earlier = session(entry, device)?.unwrap_or_default();
     let present = persistent && earlier.persistent && earlier.epoch > 0;

@@ -25,7 +25,7 @@ pub(super) fn begin(
     generation: u64,
     begin: &Begin<'_>,
 ) -> Result<Outcome, StoreError> {
-    if let Some(refusal) = refused(entry, device, generation)? {
+    if let Some(refusal) = registry::turned_away(entry, device, generation)? {
         return Ok(Outcome::Refused(refusal));
     }
     let ttl_ms = begin.ttl_ms.clamp(UPLOAD_TTL_MS_MIN, UPLOAD_TTL_MS_MAX);
@@ -52,7 +52,7 @@ pub(super) fn end(
     id: &str,
     notice: Option<&NewFileNotice>,
 ) -> Result<Outcome, StoreError> {
-    if let Some(refusal) = refused(entry, device, generation)? {
+    if let Some(refusal) = registry::turned_away(entry, device, generation)? {
         return Ok(Outcome::Refused(refusal));
     }
     let now_ms = entry.meta.time_ms;
@@ -74,16 +74,6 @@ pub(super) fn end(
             Ok(Outcome::Done)
         }
     }
-}
-
-/// Why a device with a credential of this generation may not, if so.
-fn refused(entry: &Entry<'_>, device: &DeviceId, generation: u64) -> Result<Option<Refusal>, StoreError> {
-    Ok(match registry::record(entry, device)? {
-        None => Some(registry::absent(entry, device)?),
-        Some(record) if record.generation != generation => Some(Refusal::StaleGeneration),
-        Some(record) if record.is_disabled() => Some(Refusal::Disabled),
-        Some(_) => None,
-    })
 }
 
 fn open(entry: &Entry<'_>, device: &DeviceId) -> Result<Uploads, StoreError> {
