@@ -26,6 +26,9 @@ use crate::{codec, entropy};
 const PEERS_MAX: usize = 1_024;
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// The longest round trip of a handshake. One that a process slept through, or its peer, makes a connection that takes
+/// three times as long to send again what is lost, and meanwhile may send nothing else: it is better made anew.
+const FIRST_RTT_MAX: Duration = Duration::from_millis(300);
 /// Between the beginnings of two dials of one connection, at first: it doubles while dials follow on each other.
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// What it grows to. A dial that nobody answers takes as long, so that a node that is away waits for nothing.
@@ -410,6 +413,11 @@ impl Peers {
             connection.close(2u32.into(), b"another node");
             return Err(unreachable(format!("{address} is {found:?}")));
         }
+        let rtt = connection.rtt();
+        if rtt > FIRST_RTT_MAX {
+            connection.close(4u32.into(), b"slow");
+            return Err(unreachable(format!("a round trip took {} ms", rtt.as_millis())));
+        }
         let (writer, reader) = open_on(&connection, self.tag.get(), &StreamHead::Calls)
             .await
             .map_err(|_| CallError::Lost)?;
@@ -586,6 +594,8 @@ mod tests {
     #[derive(Debug, Default)]
     struct Inbox {
         life: usize,
+        /// What arrives waits, as before a process that is stopped.
+        is_stopped: bool,
         arrived: VecDeque<(SocketAddr, Vec<u8>)>,
         waker: Option<Waker>,
     }
@@ -614,6 +624,15 @@ mod tests {
         }
     }
 
+    impl Wire {
+        fn stop(&self, address: SocketAddr, stop: bool) {
+            let mut inboxes = self.0.lock().unwrap();
+            let inbox = inboxes.get_mut(&address).unwrap();
+            inbox.is_stopped = stop;
+            inbox.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
     impl Datagrams for Port {
         fn send(&self, to: SocketAddr, bytes: &[u8]) {
             let mut inboxes = self.wire.0.lock().unwrap();
@@ -631,7 +650,8 @@ mod tests {
             if inbox.life != self.life {
                 return Poll::Pending;
             }
-            let Some((from, bytes)) = inbox.arrived.pop_front() else {
+            let next = (!inbox.is_stopped).then(|| inbox.arrived.pop_front()).flatten();
+            let Some((from, bytes)) = next else {
                 inbox.waker = Some(context.waker().clone());
                 return Poll::Pending;
             };
@@ -644,20 +664,54 @@ mod tests {
         }
     }
 
+    fn simulated(authority: &Authority, wire: &Arc<Wire>, node: u8) -> Arc<Peers> {
+        let address = SocketAddr::from(([10, 0, 0, node], 8900));
+        let simulated = Simulated {
+            datagrams: wire.bind(address),
+            pid: 1,
+            tls: TlsSources::default(),
+        };
+        let node = NodeId(u64::from(node));
+        Peers::bind(node, (address, Some(simulated)), &authority.identity(node)).unwrap()
+    }
+
+    /// A node that was stopped in the middle of a handshake takes its pause for a round trip, and would count on it.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_handshake_was_slept_through_is_made_anew() {
+        let (authority, wire) = (Authority::new(), Arc::new(Wire::default()));
+        let (a, b) = (simulated(&authority, &wire, 1), simulated(&authority, &wire, 2));
+        let endpoint = b.endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                tokio::spawn(async move {
+                    let connection = incoming.await.ok()?;
+                    while connection.accept_bi().await.is_ok() {}
+                    Some(())
+                });
+            }
+        });
+        a.learn(NodeId(2), &b.local_address().to_string());
+        wire.stop(a.local_address(), true);
+        let dialling = tokio::spawn({
+            let a = a.clone();
+            async move { a.link(NodeId(2), Lane::Bulk).await.map(|_| ()) }
+        });
+        tokio::time::sleep(2 * FIRST_RTT_MAX).await;
+        wire.stop(a.local_address(), false);
+        let slept = dialling.await.unwrap();
+        let Err(CallError::Unreachable(_, why)) = slept else {
+            panic!("{slept:?}");
+        };
+        assert!(why.contains("a round trip took"), "{why}");
+        tokio::time::sleep(2 * DIAL_PAUSE_MIN).await;
+        assert!(a.link(NodeId(2), Lane::Bulk).await.is_ok());
+    }
+
     /// A node that was killed says nothing to its peers; when it is back, it knows none of their connections.
     #[tokio::test]
     async fn a_node_that_is_back_ends_the_connections_of_its_former_life() {
         let (authority, wire) = (Authority::new(), Arc::new(Wire::default()));
-        let start = |node: u8| {
-            let address = SocketAddr::from(([10, 0, 0, node], 8900));
-            let simulated = Simulated {
-                datagrams: wire.bind(address),
-                pid: 1,
-                tls: TlsSources::default(),
-            };
-            let node = NodeId(u64::from(node));
-            Peers::bind(node, (address, Some(simulated)), &authority.identity(node)).unwrap()
-        };
+        let start = |node: u8| simulated(&authority, &wire, node);
         let (a, b) = (start(1), start(2));
         let (connection, _in_its_former_life) = meet(&a, &b).await;
         let _back = start(2);
