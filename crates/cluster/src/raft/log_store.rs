@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dunlin_model::id::LogPosition;
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::point::Point;
@@ -68,6 +69,12 @@ impl LogStore {
             .map(|entry| body::from_bytes(entry.position, entry.body).map_err(io::Error::other))
             .collect()
     }
+}
+
+/// Whether a vote that is on disk is for the term and the leader of `vote`, whether a quorum had granted it or not.
+fn is_for_same_leader(kept: Option<&Bytes>, vote: &WireVote) -> bool {
+    let kept: Option<WireVote> = kept.and_then(|bytes| codec::decode(bytes).ok());
+    kept.is_some_and(|kept| (kept.term, kept.leader) == (vote.term, vote.leader))
 }
 
 /// Waits for a completion of the journal.
@@ -137,7 +144,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let bytes = codec::encode(&convert::vote_out(vote));
+        let vote = convert::vote_out(vote);
+        let bytes = codec::encode(&vote);
+        if vote.committed && self.log.is_vote_kept(|kept| is_for_same_leader(kept, &vote)) {
+            // A quorum has granted what is on disk here already: to forget that makes this replica ask again, and no
+            // other can have the vote meanwhile. What follows in the journal is synced with it, so that no entry of
+            // this leader is on disk without it; the election costs a flush less. A journal that refuses it refuses
+            // the entries behind it as well, and says so there.
+            self.log.save_vote(bytes, Box::new(|_| {}));
+            return Ok(());
+        }
         if mutant::is_on(Mutant::VoteBeforeSync) {
             self.log.save_vote(bytes, Box::new(|_| {}));
             return Ok(());
