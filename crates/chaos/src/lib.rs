@@ -18,6 +18,7 @@
 pub mod chaosfs;
 pub mod corrupter;
 pub mod demo;
+pub mod drill;
 pub mod faults;
 pub mod fleet;
 pub mod hostile;

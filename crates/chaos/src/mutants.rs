@@ -1,22 +1,33 @@
 //! Seeded bugs against the checkers: a bug that no run notices is a missing test.
 //!
-//! Each mutant of [`dunlin_model::mutant`] is given seeds of the simulation until one fails. Only in a build
-//! with the feature `mutants`.
+//! Each mutant of [`dunlin_model::mutant`] is given seeds of the simulation until one fails; what they do not show, the
+//! drill of one shard's machine may ([`crate::drill`]). Only in a build with the feature `mutants`.
 
 use std::ops::Range;
 
 use dunlin_model::mutant::{self, Mutant};
 
+use crate::drill;
 use crate::sim::{Plan, SimError, Simulator};
+
+/// Seeds of the drill, which takes some milliseconds for one.
+const DRILLS: u64 = 200;
 
 /// How a hunt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caught {
-    /// A run failed.
+    /// A simulated hub failed.
     By {
         /// Its seed.
         seed: u64,
         /// The first thing that was wrong; begins with the invariant's id.
+        violation: String,
+    },
+    /// The drill of one shard's machine failed.
+    ByDrill {
+        /// Its seed.
+        seed: u64,
+        /// What was wrong.
         violation: String,
     },
     /// None did.
@@ -35,7 +46,7 @@ pub fn chosen(names: &[String]) -> Result<Vec<Mutant>, String> {
     names.iter().map(find).collect()
 }
 
-/// Runs seeds with the bug in place until one fails. No bug is in place afterwards.
+/// Runs seeds with the bug in place until one fails, then the drill. No bug is in place afterwards.
 pub fn hunt(simulator: &Simulator, mutant: Mutant, seeds: Range<u64>) -> Result<Caught, SimError> {
     let mut tried = 0;
     for seed in seeds {
@@ -47,5 +58,11 @@ pub fn hunt(simulator: &Simulator, mutant: Mutant, seeds: Range<u64>) -> Result<
             return Ok(Caught::By { seed, violation });
         }
     }
-    Ok(Caught::Not { seeds: tried })
+    mutant::choose(Some(mutant));
+    let drilled = (0..DRILLS).find_map(|seed| Some((seed, drill::run(seed)?)));
+    mutant::choose(None);
+    Ok(match drilled {
+        Some((seed, violation)) => Caught::ByDrill { seed, violation },
+        None => Caught::Not { seeds: tried },
+    })
 }

@@ -52,6 +52,11 @@ impl Mutants {
                     let short: String = violation.chars().take(120).collect();
                     format!("caught    {:24} seed {seed}: {short}", mutant.name())
                 }
+                Caught::ByDrill { seed, violation } => {
+                    caught += 1;
+                    let short: String = violation.chars().take(120).collect();
+                    format!("caught    {:24} drill {seed}: {short}", mutant.name())
+                }
                 Caught::Not { seeds } => {
                     format!("SURVIVED  {:24} {seeds} seeds: {}", mutant.name(), mutant.what())
                 }

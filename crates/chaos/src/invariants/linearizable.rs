@@ -61,6 +61,26 @@ pub fn check<M: Model>(history: &[Operation<M::Call, M::Answer>], steps_max: u64
     Search::<M>::new(history).run(steps_max)
 }
 
+/// Operations that are shown beside one whose answer nothing explains.
+const INVOLVED_MAX: usize = 12;
+
+/// The operations that bear on the answer of `stuck`, by their places and in the order of their calls: those at the same
+/// time, and the latest that had been answered when it was called.
+pub fn involved<C, A>(history: &[Operation<C, A>], stuck: usize) -> Vec<usize> {
+    let end = |operation: &Operation<C, A>| operation.answered.as_ref().map_or(u64::MAX, |(at, _)| *at);
+    let (from, until) = (history[stuck].called, end(&history[stuck]));
+    let others = (0..history.len()).filter(|place| *place != stuck);
+    let mut others: Vec<usize> = others.filter(|place| history[*place].called <= until).collect();
+    others.sort_by_key(|place| std::cmp::Reverse(end(&history[*place])));
+    // What was never answered and called long ago crowds out nobody.
+    let (before, beside): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|place| end(&history[*place]) < from);
+    let mut shown: Vec<usize> = before.into_iter().take(INVOLVED_MAX / 3).collect();
+    shown.extend(beside.into_iter().rev().take(INVOLVED_MAX - shown.len()));
+    shown.sort_by_key(|place| history[*place].called);
+    shown
+}
+
 /// The end of the list, and its beginning.
 const NONE: usize = usize::MAX;
 
@@ -337,6 +357,34 @@ mod tests {
             check::<Cell>(&history, 20 * history.len() as u64),
             Decision::Linearizable
         );
+    }
+
+    #[test]
+    fn a_million_operations_over_many_objects_are_searched_one_object_at_a_time() {
+        let (objects, each) = (2_000, 500);
+        for object in 0..objects {
+            let mut history = Vec::with_capacity(each);
+            for number in 0..each as u64 {
+                let value = ((number / 2 + object) % 251) as u8;
+                // Three at once: two that write the same and a reader of it.
+                history.push(match number % 2 {
+                    0 => write(value, 10 * number, 10 * number + 25),
+                    _ => read(value, 10 * number + 4, 10 * number + 9),
+                });
+            }
+            let steps_max = 20 * each as u64;
+            assert_eq!(check::<Cell>(&history, steps_max), Decision::Linearizable);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_shown_with_what_went_on_around_it() {
+        let mut history: History = (0..40).map(|at| write(1, 10 * at, 10 * at + 5)).collect();
+        history.push(read(9, 300, 320));
+        history.push(lost(3, 305));
+        let shown = involved(&history, 40);
+        // The last four before it, those at its time, and none that was called later.
+        assert_eq!(shown, [26, 27, 28, 29, 30, 41, 31, 32]);
     }
 
     /// What another tester says, which searches in another way and has no operations without an answer.

@@ -98,8 +98,11 @@ pub fn check(accesses: &[Access]) -> Findings {
         match linearizable::check::<Registration>(&history, steps_max) {
             Decision::Linearizable => {}
             Decision::Not { stuck, placed } => findings.add(|| {
+                let beside = linearizable::involved(&history, stuck);
+                let beside: Vec<&Access> = beside.into_iter().map(|place| accesses[place]).collect();
                 found(format!(
-                    "no order explains {:?} ({placed} of {} accesses come before it in the longest attempt)",
+                    "no order explains {:?} ({placed} of {} accesses come before it in the longest attempt); before \
+                     and beside it: {beside:?}",
                     accesses[stuck],
                     accesses.len()
                 ))

@@ -155,9 +155,11 @@ fn check_section(device: &str, section: Section, accesses: &[&Access], findings:
         Decision::Not { stuck, placed } => {
             let access = accesses[stuck];
             findings.add(|| {
+                let beside = linearizable::involved(&history, stuck);
+                let beside: Vec<_> = beside.into_iter().map(|place| accesses[place]).collect();
                 found(format!(
                     "no order of the {} accesses of {section:?} explains {:?} answered with {:?} at {} us ({placed} \
-                     placed)",
+                     placed); before and beside it: {beside:?}",
                     accesses.len(),
                     access.call,
                     access.answer,

@@ -248,6 +248,9 @@ fn nonsense_and_an_address_in_use_are_refused() {
     assert!(world.relay.set(0, 1, nonsense).is_err());
 }
 
+/// Ports that are tried until one is free for datagrams and for connections.
+const PORTS_TRIED_MAX: usize = 50;
+
 /// A device's connection through a door to a socket in the place of a node.
 struct Spliced {
     relay: Relay,
@@ -257,16 +260,22 @@ struct Spliced {
 
 impl Spliced {
     fn new() -> Spliced {
-        // The relay needs some port for nodes, too; the socket that holds it stays unused.
-        let (_nodes, port) = node_sockets(1);
-        let listener = TcpListener::bind((node_host(0), port)).unwrap();
-        let relay = Relay::start(&RelayOptions {
-            nodes: 1,
-            cluster_port: port,
-            door_ports: vec![port],
-            seed: 0,
-        })
-        .unwrap();
+        // The relay needs some port for nodes, too; the socket that holds it stays unused. One that datagrams have may be
+        // somebody else's for connections.
+        let (_nodes, listener, relay) = (0..PORTS_TRIED_MAX)
+            .find_map(|_| {
+                let (nodes, port) = node_sockets(1);
+                let listener = TcpListener::bind((node_host(0), port)).ok()?;
+                let relay = Relay::start(&RelayOptions {
+                    nodes: 1,
+                    cluster_port: port,
+                    door_ports: vec![port],
+                    seed: 0,
+                });
+                Some((nodes, listener, relay.ok()?))
+            })
+            .expect("a port that is free for all");
+        let port = listener.local_addr().unwrap().port();
         let device = TcpStream::connect((relay_host(0), port)).unwrap();
         let (node, _) = listener.accept().unwrap();
         for end in [&device, &node] {

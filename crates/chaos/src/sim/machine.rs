@@ -363,6 +363,19 @@ impl Machine {
         flipped
     }
 
+    /// A replica that the node calls damaged although no bit of its disk was flipped (I19).
+    pub(super) fn unfounded_damage(&self) -> Option<String> {
+        let life = self.life.as_ref().filter(|_| !self.is_damaged)?;
+        let damaged = life.cluster.status().damaged.into_iter().next()?;
+        Some(format!(
+            "I19: no bit of node {} was flipped, and its replica {} of group {} is called damaged: {}",
+            self.place + 1,
+            damaged.replica,
+            damaged.group,
+            damaged.reason
+        ))
+    }
+
     /// From now on no sync of its disk succeeds; the node gives itself up.
     pub(super) fn refuse_syncs(&mut self) {
         self.refuses_syncs = true;

@@ -132,7 +132,8 @@ impl World {
             self.machines[place].pass(TICK_US);
         }
         if self.broken.is_none() && self.now_us.is_multiple_of(COMPARE_EVERY_US) {
-            self.broken = alike::first_difference(self);
+            let unfounded = || self.machines.iter().find_map(Machine::unfounded_damage);
+            self.broken = alike::first_difference(self).or_else(unfounded);
         }
     }
 
