@@ -4,8 +4,9 @@
 #   benches/peers.sh [-o FOLDER] [-p "mosquitto rmqttd nats-r1 nats-r3 nats-r3-sync rabbitmq dunlin"] [-- OPTIONS]
 #
 # OPTIONS go to `dunlin load compare`; without any: 200 clients, 32 in flight, 256 bytes, QoS 1, five
-# rounds of 5 s. Pages and JSON go to FOLDER (target/peers). A peer that is not installed is left out and
-# said to be. Everything is started here and ended here, by its process id; data lies below FOLDER.
+# rounds of 5 s. The loop is closed unless they have --rate or -I. Pages and JSON go to FOLDER
+# (target/peers). A peer that is not installed is left out and said to be. Everything is started here
+# and ended here, by its process id; data lies below FOLDER.
 #
 # Each peer has four durable subscribers, of a quarter of the topics each, that have gone away: without a subscriber MQTT brokers throw
 # away what they acknowledge, and that is not what is compared.
@@ -39,6 +40,10 @@ while getopts o:p: option; do
 done
 shift $((OPTIND - 1))
 [ $# -gt 0 ] || set -- -c 200 -F 32 -s 256 --rounds 5 --duration 5 --warm-up 2
+case " $*" in
+    *" --rate"* | *" -I"* | *" --interval"* | *" --closed"*) ;;
+    *) set -- "$@" --closed ;;
+esac
 
 [ -x "$program" ] || { echo "build the program first: cargo build --release" >&2; exit 2; }
 mkdir -p "$folder" || exit 2

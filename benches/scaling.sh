@@ -4,8 +4,9 @@
 #   benches/scaling.sh [-o FOLDER] [-r ROUNDS] [-q PERCENT] [-- OPTIONS]
 #
 # OPTIONS go to `dunlin load pub`; without any: 64 clients, 32 in flight, 256 bytes, QoS 1, 5 s after 2 s.
-# JSON of each run goes to FOLDER (target/scaling), in place of earlier ones, medians to standard output. Configurations
-# take turns, each with a cluster of its own that is started and ended here.
+# The loop is closed unless they have --rate or -I. JSON of each run goes to FOLDER (target/scaling), in place of
+# earlier ones, medians to standard output. Configurations take turns, each with a cluster of its own that is
+# started and ended here.
 #
 # On a machine with few cores all nodes share them, and no more of them makes anything faster. So each node of
 # the kind that is varied gets PERCENT (20) of a core, a gateway a quarter of that, by a cpu control group whose
@@ -32,6 +33,10 @@ while getopts o:r:q: option; do
 done
 shift $((OPTIND - 1))
 [ $# -gt 0 ] || set -- -c 64 -F 32 -s 256 --duration 5 --warm-up 2
+case " $*" in
+    *" --rate"* | *" -I"* | *" --interval"* | *" --closed"*) ;;
+    *) set -- "$@" --closed ;;
+esac
 
 [ -x "$program" ] || { echo "build the program first: cargo build --release" >&2; exit 2; }
 mkdir -p "$folder" || exit 2

@@ -88,6 +88,13 @@ async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
     assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
     let figures = judged.json();
     assert_eq!(figures["loop"], "open");
+    // A judged run has its ceiling beside it as any other.
+    assert!(
+        figures["ceiling_per_s"].as_f64().is_some_and(|per_s| per_s > 0.0)
+            && figures["ceiling_note"].is_null(),
+        "{}",
+        judged.output
+    );
     assert_eq!(figures["counts"]["sent"], 250);
     assert_eq!(figures["latency_us"]["count"], 250, "{}", judged.output);
     let verification = &figures["verification"];
@@ -103,12 +110,20 @@ async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
 
     // A second run on the same devices is judged by itself, through the other doors.
     for door in ["--plain", "--ws"] {
-        let mut command = load(&format!("pub {door} -c 9 --count 200 --verify -V 5 -o json"));
+        let mut command = load(&format!(
+            "pub {door} -c 9 --count 200 --closed --verify -V 5 -o json"
+        ));
         command.arg("--data").arg(&data);
         let judged = ended(command).await;
         assert_eq!(judged.code, Some(0), "{}{}", judged.output, judged.errors);
-        let verification = &judged.json()["verification"];
+        let figures = judged.json();
+        let verification = &figures["verification"];
         assert_eq!(distinct(verification), 200, "{verification}");
+        let note = match door {
+            "--ws" => Value::from("measured without WebSocket"),
+            _ => Value::Null,
+        };
+        assert_eq!(figures["ceiling_note"], note, "{door}");
     }
     field.stop().await;
 
@@ -134,7 +149,9 @@ async fn each_way_to_break_ones_word_is_found_and_an_honest_broker_passes() {
     ] {
         let broker = Forgetful::start(misdeed).await;
         let port = broker.address.port();
-        let words = format!("pub -h 127.0.0.1 -p {port} -t t/%i -c 5 --count 1000 --verify -o json");
+        let words = format!(
+            "pub -h 127.0.0.1 -p {port} -t t/%i -c 5 --count 1000 --closed --no-ceiling --verify -o json"
+        );
         let judged = ended(load(&words)).await;
         let figures = judged.json();
         let verification = &figures["verification"];
@@ -171,7 +188,7 @@ async fn a_sink_acknowledges_everything_and_two_generators_make_one_load() {
     let mut files = Vec::new();
     for generator in ["1/2", "2/2"] {
         let words = format!(
-            "pub -h 127.0.0.1 -p {port} -t t/%i -c 7 -s 900 --count 3001 --generator {generator} --no-ceiling -o json"
+            "pub -h 127.0.0.1 -p {port} -t t/%i -c 7 -s 900 --count 3001 --closed --generator {generator} -o json"
         );
         let figures = ended(load(&words)).await;
         let json = figures.json();
@@ -195,6 +212,12 @@ async fn a_sink_acknowledges_everything_and_two_generators_make_one_load() {
         (&merged["generators"], &merged["latency_us"]["count"]),
         (&2.into(), &3001.into())
     );
+    let corrected = merged["corrected_us"]["count"].as_u64();
+    assert!(
+        merged["corrected"] == 2 && corrected.is_some_and(|count| count >= 3001),
+        "{merged}"
+    );
+    assert_eq!(merged["ceilings_per_s"].as_array().map(Vec::len), Some(2));
     assert!(
         logs.join("log-1")
             .metadata()
@@ -203,7 +226,7 @@ async fn a_sink_acknowledges_everything_and_two_generators_make_one_load() {
 
     let targets = format!("a=mqtt://127.0.0.1:{port},b=mqtt://127.0.0.1:{port}");
     let words = format!(
-        "compare --targets {targets} -t t/%i -c 3 --count 300 --rounds 2 --rest 0 --no-ceiling -o json"
+        "compare --targets {targets} -t t/%i -c 3 --count 300 --closed --rounds 2 --rest 0 --no-ceiling -o json"
     );
     let compared = ended(load(&words)).await;
     assert_eq!(compared.code, Some(0), "{}", compared.errors);
@@ -217,6 +240,116 @@ async fn a_sink_acknowledges_everything_and_two_generators_make_one_load() {
     assert_eq!(json["targets"][0]["rate_ratio"]["median"], 1.0);
     assert_eq!(json["targets"][1]["runs"], 2);
     sink.kill().await.expect("it is ours");
+}
+
+#[tokio::test]
+async fn a_load_is_open_and_slow_unless_it_is_told_otherwise_and_has_a_floor_on_request() {
+    let (mut sink, port) = null_sink("").await;
+    let base = format!("pub -h 127.0.0.1 -p {port} -t t -o json");
+    let open = ended(load(&format!("{base} -c 3 --count 3 --no-ceiling"))).await;
+    let json = open.json();
+    assert_eq!(
+        (&json["loop"], &json["scheduled_per_s"], &json["counts"]["acked"]),
+        (&"open".into(), &3.0.into(), &3.into()),
+        "each client once a second: {}",
+        open.errors
+    );
+    assert!(
+        json["ceiling_per_s"].is_null() && json["floor"].is_null(),
+        "{json}"
+    );
+    let closed = ended(load(&format!("{base} -c 3 --count 30 --closed --floor 1"))).await;
+    let json = closed.json();
+    assert_eq!(
+        (&json["loop"], &json["floor"]["logs"]),
+        (&"closed".into(), &1.into())
+    );
+    let positive = |value: &Value| value.as_f64().is_some_and(|value| value > 0.0);
+    assert!(
+        positive(&json["floor"]["per_s"]) && positive(&json["ceiling_per_s"]),
+        "{json}"
+    );
+    let told = ended(load(&format!(
+        "sub -h 127.0.0.1 -p {port} -t t -c 1 --duration 0"
+    )))
+    .await;
+    assert!(
+        told.output
+            .contains("generator ceiling    none: a null sink has nothing to send"),
+        "{}",
+        told.output
+    );
+    sink.kill().await.expect("it is ours");
+}
+
+#[tokio::test]
+async fn every_door_of_a_hub_has_the_same_figures() {
+    let folder = TempDir::new().expect("a folder");
+    let field = Field::start(3, &[]).await;
+    field.settled("the cluster healthy", |_| true).await;
+    let data = field
+        .data(0)
+        .parent()
+        .expect("the cluster's own folder")
+        .to_owned();
+    for (words, done, note) in [
+        (
+            "method -c 3 --rate 20 --duration 1 --warm-up 0",
+            Some(20),
+            "none: a null sink calls no methods",
+        ),
+        (
+            "provision -c 6 -F 2",
+            Some(6),
+            "none: a null sink assigns no devices",
+        ),
+        (
+            "service query -c 2 -F 2 --duration 1 --warm-up 0",
+            None,
+            "none: a null sink speaks no HTTPS",
+        ),
+    ] {
+        let kind = words.split(' ').next().expect("a word");
+        let (log, page) = (
+            file(&folder, &format!("{kind}.hdr")),
+            file(&folder, &format!("{kind}.html")),
+        );
+        let mut command = load(&format!("{words} -o json"));
+        command.arg("--data").arg(&data);
+        command.arg("--hdr").arg(&log).arg("--report").arg(&page);
+        let ran = ended(command).await;
+        assert_eq!(ran.code, Some(0), "{}{}", ran.output, ran.errors);
+        let json = ran.json();
+        let acked = json["counts"]["acked"].as_u64().expect("a number");
+        assert!(
+            acked > 0 && done.is_none_or(|done| done == acked),
+            "{words}: {json}"
+        );
+        assert_eq!(
+            (&json["kind"], &json["ceiling_note"]),
+            (&kind.into(), &note.into())
+        );
+        let measured = &json["latency_us"]["count"];
+        let is_open = json["loop"] == "open";
+        assert_eq!(is_open, json["corrected_us"].is_null(), "{words}: {json}");
+        let html = std::fs::read_to_string(&page).expect("a page");
+        assert!(html.contains("<svg") && html.contains(note), "{words}");
+        let mut merge = load("merge -o json");
+        merge.arg(&log);
+        assert_eq!(
+            &ended(merge).await.json()["latency_us"]["count"],
+            measured,
+            "{words}: the log has what the figures have"
+        );
+    }
+    let mut connects = load("service connect -c 2 -F 2 --duration 1 --warm-up 0 -o json");
+    connects.arg("--data").arg(&data);
+    let json = ended(connects).await.json();
+    assert!(
+        json["ceiling_per_s"].as_f64().is_some_and(|per_s| per_s > 0.0) && json["ceiling_note"].is_null(),
+        "{json}"
+    );
+    field.stop().await;
 }
 
 #[tokio::test]
@@ -263,7 +396,7 @@ async fn a_group_of_consumers_reads_everything_once_and_leaves_nothing_behind() 
         .parent()
         .expect("the cluster's own folder")
         .to_owned();
-    let mut publish = load("pub -c 9 --count 900 --no-ceiling -o json");
+    let mut publish = load("pub -c 9 --count 900 --closed --no-ceiling -o json");
     publish.arg("--data").arg(&data);
     assert_eq!(ended(publish).await.json()["counts"]["acked"], 900);
     let mut read = load("kafka -c 3 --duration 3 -o json");
@@ -272,9 +405,19 @@ async fn a_group_of_consumers_reads_everything_once_and_leaves_nothing_behind() 
     assert_eq!(figures.code, Some(0), "{}{}", figures.output, figures.errors);
     let json = figures.json();
     // Nobody was disturbed, so that nothing was read twice.
-    assert_eq!(json["events"], 900, "{json}");
-    assert!(json["per_s"].as_f64().is_some_and(|per_s| per_s > 0.0), "{json}");
-    assert!(json["latency_us"].is_null() && json["rebalances"] != 0, "{json}");
+    assert_eq!(json["counts"]["received"], 900, "{json}");
+    let positive = |value: &Value| value.as_f64().is_some_and(|value| value > 0.0);
+    let reading = &json["reading"];
+    assert!(
+        positive(&json["received_per_s"])
+            && positive(&reading["mb_per_s"])
+            && positive(&reading["rebalances"]),
+        "{json}"
+    );
+    assert!(
+        json["latency_us"].is_null() && json["ceiling_note"] == "none: a null sink speaks no Kafka",
+        "{json}"
+    );
 
     // What was there before is not read from the next event on, and what comes has a time on the way.
     let mut latest = load("kafka -c 2 --from latest --duration 8 -o json");
@@ -284,7 +427,7 @@ async fn a_group_of_consumers_reads_everything_once_and_leaves_nothing_behind() 
     let (figures, published) = tokio::join!(ended(latest), ended(publish));
     assert_eq!(published.code, Some(0), "{}", published.errors);
     let json = figures.json();
-    let events = json["events"].as_u64().expect("a number");
+    let events = json["counts"]["received"].as_u64().expect("a number");
     assert!((1..=600).contains(&events), "{json}");
     assert_eq!(json["latency_us"]["count"], events, "{json}");
     field.stop().await;

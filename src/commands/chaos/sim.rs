@@ -102,17 +102,25 @@ impl Sim {
     }
 }
 
-/// The drawn options, without the steps.
+/// The drawn options, without the steps, in one line.
 fn drawn(plan: &Plan) -> String {
     let kinds: Vec<String> = plan.kinds.iter().map(|kind| format!("{kind:?}")).collect();
+    let mut services = format!("{} services", plan.services);
+    if plan.announces {
+        services.push_str(", events of the hub's own");
+    }
+    if plan.messages {
+        services.push_str(", messages to devices");
+    }
     format!(
-        "seed {}: {} nodes, {} shards, {} devices, a message per {} ms, window {}, {} ms of faults, {} steps of {}",
+        "seed {}: {} nodes, {} shards, {} devices, a message per {} ms, window {}, {services}, a checkpoint per {} ms, {} ms of faults, {} steps of {}",
         plan.seed,
         plan.nodes,
         plan.shards,
         plan.devices,
         plan.message_every_ms,
         plan.window,
+        plan.checkpoint_ms,
         plan.faults_ms,
         plan.steps.len(),
         kinds.join(" ")
@@ -147,6 +155,11 @@ fn many(simulator: &Simulator, options: &Sim) -> CommandResult {
             break;
         }
         let plan = Plan::draw(seed);
+        // First, so that a run that never ends is known by its seed, too.
+        match options.output {
+            Format::Text => say(drawn(&plan))?,
+            Format::Json => eprintln!("{}", drawn(&plan)),
+        }
         let outcome = simulator.run(&plan)?;
         count += 1;
         acked += outcome.acked;
@@ -156,7 +169,6 @@ fn many(simulator: &Simulator, options: &Sim) -> CommandResult {
                 serde_json::to_string(&outcome).map_err(|error| CommandError::Failed(error.to_string()))?;
             say(line)?;
         } else if !outcome.is_pass() {
-            say(drawn(&plan))?;
             say(told(&outcome))?;
         }
         if !outcome.is_pass() {
@@ -218,14 +230,7 @@ fn replay(simulator: &Simulator, plan: &Plan, trace: Option<PathBuf>) -> Command
         None => simulator.run(plan)?,
         Some(path) => {
             let (outcome, lines) = simulator.run_telling(plan)?;
-            std::fs::write(
-                &path,
-                lines.join(
-                    "
-",
-                ),
-            )
-            .map_err(|error| failed("write", &path, error))?;
+            std::fs::write(&path, lines.join("\n")).map_err(|error| failed("write", &path, error))?;
             outcome
         }
     };
@@ -267,22 +272,57 @@ fn gate(simulator: &Simulator, first: u64, seeds: u64) -> CommandResult {
     let (mut differing, mut failed) = (0, 0);
     for seed in first..first.saturating_add(seeds.min(SEEDS_MAX)) {
         let plan = Plan::draw(seed);
+        say(drawn(&plan))?;
         let (one, other) = (simulator.run(&plan)?, simulator.run(&plan)?);
         if one != other {
             differing += 1;
             say(format!(
-                "seed {seed}: traces {:016x} and {:016x}",
+                "  traces {:016x} and {:016x} differ",
                 one.trace, other.trace
             ))?;
         }
         if !one.is_pass() {
             failed += 1;
-            say(drawn(&plan))?;
             say(told(&one))?;
         }
     }
     say(format!(
         "{seeds} seeds run twice, {differing} differ, {failed} failed"
     ))?;
+    say_points()?;
     Ok(ExitCode::from(u8::from(differing + failed > 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_drawn_is_one_line_that_names_the_seed_and_all_options() {
+        let plan = Plan {
+            services: 3,
+            announces: true,
+            messages: true,
+            ..Plan::draw(7)
+        };
+        let line = drawn(&plan);
+        assert!(line.starts_with("seed 7: ") && !line.contains('\n'), "{line}");
+        for part in [
+            format!(
+                "{} nodes, {} shards, {} devices",
+                plan.nodes, plan.shards, plan.devices
+            ),
+            "3 services, events of the hub's own, messages to devices".to_owned(),
+            format!("a checkpoint per {} ms", plan.checkpoint_ms),
+            format!("{} steps of {:?}", plan.steps.len(), plan.kinds[0]),
+        ] {
+            assert!(line.contains(&part), "{part} in {line}");
+        }
+        let plain = Plan {
+            announces: false,
+            messages: false,
+            ..plan
+        };
+        assert!(!drawn(&plain).contains("hub's own") && !drawn(&plain).contains("to devices"));
+    }
 }

@@ -5,25 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use dunlin_chaos::load::calls::{self, CallsError, Plan};
+use dunlin_chaos::load::calls::{self, Plan};
 use dunlin_chaos::load::files::raise_open_files;
 use dunlin_chaos::load::plan::Client;
+use dunlin_chaos::load::report;
 use dunlin_chaos::load::schedule::Share;
 use dunlin_gateway::client::{ConnectOptions, Transport};
 use dunlin_node::serve::stop_signal;
 
-use super::options::{Server, parse_seconds};
+use super::options::{Pace, Server, parse_seconds};
+use super::shown::{Shown, failed};
 use super::target::{self, Address, Target};
 use crate::commands::hub::HubArgs;
-use crate::commands::{CommandError, CommandResult, Format, say};
+use crate::commands::{CommandError, CommandResult};
 
 #[derive(Args)]
 pub(super) struct Calls {
     #[command(flatten)]
     server: Server,
-    /// Open loop: calls per second [default: closed, each caller goes on when it has its answer]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    rate: Option<u64>,
+    #[command(flatten)]
+    pace: Pace,
     /// Calls at a time
     #[arg(short = 'F', long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
     inflight: u64,
@@ -36,6 +37,8 @@ pub(super) struct Calls {
     /// Seconds of load before that
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     warm_up: Duration,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Calls {
@@ -57,42 +60,32 @@ impl Calls {
             .collect();
         let hub = target.hub.as_ref().map(target::reader).transpose()?;
         let hub = hub.ok_or_else(|| CommandError::Failed("there is no hub".into()))?;
-        let pace = match self.rate {
-            Some(rate) => format!("open loop, {rate}/s"),
+        let schedule = self.pace.schedule(self.server.clients, None);
+        let pace = match &schedule {
+            Some(schedule) => format!("open loop, {}", report::per_s(schedule.per_s())),
             None => format!("closed loop, {} at a time", self.inflight),
         };
-        let head = format!(
+        let mut live = self.shown.live("method", args.output)?;
+        live.say(&format!(
             "{}: methods of {} devices, {} bytes, {pace}",
             target.name,
             devices.len(),
             self.size
-        );
-        if args.output == Format::Text {
-            say(&head)?;
-        }
+        ));
         let plan = Plan {
             devices,
             hub: Arc::new(hub),
-            rate: self.rate,
+            schedule,
             in_flight: self.inflight as usize,
             payload_bytes: self.size as usize,
             warm_up: self.warm_up,
             duration: self.duration,
         };
-        let stop = async {
-            stop_signal().await;
-        };
-        let figures = calls::run(plan, stop)
-            .await
-            .map_err(|error: CallsError| CommandError::Failed(error.to_string()))?;
-        match args.output {
-            Format::Text => say(&figures)?,
-            Format::Json => {
-                say(serde_json::to_string(&figures)
-                    .map_err(|error| CommandError::Failed(error.to_string()))?)?
-            }
-        }
-        Ok(ExitCode::from(u8::from(!figures.failed.is_empty())))
+        let figures = calls::run(plan, &target.name, &mut live, stop_signal()).await;
+        live.finish().map_err(failed)?;
+        let figures = figures.map_err(failed)?;
+        self.shown.tell(&figures, args.output)?;
+        Ok(ExitCode::from(u8::from(!figures.is_whole())))
     }
 }
 

@@ -4,18 +4,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use dunlin_chaos::demo::Progress;
+use dunlin_chaos::load::ceiling::{self, Ceiling};
 use dunlin_chaos::load::compare::{Comparison, Sample, order};
 use dunlin_chaos::load::engine;
 use dunlin_chaos::load::figures::Figures;
 use dunlin_chaos::load::files::raise_open_files;
-use dunlin_chaos::load::live::Live;
 use dunlin_chaos::load::plan::Plan;
 use dunlin_chaos::load::report;
 use dunlin_node::serve::stop_signal;
 
 use super::options::{Making, Messages, Server, parse_seconds};
-use super::run::{ceiling_of, command_line, plan_of};
+use super::run::{floor_of, plan_of};
+use super::shown::{ceiling_unless, command_line, failed};
 use super::target::{self, Address};
 use crate::commands::hub::HubArgs;
 use crate::commands::{CommandError, CommandResult, Format, say};
@@ -73,20 +73,18 @@ impl Compare {
             ));
         }
         raise_open_files();
-        let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
         let plans = self.plans(args).await?;
         let names: Vec<String> = plans.iter().map(|(name, _)| name.clone()).collect();
-        let progress = match args.output {
-            Format::Text => Progress::People,
-            Format::Json => Progress::Program,
-        };
-        let mut live =
-            Live::new(progress, "pub", self.making.hdr.as_deref()).map_err(|error| failed(&error))?;
+        let shown = &self.making.shown;
+        let mut live = shown.live("pub", args.output)?;
         let load = self.messages.describe(self.server.clients);
         live.say(&load);
-        let ceiling_per_s = match plans.first() {
-            Some((_, plan)) => ceiling_of(plan, &self.making).await,
-            None => None,
+        let (ceiling, floor) = match plans.first() {
+            Some((_, plan)) => (
+                ceiling_unless(self.making.no_ceiling, ceiling::measure(plan)).await,
+                floor_of(plan, self.messages.floor).await?,
+            ),
+            None => (Ceiling::default(), None),
         };
         let rounds = usize::try_from(self.rounds).unwrap_or(1);
         let (mut samples, mut failures) = (Vec::new(), Vec::new());
@@ -101,7 +99,7 @@ impl Compare {
                 match ran {
                     Err(error) => failures.push(format!("round {}, {name}: {error}", round + 1)),
                     Ok(outcome) => {
-                        let figures = Figures::new(plan, name, &outcome).map_err(|error| failed(&error))?;
+                        let figures = Figures::new(plan, name, &outcome).map_err(failed)?;
                         let latency = figures.latency_us.as_ref().map(report::percentiles);
                         live.say(&format!(
                             "  {}  {}",
@@ -114,18 +112,12 @@ impl Compare {
                 tokio::time::sleep(self.rest).await;
             }
         }
-        live.finish().map_err(|error| failed(&error))?;
-        let mut comparison = Comparison::new(load, &names, rounds, samples);
-        comparison.ceiling_per_s = ceiling_per_s;
+        live.finish().map_err(failed)?;
+        let mut comparison = Comparison::new(load, &names, rounds, samples).beside(ceiling, floor);
         comparison.failures = failures;
-        if let Some(path) = &self.making.report {
-            comparison
-                .page(&command_line())
-                .save(path)
-                .map_err(|error| CommandError::Failed(format!("write {}: {error}", path.display())))?;
-        }
+        shown.write(&comparison.page(&command_line()))?;
         match args.output {
-            Format::Json => say(serde_json::to_string(&comparison).map_err(|error| failed(&error))?)?,
+            Format::Json => say(serde_json::to_string(&comparison).map_err(failed)?)?,
             Format::Text => say(&comparison)?,
         }
         Ok(ExitCode::from(u8::from(!comparison.failures.is_empty())))

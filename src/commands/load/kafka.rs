@@ -12,9 +12,10 @@ use dunlin_gateway::client::kafka::{Door, From};
 use dunlin_node::serve::stop_signal;
 
 use super::options::parse_seconds;
+use super::shown::{Shown, failed};
 use crate::commands::credentials;
 use crate::commands::hub::{Hub, HubArgs, host_of};
-use crate::commands::{CommandError, CommandResult, Format, say};
+use crate::commands::{CommandError, CommandResult};
 
 /// The policy that is shown to a hub whose administrator asks.
 const POLICY: &str = "service";
@@ -35,6 +36,8 @@ pub(super) struct Kafka {
     /// host:port of Kafka over TLS, beside a connection string [default: its host, port 9093]
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -86,18 +89,17 @@ impl Kafka {
                 "no gateway of this hub has a door for Kafka".into(),
             ));
         }
-        if args.output == Format::Text {
-            say(format!(
-                "{}: {} consumers of one group read at {} gateways, from the {} event on",
-                hub.host_name(),
-                self.consumers,
-                doors.len(),
-                match self.from {
-                    Begin::Earliest => "first",
-                    Begin::Latest => "next",
-                }
-            ))?;
-        }
+        let mut live = self.shown.live("kafka", args.output)?;
+        live.say(&format!(
+            "{}: {} consumers of one group read at {} gateways, from the {} event on",
+            hub.host_name(),
+            self.consumers,
+            doors.len(),
+            match self.from {
+                Begin::Earliest => "first",
+                Begin::Latest => "next",
+            }
+        ));
         let plan = Plan {
             doors,
             group: format!("load-{:08x}", rand::random::<u32>()),
@@ -108,17 +110,10 @@ impl Kafka {
             },
             duration: self.duration,
         };
-        let stop = async {
-            stop_signal().await;
-        };
-        let figures = readers::run(plan, stop).await;
-        match args.output {
-            Format::Text => say(&figures)?,
-            Format::Json => {
-                let json = serde_json::to_string(&figures);
-                say(json.map_err(|error| CommandError::Failed(error.to_string()))?)?;
-            }
-        }
-        Ok(ExitCode::from(u8::from(!figures.refused.is_empty())))
+        let figures = readers::run(plan, hub.host_name(), &mut live, stop_signal()).await;
+        live.finish().map_err(failed)?;
+        let figures = figures.map_err(failed)?;
+        self.shown.tell(&figures, args.output)?;
+        Ok(ExitCode::from(u8::from(!figures.is_whole())))
     }
 }

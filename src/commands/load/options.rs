@@ -8,15 +8,19 @@ use clap::{ArgAction, Args};
 use dunlin_chaos::load::content::{Content, PAYLOAD_BYTES_MAX, Ring};
 use dunlin_chaos::load::plan::{Action, CLIENTS_MAX, THREADS_MAX};
 use dunlin_chaos::load::publisher::WINDOW_MAX;
+use dunlin_chaos::load::report;
 use dunlin_chaos::load::schedule::{Schedule, Share};
 use dunlin_chaos::load::template::{self, Template, TemplateError};
 use dunlin_chaos::payload::Payloads;
 use dunlin_gateway::mqtt::Version;
 
+use super::shown::Shown;
 use crate::commands::CommandError;
 
 /// How long a load lasts if nothing says how long.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+/// Nanoseconds between two messages of a client if nothing says how fast: a second, as with emqtt-bench.
+const INTERVAL_NS_DEFAULT: u64 = 1_000_000_000;
 /// Nanoseconds of a millisecond.
 const MS_NS: f64 = 1e6;
 const SECONDS_MAX: f64 = 31.0 * 24.0 * 3600.0;
@@ -122,12 +126,8 @@ pub(super) struct Making {
     /// Leave out the second that it takes to find this generator's ceiling
     #[arg(long)]
     pub(super) no_ceiling: bool,
-    /// Write an HdrHistogram interval log
-    #[arg(long, value_name = "FILE")]
-    pub(super) hdr: Option<PathBuf>,
-    /// Write a page with charts
-    #[arg(long, value_name = "FILE")]
-    pub(super) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 impl Making {
@@ -137,6 +137,36 @@ impl Making {
 
     pub(super) fn starts(&self) -> Option<SystemTime> {
         self.start_at.map(|ms| UNIX_EPOCH + Duration::from_millis(ms))
+    }
+}
+
+/// When messages are due, or calls.
+#[derive(Args, Debug, Clone)]
+pub(super) struct Pace {
+    /// Open loop: milliseconds between two messages, or calls, of a client [default: 1000, without
+    /// --rate and --closed]
+    #[arg(short = 'I', long, value_name = "MS", value_parser = parse_interval, conflicts_with = "rate")]
+    pub(super) interval: Option<u64>,
+    /// Open loop: messages, or calls, per second of all clients together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(super) rate: Option<u64>,
+    /// Closed loop: no schedule, the next leaves as soon as -F has room for it
+    #[arg(long, conflicts_with_all = ["rate", "interval"])]
+    pub(super) closed: bool,
+}
+
+impl Pace {
+    /// The schedule of `clients` clients, if there is one.
+    pub(super) fn schedule(&self, clients: u64, count_max: Option<u64>) -> Option<Schedule> {
+        if self.closed {
+            return None;
+        }
+        Some(match (self.rate, self.interval) {
+            (Some(rate), _) => Schedule::of_rate(rate, clients, count_max),
+            (None, interval) => {
+                Schedule::of_interval(interval.unwrap_or(INTERVAL_NS_DEFAULT), clients, count_max)
+            }
+        })
     }
 }
 
@@ -156,15 +186,8 @@ pub(super) struct Messages {
     /// Messages of a client that may be unacknowledged
     #[arg(short = 'F', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=i64::from(WINDOW_MAX)))]
     pub(super) inflight: u16,
-    /// Open loop: milliseconds between two messages of a client
-    #[arg(short = 'I', long, value_name = "MS", value_parser = parse_interval, conflicts_with = "rate")]
-    pub(super) interval: Option<u64>,
-    /// Open loop: messages per second of all clients together
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub(super) rate: Option<u64>,
-    /// Closed loop: each client keeps its window full [default, without --rate and -I]
-    #[arg(long, conflicts_with_all = ["rate", "interval"])]
-    pub(super) closed: bool,
+    #[command(flatten)]
+    pub(super) pace: Pace,
     /// Seconds that are measured [default: 10, or until --count messages are sent]
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
     pub(super) duration: Option<Duration>,
@@ -177,13 +200,15 @@ pub(super) struct Messages {
     /// Recording whose rows are sent as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) csv: Option<PathBuf>,
+    /// Measure beforehand what a server comes to that only syncs each message to so many logs in the
+    /// system's folder for temporary files: 1, or 3 as on three nodes
+    #[arg(long, value_name = "LOGS", value_parser = parse_floor)]
+    pub(super) floor: Option<usize>,
 }
 
 impl Messages {
-    pub(super) fn schedule(&self, clients: u64) -> Option<Schedule> {
-        let of_rate = |rate| Schedule::of_rate(rate, clients, self.count);
-        let of_interval = |interval_ns| Schedule::of_interval(interval_ns, clients, self.count);
-        self.rate.map(of_rate).or(self.interval.map(of_interval))
+    fn schedule(&self, clients: u64) -> Option<Schedule> {
+        self.pace.schedule(clients, self.count)
     }
 
     pub(super) fn window(&self) -> Option<Duration> {
@@ -201,6 +226,12 @@ impl Messages {
     /// What the clients do, `clients` of them in the whole run. `writer` makes every message tell whose
     /// it is.
     pub(super) fn action(&self, clients: u64, writer: Option<&str>) -> Result<Action, CommandError> {
+        if self.floor.is_some() && self.qos == 0 {
+            return Err(CommandError::Usage(
+                "a message of QoS 0 is not acknowledged, and so has no floor: --floor needs -q 1 or -q 2"
+                    .into(),
+            ));
+        }
         let size = usize::try_from(self.size).unwrap_or(PAYLOAD_BYTES_MAX);
         let content = if writer.is_some() || self.csv.is_some() {
             let payloads = Payloads::new(writer.unwrap_or("load").to_owned(), self.csv.as_deref())
@@ -226,7 +257,7 @@ impl Messages {
     /// The load in words.
     pub(super) fn describe(&self, clients: u64) -> String {
         let pace = match self.schedule(clients) {
-            Some(schedule) => format!("open loop, {:.0}/s", schedule.per_s()),
+            Some(schedule) => format!("open loop, {}", report::per_s(schedule.per_s())),
             None => format!("closed loop, {} in flight each", self.inflight),
         };
         let payload = match &self.csv {
@@ -253,6 +284,14 @@ fn parse_interval(text: &str) -> Result<u64, String> {
     }
 }
 
+fn parse_floor(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3".into()),
+    }
+}
+
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -267,7 +306,49 @@ pub(super) fn usage(error: TemplateError) -> CommandError {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        messages: Messages,
+    }
+
+    fn messages(words: &str) -> Messages {
+        let line = ["pub"].into_iter().chain(words.split_whitespace());
+        Line::try_parse_from(line).unwrap().messages
+    }
+
+    #[test]
+    fn a_load_is_open_unless_it_is_told_to_be_closed() {
+        let per_s = |words| messages(words).schedule(200).map(|schedule| schedule.per_s());
+        assert_eq!(per_s(""), Some(200.0), "each client once a second");
+        assert_eq!(per_s("-I 100"), Some(2000.0));
+        assert_eq!(per_s("--rate 70"), Some(70.0));
+        assert_eq!(per_s("--closed"), None);
+        assert!(messages("").describe(200).ends_with("open loop, 200/s"));
+        assert!(
+            messages("--closed")
+                .describe(200)
+                .ends_with("closed loop, 32 in flight each")
+        );
+        // A bounded load has as many messages in either loop.
+        let schedule = messages("--count 3").schedule(2).unwrap();
+        assert_eq!(
+            (schedule.at_ns(2), schedule.at_ns(3)),
+            (Some(1_000_000_000), None)
+        );
+    }
+
+    #[test]
+    fn a_floor_is_that_of_one_log_or_three_and_of_acknowledged_messages() {
+        assert_eq!(messages("--floor 3").floor, Some(3));
+        assert!(messages("--floor 1").action(1, None).is_ok());
+        assert!(messages("--floor 1 -q 0").action(1, None).is_err());
+        assert!(Line::try_parse_from(["pub", "--floor", "2"]).is_err());
+    }
 
     #[test]
     fn numbers_are_read() {

@@ -12,8 +12,9 @@ use dunlin_node::serve::stop_signal;
 use reqwest::Method;
 use serde_json::json;
 
+use super::shown::{Shown, failed};
+use crate::commands::CommandResult;
 use crate::commands::hub::{Call, Hub, HubArgs, host_of};
-use crate::commands::{CommandError, CommandResult, Format, say};
 
 #[derive(Args)]
 pub(super) struct Provision {
@@ -23,6 +24,8 @@ pub(super) struct Provision {
     /// Devices at a time
     #[arg(short = 'F', long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
     inflight: u64,
+    #[command(flatten)]
+    shown: Shown,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -37,6 +40,7 @@ impl Provision {
             );
         }
         let hub = Hub::find(args)?;
+        let mut live = self.shown.live("provision", args.output)?;
         let service = hub.call_json(&Call::get(&["provisioning"])).await?;
         let scope = service["idScope"].as_str().unwrap_or_default().to_owned();
         let name = format!("load-{:08x}", rand::random::<u32>());
@@ -59,15 +63,13 @@ impl Provision {
                 )
             })
             .collect();
-        if args.output == Format::Text {
-            say(format!(
-                "{}: {} devices register at {} gateways, closed loop, {} at a time",
-                hub.host_name(),
-                self.devices,
-                doors.len(),
-                self.inflight
-            ))?;
-        }
+        live.say(&format!(
+            "{}: {} devices register at {} gateways, closed loop, {} at a time",
+            hub.host_name(),
+            self.devices,
+            doors.len(),
+            self.inflight
+        ));
         let plan = Plan {
             doors,
             trust: Arc::clone(hub.trust()),
@@ -77,18 +79,11 @@ impl Provision {
             devices: self.devices as usize,
             in_flight: self.inflight as usize,
         };
-        let stop = async {
-            stop_signal().await;
-        };
-        let figures = provisions::run(plan, stop).await;
+        let figures = provisions::run(plan, hub.host_name(), &mut live, stop_signal()).await;
         hub.call(&Call::new(Method::DELETE, &path)).await?;
-        match args.output {
-            Format::Text => say(&figures)?,
-            Format::Json => {
-                let json = serde_json::to_string(&figures);
-                say(json.map_err(|error| CommandError::Failed(error.to_string()))?)?;
-            }
-        }
-        Ok(ExitCode::from(u8::from(!figures.failed.is_empty())))
+        live.finish().map_err(failed)?;
+        let figures = figures.map_err(failed)?;
+        self.shown.tell(&figures, args.output)?;
+        Ok(ExitCode::from(u8::from(!figures.is_whole())))
     }
 }

@@ -4,23 +4,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use dunlin_chaos::demo::Progress;
 use dunlin_chaos::load::ceiling;
 use dunlin_chaos::load::engine::{self, LoadError, Outcome};
-use dunlin_chaos::load::figures::Figures;
+use dunlin_chaos::load::figures::{Figures, Floor};
 use dunlin_chaos::load::files::raise_open_files;
-use dunlin_chaos::load::live::Live;
 use dunlin_chaos::load::plan::{Action, Client, Listener, Plan};
-use dunlin_chaos::load::report;
 use dunlin_chaos::load::template::Template;
 use dunlin_chaos::load::verify::{self, Verification};
 use dunlin_chaos::readback;
 use dunlin_node::serve::stop_signal;
 
 use super::options::{Making, Messages, Server, parse_seconds};
+use super::shown::{ceiling_unless, failed};
 use super::target::{self, Address, Target};
 use crate::commands::hub::HubArgs;
-use crate::commands::{CommandError, CommandResult, Format, say};
+use crate::commands::{CommandError, CommandResult, Format};
 
 /// Records of one shard that are read beyond those that were sent; others may use the hub, too.
 const OTHERS_MAX: u64 = 1_000_000;
@@ -105,19 +103,15 @@ impl Publish {
         if let (Some(writer), None, Some(topic)) = (&writer, &target.hub, &self.messages.topic) {
             plan.listener = Some(listener(server, topic, writer));
         }
-        let making = Making {
-            // A judged run reads on after the load; its speed is not the point.
-            no_ceiling: self.making.no_ceiling || self.verify,
-            ..self.making.clone()
-        };
         let head = format!("{}: {}", target.name, self.messages.describe(server.clients));
         let run = Run {
             plan,
             target,
-            making,
+            making: self.making,
             output: args.output,
             kind: "pub",
             head,
+            floor: self.messages.floor,
             verifies: self.verify,
         };
         run.run().await
@@ -158,6 +152,7 @@ impl Twin {
             output: args.output,
             kind: "twin",
             head,
+            floor: self.messages.floor,
             verifies: false,
         };
         run.run().await
@@ -192,6 +187,7 @@ impl Subscribe {
             output: args.output,
             kind: "sub",
             head,
+            floor: None,
             verifies: false,
         };
         run.run().await
@@ -222,6 +218,7 @@ impl Connect {
             output: args.output,
             kind: "conn",
             head,
+            floor: None,
             verifies: false,
         };
         run.run().await
@@ -267,6 +264,8 @@ struct Run {
     output: Format,
     kind: &'static str,
     head: String,
+    /// Logs of the floor that is to stand beside it.
+    floor: Option<usize>,
     verifies: bool,
 }
 
@@ -276,43 +275,32 @@ impl Run {
         if files < self.plan.clients.len() as u64 + 64 {
             eprintln!("note: this system allows {files} open files, fewer than clients; see `ulimit -n`");
         }
-        let progress = match self.output {
-            Format::Text => Progress::People,
-            Format::Json => Progress::Program,
-        };
-        let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
-        let mut live =
-            Live::new(progress, self.kind, self.making.hdr.as_deref()).map_err(|error| failed(&error))?;
+        let mut live = self.making.shown.live(self.kind, self.output)?;
         live.say(&self.head);
-        let ceiling_per_s = ceiling_of(&self.plan, &self.making).await;
+        let ceiling = ceiling_unless(self.making.no_ceiling, ceiling::measure(&self.plan)).await;
+        let floor = floor_of(&self.plan, self.floor).await?;
         let begins = match (&self.target.hub, self.verifies) {
             (Some(hub), true) => {
                 let ends = target::reader(hub)?.shard_ends().await;
-                Some(ends.map_err(|error| failed(&error))?)
+                Some(ends.map_err(failed)?)
             }
             _ => None,
         };
         let outcome = engine::run(self.plan.clone(), &mut live, stop_signal()).await;
-        live.finish().map_err(|error| failed(&error))?;
+        live.finish().map_err(failed)?;
         let mut outcome = outcome.map_err(|error| match error {
             LoadError::Options(text) => CommandError::Usage(text),
-            error => failed(&error),
+            error => failed(error),
         })?;
-        let mut figures =
-            Figures::new(&self.plan, &self.target.name, &outcome).map_err(|error| failed(&error))?;
-        figures.ceiling_per_s = ceiling_per_s;
+        let figures = Figures::new(&self.plan, &self.target.name, &outcome).map_err(failed)?;
+        let mut figures = Figures {
+            floor,
+            ..figures.with_ceiling(ceiling)
+        };
         if self.verifies {
             figures.verification = Some(self.verify(&mut outcome, begins).await?);
         }
-        if let Some(path) = &self.making.report {
-            let page = report::page(&figures, &command_line()).map_err(|error| failed(&error))?;
-            page.save(path)
-                .map_err(|error| CommandError::Failed(format!("write {}: {error}", path.display())))?;
-        }
-        match self.output {
-            Format::Json => say(serde_json::to_string(&figures).map_err(|error| failed(&error))?)?,
-            Format::Text => say(&figures)?,
-        }
+        self.making.shown.tell(&figures, self.output)?;
         Ok(ExitCode::from(u8::from(!figures.is_pass())))
     }
 
@@ -344,63 +332,10 @@ impl Run {
     }
 }
 
-/// This generator's ceiling, unless it is not wanted. That it cannot be found is no reason not to run.
-pub(super) async fn ceiling_of(plan: &Plan, making: &Making) -> Option<f64> {
-    if making.no_ceiling {
-        return None;
-    }
-    match ceiling::measure(plan).await {
-        Ok(ceiling_per_s) => ceiling_per_s,
-        Err(error) => {
-            eprintln!("note: no ceiling: {error}");
-            None
-        }
-    }
-}
-
-/// The command as it was given, without what is secret.
-pub(super) fn command_line() -> String {
-    masked(std::env::args())
-}
-
-fn masked(arguments: impl Iterator<Item = String>) -> String {
-    let mut is_secret = false;
-    let words = arguments.map(|argument| {
-        if std::mem::replace(
-            &mut is_secret,
-            matches!(argument.as_str(), "-P" | "--password" | "--connection-string"),
-        ) {
-            return "***".to_owned();
-        }
-        for head in ["--password=", "--connection-string="] {
-            if argument.starts_with(head) {
-                return format!("{head}***");
-            }
-        }
-        if argument.starts_with("-P") && argument.len() > 2 {
-            return "-P***".to_owned();
-        }
-        if argument.contains([' ', '\'', '"', '$', '#']) {
-            format!("'{}'", argument.replace('\'', "'\\''"))
-        } else {
-            argument
-        }
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_do_not_go_into_reports() {
-        let line =
-            "dunlin load pub -P one --password two --password=three -Pfour --connection-string five -t a/%i";
-        let masked = masked(line.split(' ').map(str::to_owned));
-        for secret in ["one", "two", "three", "four", "five"] {
-            assert!(!masked.contains(secret), "{masked}");
-        }
-        assert!(masked.ends_with("-t a/%i") && masked.starts_with("dunlin load pub"));
-    }
+/// What a server comes to that does nothing but sync so many logs, if that is asked for.
+pub(super) async fn floor_of(plan: &Plan, logs: Option<usize>) -> Result<Option<Floor>, CommandError> {
+    let Some(logs) = logs else { return Ok(None) };
+    let measured = ceiling::floor(plan, logs).await;
+    let floor = measured.map_err(|error| failed(format_args!("measure the floor: {error}")))?;
+    Ok(Some(floor))
 }

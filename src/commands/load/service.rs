@@ -7,14 +7,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use dunlin_chaos::load::files::raise_open_files;
 use dunlin_chaos::load::schedule::Share;
-use dunlin_chaos::load::services::{self, Deed, Plan, ServicesError};
+use dunlin_chaos::load::services::{self, Deed, Plan};
 use dunlin_node::serve::stop_signal;
 
 use super::calls::options;
 use super::options::{Server, parse_seconds};
+use super::shown::{Shown, ceiling_unless, failed};
 use super::target::{self, Address};
 use crate::commands::hub::HubArgs;
-use crate::commands::{CommandError, CommandResult, Format, say};
+use crate::commands::{CommandError, CommandResult};
 
 #[derive(Args)]
 pub(super) struct Service {
@@ -32,6 +33,11 @@ pub(super) struct Service {
     /// Seconds of load before that
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     warm_up: Duration,
+    /// With `connect`: leave out the second that it takes to find this generator's ceiling
+    #[arg(long)]
+    no_ceiling: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,15 +81,14 @@ impl Service {
                     .collect(),
             ),
         };
-        if args.output == Format::Text {
-            let name = self.deed.to_possible_value();
-            say(format!(
-                "{}: {}, closed loop, {} at a time",
-                target.name,
-                name.map_or_else(String::new, |name| name.get_name().to_owned()),
-                self.inflight
-            ))?;
-        }
+        let name = self.deed.to_possible_value();
+        let mut live = self.shown.live("service", args.output)?;
+        live.say(&format!(
+            "{}: {}, closed loop, {} at a time",
+            target.name,
+            name.map_or_else(String::new, |name| name.get_name().to_owned()),
+            self.inflight
+        ));
         let plan = Plan {
             hub: Arc::new(hub),
             deed,
@@ -93,19 +98,11 @@ impl Service {
             warm_up: self.warm_up,
             duration: self.duration,
         };
-        let stop = async {
-            stop_signal().await;
-        };
-        let figures = services::run(plan, stop)
-            .await
-            .map_err(|error: ServicesError| CommandError::Failed(error.to_string()))?;
-        match args.output {
-            Format::Text => say(&figures)?,
-            Format::Json => {
-                let json = serde_json::to_string(&figures);
-                say(json.map_err(|error| CommandError::Failed(error.to_string()))?)?;
-            }
-        }
-        Ok(ExitCode::from(u8::from(!figures.failed.is_empty())))
+        let ceiling = ceiling_unless(self.no_ceiling, plan.ceiling()).await;
+        let figures = services::run(plan, &target.name, &mut live, stop_signal()).await;
+        live.finish().map_err(failed)?;
+        let figures = figures.map_err(failed)?.with_ceiling(ceiling);
+        self.shown.tell(&figures, args.output)?;
+        Ok(ExitCode::from(u8::from(!figures.is_whole())))
     }
 }

@@ -1,26 +1,28 @@
 //! Load on direct methods: services call devices that answer at once, and count how long that takes.
 //!
-//! Devices and callers share this process and its cores; the way between them is the hub's alone. With a rate the load is
-//! open: a call is counted from when it was due. Without one each of the callers goes on as soon as it has its answer. A
-//! call is made once, whatever becomes of it.
+//! Devices and callers share this process and its cores; the way between them is the hub's alone. With a schedule the load
+//! is open: a call is counted from when it was due. Without one each of the callers goes on as soon as it has its answer. A
+//! call is made once, whatever becomes of it, and one without an answer is counted as that. When calls are made is decided in
+//! [`super::pace`], what they count in [`super::meter`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dunlin_gateway::client::{Client, ConnectOptions, Event};
 use reqwest::{Method, StatusCode};
-use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
-use super::figures::Latency;
-use super::tally::{Tally, per_s, write_ends};
+use super::ceiling::Ceiling;
+use super::engine::Observer;
+use super::figures::{Figures, Loop, Shape};
+use super::hdr::HdrError;
+use super::meter::{End, Meter};
+use super::pace;
+use super::schedule::Schedule;
 use crate::hub::{Hub, error_code};
 
 /// What devices subscribe to.
@@ -29,8 +31,9 @@ const FILTER: &str = "$iothub/methods/POST/#";
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause of a device whose connection was refused or lost.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Time for the last answers.
-const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why there is no ceiling of such a load.
+const NO_CEILING: &str = "a null sink calls no methods";
 
 /// What is to be done.
 pub struct Plan {
@@ -38,8 +41,8 @@ pub struct Plan {
     pub devices: Vec<ConnectOptions>,
     /// The services' doors.
     pub hub: Arc<Hub>,
-    /// Calls per second; without it, as many as the callers make.
-    pub rate: Option<u64>,
+    /// When calls are due; without a schedule, whenever a caller is free.
+    pub schedule: Option<Schedule>,
     /// Calls at a time.
     pub in_flight: usize,
     /// Bytes of a payload, each way.
@@ -62,36 +65,11 @@ pub enum CallsError {
         all: usize,
     },
     /// Somebody asked for an end.
-    #[error("stopped before the end")]
+    #[error("stopped before the load began")]
     Stopped,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    /// Devices that were called.
-    pub devices: usize,
-    /// Calls of the measured time that were answered by their device.
-    pub answered: u64,
-    /// The others, by what was said instead.
-    pub failed: BTreeMap<String, u64>,
-    /// Seconds that were measured.
-    pub seconds: f64,
-    /// Answers per second.
-    pub per_s: f64,
-    /// From when a call was due to its answer; nothing if none was answered.
-    pub latency_us: Option<Latency>,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  answered  {} calls of {} devices, {:.0} per second",
-            self.answered, self.devices, self.per_s
-        )?;
-        write_ends(f, self.latency_us.as_ref(), &self.failed, "nothing was answered")
-    }
+    /// The figures.
+    #[error(transparent)]
+    Hdr(#[from] HdrError),
 }
 
 struct Caller {
@@ -99,15 +77,17 @@ struct Caller {
     paths: Vec<String>,
     body: Vec<u8>,
     payload: Value,
-    next: AtomicUsize,
-    tally: Tally,
-    /// The measured time.
-    from: Instant,
-    until: Instant,
 }
 
-/// Runs it, unless `stop` resolves first.
-pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Figures, CallsError> {
+/// Runs it against `target`, and tells `observer` on the way. When `stop` resolves, what there is by then is counted.
+pub async fn run(
+    plan: Plan,
+    target: &str,
+    observer: &mut dyn Observer,
+    stop: impl Future<Output = ()>,
+) -> Result<Figures, CallsError> {
+    let (shape, schedule, in_flight) = (plan.shape(), plan.schedule, plan.in_flight);
+    let mut stop = Box::pin(stop);
     let mut devices = JoinSet::new();
     let listening = Arc::new((AtomicUsize::new(0), Notify::new()));
     let all = plan.devices.len();
@@ -124,78 +104,55 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Figures, 
             listening.1.notified().await;
         }
     };
-    let working = async {
-        timeout(LISTEN_TIMEOUT, everybody).await.map_err(|_| {
+    tokio::select! {
+        heard = timeout(LISTEN_TIMEOUT, everybody) => heard.map_err(|_| {
             let listening = listening.0.load(Ordering::Relaxed);
             CallsError::NotListening { listening, all }
-        })?;
-        let payload = json!("x".repeat(plan.payload_bytes));
-        let from = Instant::now() + plan.warm_up;
-        let caller = Arc::new(Caller {
-            hub: plan.hub,
-            paths,
-            body: json!({ "methodName": "load", "payload": payload })
-                .to_string()
-                .into_bytes(),
-            payload,
-            next: AtomicUsize::new(0),
-            tally: Tally::new(),
-            from,
-            until: from + plan.duration,
-        });
-        match plan.rate {
-            Some(rate) => call_at(&caller, rate, plan.in_flight).await,
-            None => call_on(&caller, plan.in_flight).await,
-        }
-        Ok(caller.figures(all))
+        })?,
+        () = &mut stop => return Err(CallsError::Stopped),
+    }
+    let payload = json!("x".repeat(plan.payload_bytes));
+    let body = json!({ "methodName": "load", "payload": payload });
+    let caller = Arc::new(Caller {
+        hub: plan.hub,
+        paths,
+        body: body.to_string().into_bytes(),
+        payload,
+    });
+    let call = move |number| {
+        let caller = Arc::clone(&caller);
+        async move { caller.call(number).await }
     };
-    tokio::select! {
-        figures = working => figures,
-        () = stop => Err(CallsError::Stopped),
-    }
-}
-
-/// Each of so many callers goes on as soon as it has its answer.
-async fn call_on(caller: &Arc<Caller>, callers: usize) {
-    let mut tasks = JoinSet::new();
-    for _ in 0..callers {
-        let caller = Arc::clone(caller);
-        tasks.spawn(async move {
-            while Instant::now() < caller.until {
-                caller.call(Instant::now()).await;
-            }
-        });
-    }
-    while tasks.join_next().await.is_some() {}
-}
-
-/// A call whenever one is due, so many at a time at the most.
-async fn call_at(caller: &Arc<Caller>, rate: u64, in_flight: usize) {
-    let places = Arc::new(Semaphore::new(in_flight));
-    let (mut tasks, begun) = (JoinSet::new(), Instant::now());
-    for number in 0_u64.. {
-        let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
-        if due >= caller.until {
-            break;
+    let meter = Meter::start(plan.warm_up, Some(plan.duration), schedule.is_some());
+    let meter = Arc::new(meter);
+    let working = async {
+        match schedule {
+            Some(schedule) => pace::on_schedule(&meter, schedule, in_flight, call).await,
+            None => pace::in_turn(&meter, in_flight, u64::MAX, call).await,
         }
-        sleep_until(due).await;
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
-        let caller = Arc::clone(caller);
-        tasks.spawn(async move {
-            caller.call(due).await;
-            drop(place);
-        });
-        while tasks.try_join_next().is_some() {}
+    };
+    let outcome = meter.watch(observer, stop, working).await;
+    let figures = Figures::of(&shape, target, &outcome)?;
+    Ok(figures.with_ceiling(Ceiling::none(NO_CEILING)))
+}
+
+impl Plan {
+    fn shape(&self) -> Shape {
+        let pacing = Loop::of(self.schedule.is_some());
+        Shape {
+            kind: "method",
+            pacing: Some(pacing),
+            scheduled_per_s: self.schedule.map(|schedule| schedule.per_s()),
+            clients: self.devices.len() as u64,
+            slots: (pacing == Loop::Closed).then_some(self.in_flight as u64),
+        }
     }
-    let drained = async { while tasks.join_next().await.is_some() {} };
-    let _ = timeout_at(caller.until + DRAIN, drained).await;
 }
 
 impl Caller {
-    async fn call(&self, due: Instant) {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+    /// Calls the `number`th device, from the first on again and again, at one gateway after the other.
+    async fn call(&self, number: u64) -> End {
+        let number = number as usize;
         let path = &self.paths[number % self.paths.len()];
         let node = number / self.paths.len() % self.hub.node_count().max(1);
         let asked = (Method::POST, path.as_str());
@@ -203,32 +160,17 @@ impl Caller {
             .hub
             .attempt(node, asked, None, Some(self.body.clone()), None)
             .await;
-        if due < self.from || due >= self.until {
-            return;
-        }
-        let took_us = due.elapsed().as_micros() as u64;
-        let ended = match answered {
+        match answered {
             Ok((StatusCode::OK, body)) => {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let is_echoed = answer["payload"] == self.payload;
-                is_echoed.then_some(()).ok_or_else(|| "another answer".to_owned())
+                if answer["payload"] == self.payload {
+                    End::Done
+                } else {
+                    End::Refused("another answer".to_owned())
+                }
             }
-            Ok((status, body)) => Err(format!("{status} {}", error_code(&body))),
-            Err(error) => Err(error),
-        };
-        self.tally.count(ended, took_us);
-    }
-
-    fn figures(&self, devices: usize) -> Figures {
-        let seconds = (self.until - self.from).as_secs_f64();
-        let total = self.tally.total();
-        Figures {
-            devices,
-            answered: total.count,
-            failed: total.failed,
-            seconds,
-            per_s: per_s(total.count, seconds),
-            latency_us: total.latency_us,
+            Ok((status, body)) => End::Refused(format!("{status} {}", error_code(&body))),
+            Err(error) => End::Unknown(error),
         }
     }
 }
@@ -268,29 +210,30 @@ async fn answer(options: ConnectOptions, listening: Arc<(AtomicUsize, Notify)>) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::fleet::histogram;
+    use std::net::Ipv4Addr;
 
-    #[test]
-    fn figures_are_put_into_words() {
-        let mut latency_us = histogram();
-        for us in 1..=1_000 {
-            latency_us.record(us * 10).expect("within bounds");
-        }
-        let figures = Figures {
-            devices: 3,
-            answered: 1_000,
-            failed: BTreeMap::from([("504 Gateway Timeout".to_owned(), 2)]),
-            seconds: 10.0,
-            per_s: 100.0,
-            latency_us: Latency::of(&latency_us),
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::load::trust;
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_is_unknown_and_no_refusal() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let hub = Hub::of_nodes(vec![address], &trust::anybody().unwrap(), String::new());
+        let caller = Caller {
+            hub: Arc::new(hub.unwrap()),
+            paths: vec!["/twins/d/methods".to_owned()],
+            body: Vec::new(),
+            payload: Value::Null,
         };
-        let text = figures.to_string();
-        assert!(text.contains("1000 calls of 3 devices, 100 per second"), "{text}");
-        assert!(
-            text.contains("p50 5.00 ms") && text.contains("max 10.0 ms"),
-            "{text}"
-        );
-        assert!(text.ends_with("failed    2: 504 Gateway Timeout"), "{text}");
+        // Whoever dials is let in and left alone at once.
+        let hang_up = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(stream);
+        };
+        let (end, ()) = tokio::join!(caller.call(0), hang_up);
+        assert!(matches!(&end, End::Unknown(why) if !why.is_empty()), "{end:?}");
     }
 }

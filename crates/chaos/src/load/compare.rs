@@ -8,7 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::Figures;
+use super::ceiling::Ceiling;
+use super::figures::{Figures, Floor};
 use super::report;
 use crate::page::Page;
 
@@ -122,6 +123,12 @@ pub struct Comparison {
     pub samples: Vec<Sample>,
     /// What this generator reaches against a server that does nothing.
     pub ceiling_per_s: Option<f64>,
+    /// Why there is no such figure, or what it leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling_note: Option<String>,
+    /// What a server comes to that only syncs, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
     /// Runs that failed, with why.
     pub failures: Vec<String>,
 }
@@ -140,7 +147,19 @@ impl Comparison {
             targets,
             samples,
             ceiling_per_s: None,
+            ceiling_note: None,
+            floor: None,
             failures: Vec::new(),
+        }
+    }
+
+    /// Puts the generator's own ceiling beside it, and the floor if there is one.
+    pub fn beside(self, ceiling: Ceiling, floor: Option<Floor>) -> Self {
+        Self {
+            ceiling_per_s: ceiling.per_s,
+            ceiling_note: ceiling.note,
+            floor,
+            ..self
         }
     }
 
@@ -204,11 +223,17 @@ impl Comparison {
     }
 
     fn note(&self) -> String {
-        let ceiling = self.ceiling_per_s.map_or(String::new(), |ceiling| {
-            format!("; generator ceiling {}", report::per_s(ceiling))
+        let ceiling = match (self.ceiling_per_s, self.ceiling_note.as_deref()) {
+            (Some(per_s), None) => format!("; generator ceiling {}", report::per_s(per_s)),
+            (Some(per_s), Some(note)) => format!("; generator ceiling {}, {note}", report::per_s(per_s)),
+            (None, Some(note)) => format!("; generator ceiling {note}"),
+            (None, None) => String::new(),
+        };
+        let floor = self.floor.as_ref().map_or(String::new(), |floor| {
+            format!("; durable floor {}", report::floor_of(floor))
         });
         format!(
-            "{} rounds in turn, every second one in reverse; median (smallest to largest); ratios to the first target, round by round{ceiling}",
+            "{} rounds in turn, every second one in reverse; median (smallest to largest); ratios to the first target, round by round{ceiling}{floor}",
             self.rounds
         )
     }
@@ -320,6 +345,19 @@ mod tests {
         let text = comparison.to_string();
         assert!(text.contains("0.50 (0.50 to 0.50)"), "{text}");
         assert!(comparison.page("x").render().contains("0.50 (0.50 to 0.50)"));
+        assert!(!text.contains("ceiling") && !text.contains("floor"), "{text}");
+
+        let ceiling = Ceiling::of(9000.0, true);
+        let floor = Floor {
+            logs: 1,
+            folder: "/tmp".into(),
+            per_s: 700.0,
+        };
+        let text = comparison.beside(ceiling, Some(floor)).to_string();
+        assert!(
+            text.contains("generator ceiling 9000/s, measured without WebSocket; durable floor 700/s with 1 synced log in /tmp"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -16,10 +16,11 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::connection::Stage;
+use super::course::Course;
 use super::dial::Door;
 use super::plan::{Action, Plan, THREADS_MAX};
 use super::publisher::{self, Span};
-use super::recorder::{Interval, Recorder, Tally, Window};
+use super::recorder::{Interval, Recorder, Window};
 use super::subscriber::Heard;
 use super::worker::{Brought, Job, work};
 use crate::oracle::DeviceHistory;
@@ -30,8 +31,6 @@ const SETTLE_WAIT: Duration = Duration::from_secs(60);
 const LEAD: Duration = Duration::from_millis(50);
 /// Between two intervals.
 const TICK: Duration = Duration::from_secs(1);
-/// An interval that is shorter than this has no row of its own.
-const TAIL_NS: u64 = 200_000_000;
 /// Between two looks at what there is no signal for.
 const LOOK: Duration = Duration::from_millis(5);
 /// Time after the load in which messages that were due and could not leave still do.
@@ -124,9 +123,6 @@ pub struct Outcome {
     pub(super) heard: (Vec<Heard>, bool),
 }
 
-/// Rows that are kept; a longer run forgets how it began.
-const ROWS_MAX: usize = 100_000;
-
 /// Runs a plan to its end, or until `stop` is ready, and tells `observer` on the way.
 pub async fn run(
     plan: Plan,
@@ -164,12 +160,9 @@ struct Run {
     active: Arc<AtomicUsize>,
     orders: watch::Sender<Stage>,
     brought: Vec<oneshot::Receiver<Brought>>,
-    total: Interval,
-    rows: Vec<Row>,
+    course: Course,
     window: Window,
     start_ns: u64,
-    /// When the last interval ended.
-    taken_ns: u64,
     connects_per_s: f64,
 }
 
@@ -235,11 +228,9 @@ impl Run {
             active,
             orders,
             brought,
-            total: Interval::default(),
-            rows: Vec::new(),
+            course: Course::default(),
             window: Window::default(),
             start_ns: 0,
-            taken_ns: 0,
             connects_per_s: 0.0,
         })
     }
@@ -263,11 +254,11 @@ impl Run {
         while self.settled.load(Ordering::Relaxed) < wanted && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
-        self.take();
-        self.connects_per_s = self.total.tally.connected as f64 / self.epoch.elapsed().as_secs_f64();
-        if self.total.tally.connected == 0 {
-            let reasons = self
-                .total
+        self.add();
+        let total = &self.course.total;
+        self.connects_per_s = total.tally.connected as f64 / self.epoch.elapsed().as_secs_f64();
+        if total.tally.connected == 0 {
+            let reasons = total
                 .reasons
                 .iter()
                 .map(|(why, count)| format!("{why} ({count} times)"));
@@ -311,7 +302,7 @@ impl Run {
             end_ns: to_ns,
         };
         self.orders.send_modify(|stage| stage.span = Some(span));
-        self.taken_ns = self.start_ns;
+        self.course.begin(self.start_ns);
         self.at(self.start_ns)
     }
 
@@ -359,56 +350,33 @@ impl Run {
         }
     }
 
-    /// Adds what came since the last time.
-    fn take(&mut self) -> Interval {
+    /// What came since the last time.
+    fn take(&self) -> Interval {
         let mut interval = Interval::default();
         for recorder in &self.recorders {
             interval.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
-        self.total.add(&interval);
         interval
+    }
+
+    /// Adds what came since the last time, without an interval of its own.
+    fn add(&mut self) {
+        let interval = self.take();
+        self.course.total.add(&interval);
     }
 
     fn interval(&mut self, observer: &mut dyn Observer) {
         let now_ns = self.now_ns();
         let interval = self.take();
-        // Nothing that came after the last interval is no interval of its own.
-        let is_tail = now_ns.saturating_sub(self.taken_ns) < TAIL_NS;
-        if self.start_ns == 0 || (is_tail && interval.tally == Tally::default()) {
-            return;
-        }
-        let seconds = |ns: u64| ns.saturating_sub(self.start_ns) as f64 / 1e9;
-        let (from_s, to_s) = (seconds(self.taken_ns), seconds(now_ns));
-        self.taken_ns = now_ns;
-        let per_s = |count: u64| count as f64 / (to_s - from_s).max(1e-3);
-        let latency_us = &interval.latency_us;
-        let row = Row {
-            from_s,
-            to_s,
-            acked_per_s: per_s(interval.tally.acked),
-            received_per_s: per_s(interval.tally.received),
-            p50_us: latency_us.value_at_quantile(0.5),
-            p99_us: latency_us.value_at_quantile(0.99),
-            max_us: latency_us.max(),
-            lost: interval.tally.lost,
-            connections: connections(&self.total.tally),
-        };
-        // A rate over a few milliseconds says nothing.
-        if !is_tail {
-            if self.rows.len() == ROWS_MAX {
-                self.rows.remove(0);
-            }
-            self.rows.push(row);
-        }
-        observer.interval(&row, &interval);
+        self.course.close(now_ns, &interval, observer);
     }
 
     /// Waits for what was acknowledged and is on its way to the listener.
     async fn hear_out(&mut self, until: Instant) {
         let (mut received, mut since) = (0, Instant::now());
         while self.plan.listener.is_some() && Instant::now() < until {
-            self.take();
-            let tally = &self.total.tally;
+            self.add();
+            let tally = &self.course.total.tally;
             if tally.received >= tally.acked || since.elapsed() >= SILENCE {
                 return;
             }
@@ -462,8 +430,8 @@ impl Run {
         let window_ns = end_ns.saturating_sub(self.window.from_ns);
         let started = self.started();
         Ok(Outcome {
-            total: self.total,
-            rows: self.rows,
+            total: self.course.total,
+            rows: self.course.rows,
             started,
             window_s: window_ns as f64 / 1e9,
             connects_per_s: self.connects_per_s,
@@ -471,10 +439,6 @@ impl Run {
             heard: all.heard.unwrap_or_default(),
         })
     }
-}
-
-fn connections(tally: &Tally) -> u64 {
-    tally.connected.saturating_sub(tally.lost)
 }
 
 async fn resolve(door: &Door) -> Result<SocketAddr, LoadError> {

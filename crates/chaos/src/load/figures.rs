@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::ceiling::Ceiling;
 use super::engine::{Outcome, Row};
 use super::hdr::{self, HdrError};
 use super::plan::{Action, Plan};
@@ -64,10 +65,89 @@ pub enum Loop {
     Closed,
 }
 
+impl Loop {
+    /// Open if there is a schedule.
+    pub(super) fn of(is_scheduled: bool) -> Self {
+        if is_scheduled { Loop::Open } else { Loop::Closed }
+    }
+}
+
+/// What a server comes to that does nothing but sync logs: the least that durable messages cost here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Logs that each message is synced to before it is acknowledged.
+    pub logs: usize,
+    /// Where they are, since every disk has its own floor.
+    pub folder: String,
+    /// Acknowledged messages per second.
+    pub per_s: f64,
+}
+
+/// What consumers of a group saw beside events.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Bytes of the batches that were read.
+    pub bytes: u64,
+    /// Megabytes per second.
+    pub mb_per_s: f64,
+    /// Generations that the group has had.
+    pub rebalances: u64,
+}
+
+/// What a load was, as far as its figures ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// See [`Figures::kind`].
+    pub(super) kind: &'static str,
+    /// How it was paced, if it was.
+    pub(super) pacing: Option<Loop>,
+    /// What was scheduled for this generator.
+    pub(super) scheduled_per_s: Option<f64>,
+    /// Clients of this generator.
+    pub(super) clients: u64,
+    /// Places that were used again and again in a closed loop, where latencies are to be corrected.
+    pub(super) slots: Option<u64>,
+}
+
+impl Shape {
+    fn of(plan: &Plan) -> Self {
+        let clients = plan.clients.len() as u64;
+        let (kind, pacing, scheduled_per_s, slots) = match &plan.action {
+            Action::Publish {
+                schedule,
+                window,
+                qos,
+                clients: all,
+                ..
+            } => {
+                let pacing = Loop::of(schedule.is_some());
+                // With QoS 0 nothing is answered, so there is nothing to correct.
+                let is_corrected = pacing == Loop::Closed && *qos > 0;
+                let share = clients as f64 / (*all).max(1) as f64;
+                (
+                    "pub",
+                    Some(pacing),
+                    schedule.map(|schedule| schedule.per_s() * share),
+                    is_corrected.then_some(clients * u64::from(*window)),
+                )
+            }
+            Action::Subscribe { .. } => ("sub", None, None, None),
+            Action::Connect => ("conn", None, None, None),
+        };
+        Self {
+            kind,
+            pacing,
+            scheduled_per_s,
+            clients,
+            slots,
+        }
+    }
+}
+
 /// What a run came to. Its JSON is what `dunlin load -o json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// `pub`, `sub` or `conn`.
+    /// `pub`, `sub`, `conn`, `method`, `service`, `provision` or `kafka`.
     pub kind: String,
     /// The server, as it was named.
     pub target: String,
@@ -83,7 +163,7 @@ pub struct Figures {
     pub started_ms: u64,
     /// Seconds of the measured window.
     pub window_s: f64,
-    /// Acknowledged messages per second of the window.
+    /// Acknowledged messages per second of the window; of what is no message, what was done.
     pub acked_per_s: f64,
     /// Received messages per second of the window.
     pub received_per_s: f64,
@@ -94,7 +174,7 @@ pub struct Figures {
     /// Why connects failed, connections were lost and messages were refused.
     pub reasons: BTreeMap<String, u64>,
     /// From when a message was due (open loop) or sent (closed) to its acknowledgement; of a
-    /// subscription, to its arrival; of connections, see `connect_us`.
+    /// subscription, to its arrival; of connections, see `connect_us`. What is no message counts alike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<Latency>,
     /// Closed loop: as if each place in a window had been due at even times; see [`corrected`].
@@ -106,6 +186,15 @@ pub struct Figures {
     /// What this generator reaches against a server that does nothing, per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ceiling_per_s: Option<f64>,
+    /// Why there is no such figure, or what it leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling_note: Option<String>,
+    /// What a server comes to that only syncs, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
+    /// What consumers of a group saw beside events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// What came of the comparison, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
@@ -121,42 +210,24 @@ pub struct Figures {
 impl Figures {
     /// Of a run of `plan` against `target`.
     pub fn new(plan: &Plan, target: &str, outcome: &Outcome) -> Result<Self, HdrError> {
+        Self::of(&Shape::of(plan), target, outcome)
+    }
+
+    /// Of a run of this shape against `target`.
+    pub(super) fn of(shape: &Shape, target: &str, outcome: &Outcome) -> Result<Self, HdrError> {
         let window_s = outcome.window_s.max(1e-3);
         let tally = &outcome.total.tally;
-        let latency_us = match plan.action {
-            Action::Connect => &outcome.total.connect_us,
+        let latency_us = match shape.kind {
+            "conn" => &outcome.total.connect_us,
             _ => &outcome.total.latency_us,
         };
-        let (kind, pacing, scheduled_per_s, slots) = match &plan.action {
-            Action::Publish {
-                schedule,
-                window,
-                qos,
-                clients,
-                ..
-            } => {
-                let pacing = if schedule.is_some() {
-                    Loop::Open
-                } else {
-                    Loop::Closed
-                };
-                // With QoS 0 nothing is answered, so there is nothing to correct.
-                let slots = (pacing == Loop::Closed && *qos > 0).then_some(u64::from(*window));
-                let share = plan.clients.len() as f64 / (*clients).max(1) as f64;
-                let scheduled_per_s = schedule.map(|schedule| schedule.per_s() * share);
-                ("pub", Some(pacing), scheduled_per_s, slots)
-            }
-            Action::Subscribe { .. } => ("sub", None, None, None),
-            Action::Connect => ("conn", None, None, None),
-        };
-        let clients = plan.clients.len() as u64;
-        let corrected = slots.map(|window| corrected(latency_us, clients * window, window_s));
+        let corrected = shape.slots.map(|slots| corrected(latency_us, slots, window_s));
         Ok(Self {
-            kind: kind.to_owned(),
+            kind: shape.kind.to_owned(),
             target: target.to_owned(),
-            pacing,
-            scheduled_per_s,
-            clients,
+            pacing: shape.pacing,
+            scheduled_per_s: shape.scheduled_per_s,
+            clients: shape.clients,
             started_ms: outcome
                 .started
                 .duration_since(std::time::UNIX_EPOCH)
@@ -171,6 +242,9 @@ impl Figures {
             corrected_us: corrected.as_ref().and_then(Latency::of),
             connect_us: Latency::of(&outcome.total.connect_us),
             ceiling_per_s: None,
+            ceiling_note: None,
+            floor: None,
+            reading: None,
             verification: None,
             histogram: hdr::to_text(latency_us)?,
             corrected_histogram: corrected.as_ref().map(hdr::to_text).transpose()?,
@@ -178,10 +252,19 @@ impl Figures {
         })
     }
 
+    /// Puts the generator's own ceiling beside it.
+    pub fn with_ceiling(self, ceiling: Ceiling) -> Self {
+        Self {
+            ceiling_per_s: ceiling.per_s,
+            ceiling_note: ceiling.note,
+            ..self
+        }
+    }
+
     /// The rate that matters for this kind of run.
     pub fn per_s(&self) -> f64 {
         match self.kind.as_str() {
-            "sub" => self.received_per_s,
+            "sub" | "kafka" => self.received_per_s,
             "conn" => self.connects_per_s,
             _ => self.acked_per_s,
         }
@@ -191,6 +274,17 @@ impl Figures {
     pub fn ceiling_share(&self) -> Option<f64> {
         let ceiling_per_s = self.ceiling_per_s?;
         Some(self.per_s() / ceiling_per_s.max(1e-3))
+    }
+
+    /// How much of the floor the server came to.
+    pub fn floor_share(&self) -> Option<f64> {
+        let floor = self.floor.as_ref()?;
+        Some(self.per_s() / floor.per_s.max(1e-3))
+    }
+
+    /// Whether everything that was asked for was done, as far as is known.
+    pub fn is_whole(&self) -> bool {
+        self.counts.refused + self.counts.unacked == 0
     }
 
     /// Whether nothing was found that a server must not do.

@@ -22,7 +22,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Shows a run of this kind (`pub`, `sub` or `conn`), and logs it if told where.
+    /// Shows a run of this kind (as in [`super::figures::Figures::kind`]), and logs it if told where.
     pub fn new(progress: Progress, kind: &'static str, log: Option<&Path>) -> Result<Self, HdrError> {
         Ok(Self {
             view: View::new(progress),

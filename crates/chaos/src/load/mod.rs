@@ -9,13 +9,15 @@
 //! [`live`] shows it on the way, [`report`] puts it into words and on a page, [`verify`] judges what the server kept. [`sink`] is a
 //! server that acknowledges everything, [`ceiling`] what the generator reaches against it. [`compare`]
 //! takes several servers in turn, [`merge`] makes several generators one. [`calls`], [`provisions`], [`readers`] and [`services`] are other loads, on methods,
-//! on provisioning, on events over Kafka and on the rest of what services do, and [`tally`] what they count.
+//! on provisioning, on events over Kafka and on the rest of what services do: tasks that begin by `pace` and are counted by
+//! `meter`, so that the same figures come of them. `course` makes seconds of what was counted.
 
 pub mod calls;
 pub mod ceiling;
 pub mod compare;
 mod connection;
 pub mod content;
+mod course;
 pub mod dial;
 pub mod engine;
 pub mod figures;
@@ -23,6 +25,8 @@ pub mod files;
 pub mod hdr;
 pub mod live;
 pub mod merge;
+mod meter;
+mod pace;
 mod packet;
 pub mod plan;
 pub mod provisions;
@@ -34,7 +38,6 @@ pub mod schedule;
 pub mod services;
 pub mod sink;
 mod subscriber;
-mod tally;
 pub mod template;
 mod timer;
 pub mod trust;

@@ -2,30 +2,32 @@
 //! first packet of TCP to the hub that they are told.
 //!
 //! The load is closed: each of the workers goes on with the next device as soon as one is registered. Nobody is asked
-//! twice; what failed is counted by what was said.
+//! twice; what failed is counted by what was said. When devices begin is decided in [`super::pace`], what they count in
+//! [`super::meter`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
 use rustls::ClientConfig;
-use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::figures::Latency;
-use super::tally::{Tally, per_s, write_ends};
+use super::ceiling::Ceiling;
+use super::engine::Observer;
+use super::figures::{Figures, Loop, Shape};
+use super::hdr::HdrError;
+use super::meter::{End, Meter};
+use super::pace;
 
 /// Time for one device.
 const WAIT: Duration = Duration::from_secs(30);
 /// Seconds that a token is good for.
 const TOKEN_LIFE_S: u64 = 3_600;
+
+/// Why there is no ceiling of such a load.
+const NO_CEILING: &str = "a null sink assigns no devices";
 
 /// What is to be done.
 pub struct Plan {
@@ -45,66 +47,31 @@ pub struct Plan {
     pub in_flight: usize,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    /// Devices that were assigned to a hub.
-    pub assigned: u64,
-    /// The others, by what was said instead.
-    pub failed: BTreeMap<String, u64>,
-    /// Seconds that it took.
-    pub seconds: f64,
-    /// Devices per second.
-    pub per_s: f64,
-    /// From the first packet to the answer; nothing if nobody was assigned.
-    pub latency_us: Option<Latency>,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  assigned  {} devices, {:.0} per second",
-            self.assigned, self.per_s
-        )?;
-        write_ends(f, self.latency_us.as_ref(), &self.failed, "nobody was assigned")
-    }
-}
-
-/// Runs it, unless `stop` resolves first; then what there is by then is counted.
-pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Figures {
-    let (plan, next) = (Arc::new(plan), Arc::new(AtomicUsize::new(0)));
-    let tally = Arc::new(Tally::new());
-    let begun = Instant::now();
-    let mut workers = JoinSet::new();
-    for _ in 0..plan.in_flight {
-        let (plan, next, tally) = (Arc::clone(&plan), Arc::clone(&next), Arc::clone(&tally));
-        workers.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= plan.devices {
-                    break;
-                }
-                let since = Instant::now();
-                let registered = timeout(WAIT, plan.register(number)).await;
-                let registered = registered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-                tally.count(registered, since.elapsed().as_micros() as u64);
-            }
-        });
-    }
-    tokio::select! {
-        () = async { while workers.join_next().await.is_some() {} } => {}
-        () = stop => {}
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    let total = tally.total();
-    Figures {
-        assigned: total.count,
-        failed: total.failed,
-        seconds,
-        per_s: per_s(total.count, seconds),
-        latency_us: total.latency_us,
-    }
+/// Runs it against `target`, and tells `observer` on the way. When `stop` resolves, what there is by then is counted.
+pub async fn run(
+    plan: Plan,
+    target: &str,
+    observer: &mut dyn Observer,
+    stop: impl Future<Output = ()>,
+) -> Result<Figures, HdrError> {
+    let (in_flight, devices) = (plan.in_flight, plan.devices as u64);
+    let plan = Arc::new(plan);
+    let act = move |number| {
+        let plan = Arc::clone(&plan);
+        async move { plan.register_in_time(number).await }
+    };
+    let meter = Arc::new(Meter::start(Duration::ZERO, None, false));
+    let working = pace::in_turn(&meter, in_flight, devices, act);
+    let outcome = meter.watch(observer, stop, working).await;
+    let shape = Shape {
+        kind: "provision",
+        pacing: Some(Loop::Closed),
+        scheduled_per_s: None,
+        clients: in_flight as u64,
+        slots: Some(in_flight as u64),
+    };
+    let figures = Figures::of(&shape, target, &outcome)?;
+    Ok(figures.with_ceiling(Ceiling::none(NO_CEILING)))
 }
 
 impl Plan {
@@ -131,52 +98,89 @@ impl Plan {
         })
     }
 
-    async fn register(&self, number: usize) -> Result<(), String> {
-        let options = self.options(number)?;
-        let lost = |error: dunlin_gateway::client::ClientError| error.to_string();
-        let mut client = Client::connect(&options).await.map_err(lost)?;
-        client.subscribe("$dps/registrations/res/#").await.map_err(lost)?;
+    async fn register_in_time(&self, number: u64) -> End {
+        match timeout(WAIT, self.register(number as usize)).await {
+            Ok(Ok(())) => End::Done,
+            Ok(Err(end)) => end,
+            Err(_) => End::Unknown("no answer in time".to_owned()),
+        }
+    }
+
+    async fn register(&self, number: usize) -> Result<(), End> {
+        let options = self.options(number).map_err(End::Refused)?;
+        let mut client = Client::connect(&options).await?;
+        client.subscribe("$dps/registrations/res/#").await?;
         let body = json!({ "registrationId": options.client_id, "payload": null }).to_string();
         let topic = "$dps/registrations/PUT/iotdps-register/?$rid=1";
-        client.publish(topic, body.as_bytes()).await.map_err(lost)?;
-        client.flush().await.map_err(lost)?;
+        client.publish(topic, body.as_bytes()).await?;
+        client.flush().await?;
         let told = loop {
             match client.next_event().await {
                 Event::Message { payload, .. } => break payload,
-                Event::Disconnected { .. } => return Err("the connection ended".to_owned()),
+                Event::Disconnected { .. } => return Err(End::Unknown("the connection ended".to_owned())),
                 _ => {}
             }
         };
         client.disconnect().await;
-        let told: Value = serde_json::from_slice(&told).map_err(|error| error.to_string())?;
-        match told["status"].as_str() {
-            Some("assigned") => Ok(()),
-            Some(other) => Err(format!("{other} {}", told["registrationState"]["errorCode"])),
-            None => Err(format!("error {}", told["errorCode"])),
-        }
+        read_answer(&told)
+    }
+}
+
+/// What the provisioning service said to a device.
+fn read_answer(told: &[u8]) -> Result<(), End> {
+    let told: Value = serde_json::from_slice(told).map_err(|error| End::Unknown(error.to_string()))?;
+    match told["status"].as_str() {
+        Some("assigned") => Ok(()),
+        Some(other) => Err(End::Refused(format!(
+            "{other} {}",
+            told["registrationState"]["errorCode"]
+        ))),
+        None => Err(End::Refused(format!("error {}", told["errorCode"]))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::histogram;
+    use crate::load::engine::Unseen;
+    use crate::load::trust;
 
     #[test]
-    fn figures_are_put_into_words() {
-        let mut latency_us = histogram();
-        for us in 1..=1_000 {
-            latency_us.record(us * 10).expect("within bounds");
-        }
-        let figures = Figures {
-            assigned: 1_000,
-            failed: BTreeMap::from([("error 503001".to_owned(), 2)]),
-            seconds: 10.0,
-            per_s: 100.0,
-            latency_us: Latency::of(&latency_us),
+    fn an_answer_says_whether_a_device_is_assigned() {
+        assert_eq!(read_answer(br#"{"status":"assigned"}"#), Ok(()));
+        let refused = |text: &str| Err(End::Refused(text.to_owned()));
+        let failed = br#"{"status":"failed","registrationState":{"errorCode":401002}}"#;
+        assert_eq!(read_answer(failed), refused("failed 401002"));
+        assert_eq!(read_answer(br#"{"errorCode":503001}"#), refused("error 503001"));
+        assert!(matches!(read_answer(b"hello"), Err(End::Unknown(_))));
+    }
+
+    #[tokio::test]
+    async fn devices_that_reach_nobody_are_counted_each_once() {
+        // Nobody listens on the first port of this machine.
+        let plan = Plan {
+            doors: vec![("127.0.0.1:1".to_owned(), "localhost".to_owned())],
+            trust: trust::anybody().unwrap(),
+            scope: "0ne00000000".to_owned(),
+            group_key: auth::draw_key(),
+            prefix: "load-".to_owned(),
+            devices: 5,
+            in_flight: 2,
         };
-        let text = figures.to_string();
-        assert!(text.contains("1000 devices, 100 per second"), "{text}");
-        assert!(text.ends_with("failed    2: error 503001"), "{text}");
+        let figures = run(plan, "nowhere", &mut Unseen, std::future::pending())
+            .await
+            .unwrap();
+        let counts = figures.counts;
+        assert_eq!((counts.sent, counts.acked, counts.unacked), (5, 0, 5));
+        assert_eq!(figures.reasons.values().sum::<u64>(), 5, "{:?}", figures.reasons);
+        assert!(!figures.is_whole() && figures.latency_us.is_none());
+        assert_eq!(
+            figures.ceiling_note.as_deref(),
+            Some("none: a null sink assigns no devices")
+        );
+        assert_eq!(
+            (figures.kind.as_str(), figures.pacing),
+            ("provision", Some(Loop::Closed))
+        );
     }
 }

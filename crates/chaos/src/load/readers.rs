@@ -2,23 +2,22 @@
 //!
 //! Decides nothing that Kafka's own consumers would not: each finds the group's coordinator, joins, takes its partitions up
 //! at the committed offset or else where it is told, reads one fetch after the other at one gateway, commits once a second,
-//! and joins again when the group shares out anew. Time counts from the first share to the last event.
+//! and joins again when the group shares out anew. Time counts from the first share to the last event. What events count is
+//! decided in [`super::meter`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dunlin_gateway::client::kafka::{Code, Door, Fetched, From, KafkaError, Member, Reader, Times, Wanted};
-use hdrhistogram::Histogram;
-use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::figures::Latency;
-use super::tally::{per_s, write_ends};
-use crate::fleet::histogram;
+use super::ceiling::Ceiling;
+use super::engine::Observer;
+use super::figures::{Figures, Reading, Shape};
+use super::hdr::HdrError;
+use super::meter::Meter;
 
 /// Time for the first share.
 const SHARE_WAIT: Duration = Duration::from_secs(30);
@@ -38,6 +37,9 @@ const COMMIT_PERIOD: Duration = Duration::from_secs(1);
 /// Pause after a refusal, and before a lost connection is made anew.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Why there is no ceiling of such a load.
+const NO_CEILING: &str = "a null sink speaks no Kafka";
+
 /// What is to be done.
 pub struct Plan {
     /// The gateways, which consumers read at in turn.
@@ -52,46 +54,12 @@ pub struct Plan {
     pub duration: Duration,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    /// Events that were read.
-    pub events: u64,
-    /// Bytes of their batches.
-    pub bytes: u64,
-    /// Seconds from the first share to the last event.
-    pub seconds: f64,
-    /// Events per second.
-    pub per_s: f64,
-    /// Megabytes per second.
-    pub mb_per_s: f64,
-    /// From when the hub took an event in until it was read, by two clocks; nothing if they were there before.
-    pub latency_us: Option<Latency>,
-    /// Generations that the group has had.
-    pub rebalances: u64,
-    /// What was said instead of an answer.
-    pub refused: BTreeMap<String, u64>,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  read      {} events, {:.0} per second, {:.1} MB/s",
-            self.events, self.per_s, self.mb_per_s
-        )?;
-        writeln!(f, "  shared    {} times", self.rebalances)?;
-        let nothing = "not known of events that were there before; see --from latest";
-        write_ends(f, self.latency_us.as_ref(), &self.refused, nothing)
-    }
-}
-
+/// What is counted beside events.
+#[derive(Default)]
 struct Counted {
-    events: u64,
     bytes: u64,
-    latency_us: Histogram<u64>,
     generations: BTreeSet<i32>,
-    refused: BTreeMap<String, u64>,
+    /// When the last event came.
     last: Option<Instant>,
 }
 
@@ -101,36 +69,47 @@ struct Load {
     started: Instant,
     /// When somebody had a share.
     begun: OnceLock<Instant>,
+    meter: Meter,
     counted: Mutex<Counted>,
 }
 
-/// Runs it, unless `stop` resolves first; then what there is by then is counted.
-pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Figures {
-    let counted = Counted {
-        events: 0,
-        bytes: 0,
-        latency_us: histogram(),
-        generations: BTreeSet::new(),
-        refused: BTreeMap::new(),
-        last: None,
-    };
+/// Runs it against `target`, and tells `observer` on the way. When `stop` resolves, what there is by then is counted.
+pub async fn run(
+    plan: Plan,
+    target: &str,
+    observer: &mut dyn Observer,
+    stop: impl Future<Output = ()>,
+) -> Result<Figures, HdrError> {
     let load = Arc::new(Load {
         plan,
         started: Instant::now(),
         begun: OnceLock::new(),
-        counted: Mutex::new(counted),
+        meter: Meter::start(Duration::ZERO, None, false),
+        counted: Mutex::default(),
     });
     let mut consumers = JoinSet::new();
     for number in 0..load.plan.consumers {
         consumers.spawn(Consumer::new(Arc::clone(&load), number).run());
     }
-    tokio::select! {
-        () = async { while consumers.join_next().await.is_some() {} } => {}
-        () = stop => {}
-    }
+    let reading = async { while consumers.join_next().await.is_some() {} };
+    let mut outcome = load.meter.watch(observer, stop, reading).await;
     consumers.shutdown().await;
     load.forget_group().await;
-    load.figures()
+    let waited = load.begun().saturating_duration_since(load.started);
+    outcome.started += waited;
+    outcome.window_s = load.reading_s();
+    let shape = Shape {
+        kind: "kafka",
+        pacing: None,
+        scheduled_per_s: None,
+        clients: load.plan.consumers as u64,
+        slots: None,
+    };
+    let figures = Figures::of(&shape, target, &outcome)?;
+    Ok(Figures {
+        reading: Some(load.reading()),
+        ..figures.with_ceiling(Ceiling::none(NO_CEILING))
+    })
 }
 
 impl Load {
@@ -145,10 +124,6 @@ impl Load {
         count(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn refuse(&self, what: String) {
-        self.count(|counted| *counted.refused.entry(what).or_default() += 1);
-    }
-
     /// Leaves nothing behind. A group with somebody in it goes by itself, its offsets a week later.
     async fn forget_group(&self) {
         let Some(door) = self.plan.doors.first() else {
@@ -159,21 +134,26 @@ impl Load {
         }
     }
 
-    fn figures(&self) -> Figures {
+    /// When somebody had a share, or else when they all began.
+    fn begun(&self) -> Instant {
+        self.begun.get().copied().unwrap_or(self.started)
+    }
+
+    /// Seconds from the first share to the last event.
+    fn reading_s(&self) -> f64 {
+        let last = self.counted.lock().unwrap_or_else(PoisonError::into_inner).last;
+        last.map_or(0.0, |last| {
+            last.saturating_duration_since(self.begun()).as_secs_f64()
+        })
+    }
+
+    fn reading(&self) -> Reading {
+        let seconds = self.reading_s().max(1e-3);
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = self.begun.get().copied().unwrap_or(self.started);
-        let seconds = counted
-            .last
-            .map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
-        Figures {
-            events: counted.events,
+        Reading {
             bytes: counted.bytes,
-            seconds,
-            per_s: per_s(counted.events, seconds),
-            mb_per_s: per_s(counted.bytes, seconds) / 1e6,
-            latency_us: Latency::of(&counted.latency_us),
+            mb_per_s: counted.bytes as f64 / seconds / 1e6,
             rebalances: counted.generations.len() as u64,
-            refused: counted.refused.clone(),
         }
     }
 }
@@ -207,7 +187,7 @@ impl Consumer {
     async fn run(mut self) {
         while !self.load.is_over() {
             if let Err(error) = self.consume().await {
-                self.load.refuse(error.to_string());
+                self.load.meter.refused(&error.to_string());
                 sleep(PAUSE).await;
             }
         }
@@ -239,7 +219,7 @@ impl Consumer {
                     Some(_) => {}
                 }
                 self.is_joined = false;
-                self.load.refuse(error.to_string());
+                self.load.meter.refused(&error.to_string());
                 sleep(PAUSE).await;
             }
         }
@@ -304,23 +284,21 @@ impl Consumer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_us = now.map_or(0, |since| since.as_micros() as u64);
         let is_timed = self.load.plan.from == From::Latest;
-        self.load.count(|counted| {
-            for one in fetched {
-                self.places.insert(one.partition, one.next);
-                if one.events.is_empty() {
-                    continue;
-                }
-                counted.events += one.events.len() as u64;
+        for one in fetched {
+            self.places.insert(one.partition, one.next);
+            if one.events.is_empty() {
+                continue;
+            }
+            self.load.count(|counted| {
                 counted.bytes += one.bytes as u64;
                 counted.last = Some(Instant::now());
-                if is_timed {
-                    for event in &one.events {
-                        let took_us = now_us.saturating_sub(event.time_ms.saturating_mul(1000));
-                        counted.latency_us.saturating_record(took_us);
-                    }
-                }
-            }
-        });
+            });
+            let took_us = |time_ms: u64| now_us.saturating_sub(time_ms.saturating_mul(1000));
+            let latencies_us = one.events.iter().map(|event| took_us(event.time_ms));
+            self.load
+                .meter
+                .received(latencies_us.map(|took_us| is_timed.then_some(took_us)));
+        }
         let refused = fetched.iter().find(|one| one.code != Code::NONE);
         refused.map_or(Ok(()), |one| {
             Err(KafkaError::Refused {
@@ -353,28 +331,51 @@ impl Consumer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::engine::Unseen;
 
-    #[test]
-    fn figures_are_put_into_words() {
-        let figures = Figures {
-            events: 1_000,
-            bytes: 300_000,
-            seconds: 10.0,
-            per_s: 100.0,
-            mb_per_s: 0.03,
-            latency_us: None,
-            rebalances: 2,
-            refused: BTreeMap::from([("join group: COORDINATOR_NOT_AVAILABLE".to_owned(), 2)]),
+    #[tokio::test(start_paused = true)]
+    async fn without_a_share_there_is_an_end_and_nothing_was_read() {
+        let plan = Plan {
+            doors: Vec::new(),
+            group: "load-x".to_owned(),
+            consumers: 0,
+            from: From::Earliest,
+            duration: Duration::from_secs(1),
         };
-        let text = figures.to_string();
-        assert!(text.contains("1000 events, 100 per second, 0.0 MB/s"), "{text}");
-        assert!(
-            text.contains("shared    2 times") && text.contains("--from latest"),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("failed    2: join group: COORDINATOR_NOT_AVAILABLE"),
-            "{text}"
-        );
+        let figures = run(plan, "nowhere", &mut Unseen, std::future::pending())
+            .await
+            .unwrap();
+        assert_eq!((figures.kind.as_str(), figures.counts.received), ("kafka", 0));
+        assert_eq!((figures.window_s, figures.per_s()), (0.0, 0.0));
+        assert_eq!(figures.reading.map(|reading| reading.rebalances), Some(0));
+        assert!(figures.is_whole());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_counts_from_the_first_share_to_the_last_event() {
+        let load = Load {
+            plan: Plan {
+                doors: Vec::new(),
+                group: "load-x".to_owned(),
+                consumers: 1,
+                from: From::Earliest,
+                duration: Duration::from_secs(60),
+            },
+            started: Instant::now(),
+            begun: OnceLock::new(),
+            meter: Meter::start(Duration::ZERO, None, false),
+            counted: Mutex::default(),
+        };
+        sleep(Duration::from_secs(3)).await;
+        load.begun.get_or_init(Instant::now);
+        sleep(Duration::from_secs(2)).await;
+        load.count(|counted| {
+            counted.bytes = 4_000_000;
+            counted.last = Some(Instant::now());
+        });
+        sleep(Duration::from_secs(50)).await;
+        assert!((1.9..2.1).contains(&load.reading_s()), "{}", load.reading_s());
+        let reading = load.reading();
+        assert!((1.9..2.1).contains(&reading.mb_per_s), "{reading:?}");
     }
 }

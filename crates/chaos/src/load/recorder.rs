@@ -206,6 +206,12 @@ impl Recorder {
         }
     }
 
+    /// The same, with what is known of it.
+    pub(super) fn unanswered(&mut self, now_ns: u64, intended_ns: u64, reason: &str) {
+        self.unacked(now_ns, intended_ns);
+        self.interval.count_reason(reason, 1);
+    }
+
     /// A message that was due and could not be sent.
     pub(super) fn unsent(&mut self, now_ns: u64, intended_ns: u64) {
         self.interval.tally.unsent += 1;
@@ -273,6 +279,10 @@ mod tests {
         assert_eq!((interval.tally.unacked, interval.tally.unsent), (1, 2));
         assert_eq!(interval.latency_us.len(), 2);
         assert!(interval.latency_us.min() >= 3400);
+        recorder.unanswered(5_000_000, 1_200_000, "timed out");
+        let interval = recorder.take();
+        assert_eq!((interval.tally.unacked, interval.latency_us.len()), (1, 1));
+        assert_eq!(interval.reasons["timed out"], 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::engine::Row;
-use super::figures::{CEILING_SHARE_WARNED, Figures, Latency, Loop};
+use super::figures::{CEILING_SHARE_WARNED, Figures, Floor, Latency, Loop};
 use super::hdr;
 use crate::page::chart::{ChartError, Lines, Percentiles, Series, quantiles};
 use crate::page::{Page, Tone};
@@ -39,13 +39,53 @@ pub fn percentiles(latency: &Latency) -> String {
     )
 }
 
+/// The words of a kind of load.
+struct Words {
+    /// One of what it is about.
+    thing: &'static str,
+    /// What is done with these, and what comes of it.
+    sent: &'static str,
+    done: &'static str,
+    /// What latencies are counted from if there is no schedule.
+    since: &'static str,
+}
+
+fn words(kind: &str) -> Words {
+    let (thing, sent, done, since) = match kind {
+        "sub" => ("message", "", "received", "when a message was due to its arrival"),
+        "conn" => (
+            "message",
+            "sent",
+            "acked",
+            "the intended beginning of a connect to its answer",
+        ),
+        "method" => ("call", "called", "answered", "when a call was made"),
+        "service" => ("request", "asked", "done", "when a request was made"),
+        "provision" => ("device", "begun", "assigned", "a device's first packet"),
+        "kafka" => (
+            "event",
+            "",
+            "read",
+            "when the hub took an event in until it was read, by two clocks",
+        ),
+        _ => ("message", "sent", "acked", "when a message was sent"),
+    };
+    Words {
+        thing,
+        sent,
+        done,
+        since,
+    }
+}
+
 /// One interval in one line, while the run goes on.
 pub fn live(row: &Row, kind: &str) -> String {
     let mut line = format!("{:5.1} s  ", row.to_s);
+    let done = words(kind).done;
     let _ = match kind {
-        "sub" => write!(line, "{:>9.0} received/s", row.received_per_s),
+        "sub" | "kafka" => write!(line, "{:>9.0} {done}/s", row.received_per_s),
         "conn" => write!(line, "{:>7} connections", row.connections),
-        _ => write!(line, "{:>9.0} acked/s", row.acked_per_s),
+        _ => write!(line, "{:>9.0} {done}/s", row.acked_per_s),
     };
     if row.max_us > 0 {
         let _ = write!(
@@ -63,12 +103,11 @@ pub fn live(row: &Row, kind: &str) -> String {
 }
 
 /// What the latencies are counted from.
-fn counted_from(figures: &Figures) -> &'static str {
-    match (figures.kind.as_str(), figures.pacing) {
-        ("sub", _) => "from when a message was due to its arrival",
-        ("conn", _) => "from the intended beginning of a connect to its answer",
-        (_, Some(Loop::Open)) => "from when a message was due",
-        _ => "from when a message was sent",
+fn counted_from(figures: &Figures) -> String {
+    let words = words(&figures.kind);
+    match figures.pacing {
+        Some(Loop::Open) => format!("from when a {} was due", words.thing),
+        _ => format!("from {}", words.since),
     }
 }
 
@@ -76,6 +115,7 @@ fn counted_from(figures: &Figures) -> &'static str {
 fn warnings(figures: &Figures) -> Vec<String> {
     let mut found = Vec::new();
     let counts = &figures.counts;
+    let Words { thing, sent, .. } = words(&figures.kind);
     if let Some(share) = figures.ceiling_share()
         && share > CEILING_SHARE_WARNED
     {
@@ -86,13 +126,13 @@ fn warnings(figures: &Figures) -> Vec<String> {
     }
     if counts.unsent > 0 {
         found.push(format!(
-            "{} messages were due and never sent, since the server answers too slowly for this rate; they count with their age",
+            "{} {thing}s were due and never {sent}, since the server answers too slowly for this rate; they count with their age",
             counts.unsent
         ));
     }
     if counts.unacked > 0 {
         found.push(format!(
-            "{} messages have no answer; their fate is unknown",
+            "{} {thing}s have no answer; their fate is unknown",
             counts.unacked
         ));
     }
@@ -110,48 +150,45 @@ fn facts(figures: &Figures) -> Vec<(String, String)> {
     let mut facts: Vec<(String, String)> = Vec::new();
     let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
     let counts = &figures.counts;
-    if figures.kind == "pub" {
-        let resent = if counts.resent > 0 {
-            format!(", {} of them again", counts.resent)
-        } else {
-            String::new()
-        };
-        fact("sent", format!("{}{resent}", counts.sent + counts.resent));
-        let pace = match figures.scheduled_per_s {
-            Some(scheduled_per_s) => format!(", scheduled {}", per_s(scheduled_per_s)),
-            None => ", at full windows".into(),
-        };
-        fact(
-            "acked",
-            format!(
-                "{}; {} over {:.1} s{pace}",
-                counts.acked,
-                per_s(figures.acked_per_s),
-                figures.window_s
-            ),
-        );
+    let words = words(&figures.kind);
+    match figures.kind.as_str() {
+        "conn" => {}
+        "sub" | "kafka" => fact(words.done, received(figures)),
+        _ => {
+            let resent = if counts.resent > 0 {
+                format!(", {} of them again", counts.resent)
+            } else {
+                String::new()
+            };
+            fact(words.sent, format!("{}{resent}", counts.sent + counts.resent));
+            let pace = match figures.scheduled_per_s {
+                Some(scheduled_per_s) => format!(", scheduled {}", per_s(scheduled_per_s)),
+                None => ", at full windows".into(),
+            };
+            fact(
+                words.done,
+                format!(
+                    "{}; {} over {:.1} s{pace}",
+                    counts.acked,
+                    per_s(figures.acked_per_s),
+                    figures.window_s
+                ),
+            );
+        }
     }
     if counts.refused > 0 {
         fact("refused", counts.refused.to_string());
     }
-    if figures.kind == "sub" {
-        fact(
-            "received",
-            format!(
-                "{}; {} over {:.1} s",
-                counts.received,
-                per_s(figures.received_per_s),
-                figures.window_s
-            ),
-        );
-    }
-    if let Some(latency) = &figures.latency_us
-        && figures.kind != "conn"
-    {
-        fact(
+    match &figures.latency_us {
+        Some(latency) if figures.kind != "conn" => fact(
             "latency",
             format!("{}  ({})", percentiles(latency), counted_from(figures)),
-        );
+        ),
+        None if figures.kind == "kafka" => fact(
+            "latency",
+            "not known of events that were there before; see --from latest".into(),
+        ),
+        _ => {}
     }
     if let Some(corrected) = &figures.corrected_us {
         fact(
@@ -159,22 +196,74 @@ fn facts(figures: &Figures) -> Vec<(String, String)> {
             format!("{}  (as if sent at even times)", percentiles(corrected)),
         );
     }
-    let connects = figures.connect_us.as_ref().map(percentiles).unwrap_or_default();
-    fact(
-        "connected",
-        format!(
-            "{}, {}  {connects}",
-            counts.connected,
-            per_s(figures.connects_per_s)
-        ),
-    );
-    if let (Some(ceiling_per_s), Some(share)) = (figures.ceiling_per_s, figures.ceiling_share()) {
+    if counts.connected > 0 {
+        let connects = figures.connect_us.as_ref().map(percentiles).unwrap_or_default();
         fact(
-            "generator ceiling",
-            format!("{}; this run used {:.1} %", per_s(ceiling_per_s), share * 100.0),
+            "connected",
+            format!(
+                "{}, {}  {connects}",
+                counts.connected,
+                per_s(figures.connects_per_s)
+            ),
+        );
+    }
+    if let Some(ceiling) = ceiling(figures) {
+        fact("generator ceiling", ceiling);
+    }
+    if let (Some(floor), Some(share)) = (&figures.floor, figures.floor_share()) {
+        fact(
+            "durable floor",
+            format!(
+                "{}; this run came to {:.1} % of it",
+                floor_of(floor),
+                share * 100.0
+            ),
         );
     }
     facts
+}
+
+/// What came without having been asked for one by one.
+fn received(figures: &Figures) -> String {
+    let mut text = format!(
+        "{}; {} over {:.1} s",
+        figures.counts.received,
+        per_s(figures.received_per_s),
+        figures.window_s
+    );
+    if let Some(reading) = &figures.reading {
+        let _ = write!(
+            text,
+            ", {:.1} MB/s, shared out {} times",
+            reading.mb_per_s, reading.rebalances
+        );
+    }
+    text
+}
+
+/// The generator's own ceiling, or why there is none.
+fn ceiling(figures: &Figures) -> Option<String> {
+    let note = figures.ceiling_note.as_deref();
+    let (Some(ceiling_per_s), Some(share)) = (figures.ceiling_per_s, figures.ceiling_share()) else {
+        return note.map(str::to_owned);
+    };
+    let note = note.map_or(String::new(), |note| format!(", {note}"));
+    Some(format!(
+        "{}{note}; this run used {:.1} %",
+        per_s(ceiling_per_s),
+        share * 100.0
+    ))
+}
+
+/// What a sink comes to that syncs logs.
+pub(super) fn floor_of(floor: &Floor) -> String {
+    let logs = if floor.logs == 1 { "log" } else { "logs" };
+    format!(
+        "{} with {} synced {logs} in {}",
+        per_s(floor.per_s),
+        floor.logs,
+        floor.folder
+    )
 }
 
 impl fmt::Display for Figures {
@@ -232,7 +321,7 @@ pub fn page(figures: &Figures, command: &str) -> Result<Page, PageError> {
         page.section("Refusals and losses")
             .table(&["why", "how often"], &rows);
     }
-    charts(&mut page, &figures.intervals)?;
+    charts(&mut page, &figures.kind, &figures.intervals)?;
     let latency_us = hdr::from_text(&figures.histogram)?;
     if !latency_us.is_empty() {
         let mut series = vec![("as measured".to_owned(), quantiles(&latency_us, 1000.0))];
@@ -249,7 +338,7 @@ pub fn page(figures: &Figures, command: &str) -> Result<Page, PageError> {
             series,
         };
         page.section("Percentiles")
-            .chart(counted_from(figures), &percentiles.draw()?);
+            .chart(&counted_from(figures), &percentiles.draw()?);
     }
     if let Some(verification) = &figures.verification {
         page.section("What was compared")
@@ -260,17 +349,21 @@ pub fn page(figures: &Figures, command: &str) -> Result<Page, PageError> {
 }
 
 /// Throughput and latency over time.
-pub(super) fn charts(page: &mut Page, rows: &[Row]) -> Result<(), ChartError> {
+fn charts(page: &mut Page, kind: &str, rows: &[Row]) -> Result<(), ChartError> {
     let line = |name: &str, value: &dyn Fn(&Row) -> f64| {
         Series::new(name, rows.iter().map(|row| (row.to_s, value(row))).collect())
     };
-    let mut series = vec![line("acked", &|row| row.acked_per_s)];
-    if rows.iter().any(|row| row.received_per_s > 0.0) {
+    let Words { thing, done, .. } = words(kind);
+    let mut series = match kind {
+        "sub" | "kafka" => Vec::new(),
+        _ => vec![line(done, &|row| row.acked_per_s)],
+    };
+    if series.is_empty() || rows.iter().any(|row| row.received_per_s > 0.0) {
         series.push(line("received", &|row| row.received_per_s));
     }
     let throughput = Lines {
-        title: "messages per second over time".into(),
-        y_label: "messages/s".into(),
+        title: format!("{thing}s per second over time"),
+        y_label: format!("{thing}s/s"),
         is_log: false,
         series,
         spans: Vec::new(),
@@ -288,7 +381,10 @@ pub(super) fn charts(page: &mut Page, rows: &[Row]) -> Result<(), ChartError> {
         spans: Vec::new(),
     };
     page.section("Over time")
-        .chart("messages per second, second by second", &throughput.draw()?)
+        .chart(
+            &format!("{thing}s per second, second by second"),
+            &throughput.draw()?,
+        )
         .chart("latency, second by second", &latency.draw()?);
     Ok(())
 }
@@ -297,6 +393,7 @@ pub(super) fn charts(page: &mut Page, rows: &[Row]) -> Result<(), ChartError> {
 mod tests {
     use super::*;
     use crate::fleet::histogram;
+    use crate::load::figures::Reading;
     use crate::load::recorder::Tally;
 
     fn figures() -> Figures {
@@ -326,6 +423,9 @@ mod tests {
             corrected_us: Latency::of(&latency_us),
             connect_us: None,
             ceiling_per_s: Some(600.0),
+            ceiling_note: None,
+            floor: None,
+            reading: None,
             verification: None,
             histogram: hdr::to_text(&latency_us).unwrap(),
             corrected_histogram: Some(hdr::to_text(&latency_us).unwrap()),
@@ -348,6 +448,96 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn ceiling_and_floor_stand_beside_the_figures() {
+        let beside = Figures {
+            ceiling_note: Some("measured without WebSocket".into()),
+            floor: Some(Floor {
+                logs: 3,
+                folder: "/tmp".into(),
+                per_s: 1000.0,
+            }),
+            ..figures()
+        };
+        let text = beside.to_string();
+        for part in [
+            "600/s, measured without WebSocket; this run used 83.3 %",
+            "durable floor        1000/s with 3 synced logs in /tmp; this run came to 50.0 % of it",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        let none = Figures {
+            ceiling_per_s: None,
+            ceiling_note: Some("none: nobody to measure against".into()),
+            ..figures()
+        };
+        let text = none.to_string();
+        assert!(
+            text.contains("generator ceiling    none: nobody to measure against"),
+            "{text}"
+        );
+        assert!(!text.contains("this run used"), "{text}");
+    }
+
+    #[test]
+    fn each_kind_of_load_has_its_own_words() {
+        let of_kind = |kind: &str| Figures {
+            kind: kind.into(),
+            scheduled_per_s: Some(40.0),
+            pacing: Some(Loop::Open),
+            ..figures()
+        };
+        let method = of_kind("method").to_string();
+        for part in [
+            "called               1000",
+            "answered             1000; 500/s over 2.0 s, scheduled 40.0/s",
+            "from when a call was due",
+            "2 calls were due and never called",
+        ] {
+            assert!(method.contains(part), "{part} in\n{method}");
+        }
+        let read = Figures {
+            received_per_s: 70.0,
+            latency_us: None,
+            corrected_us: None,
+            reading: Some(Reading {
+                bytes: 3_000_000,
+                mb_per_s: 1.5,
+                rebalances: 2,
+            }),
+            counts: Tally {
+                received: 140,
+                ..Tally::default()
+            },
+            ..of_kind("kafka")
+        };
+        let text = read.to_string();
+        assert!(
+            text.contains("140; 70.0/s over 2.0 s, 1.5 MB/s, shared out 2 times"),
+            "{text}"
+        );
+        assert!(
+            text.contains("see --from latest") && !text.contains("acked"),
+            "{text}"
+        );
+        let row = |kind| {
+            let row = Row {
+                from_s: 0.0,
+                to_s: 1.0,
+                acked_per_s: 12.0,
+                received_per_s: 34.0,
+                p50_us: 0,
+                p99_us: 0,
+                max_us: 0,
+                lost: 0,
+                connections: 5,
+            };
+            live(&row, kind)
+        };
+        assert!(row("method").ends_with("12 answered/s") && row("kafka").ends_with("34 read/s"));
+        assert!(row("pub").ends_with("12 acked/s") && row("sub").ends_with("34 received/s"));
     }
 
     #[test]

@@ -49,7 +49,11 @@ impl Schedule {
     /// When message `number` (from 0) of client `client` (from 0) is due, in nanoseconds after the start;
     /// `None` if the run has fewer.
     pub fn due_ns(&self, client: u64, number: u64) -> Option<u64> {
-        let message = number.checked_mul(self.clients)?.checked_add(client)?;
+        self.at_ns(number.checked_mul(self.clients)?.checked_add(client)?)
+    }
+
+    /// When message `message` (from 0) of all clients together is due, in the same way.
+    pub fn at_ns(&self, message: u64) -> Option<u64> {
         if message >= self.count_max {
             return None;
         }
@@ -118,6 +122,8 @@ mod tests {
         all.sort_unstable();
         let expected: Vec<u64> = (0..100).map(|message| message * 1_000_000).collect();
         assert_eq!(all, expected);
+        let in_turn: Vec<u64> = (0..).map_while(|message| schedule.at_ns(message)).collect();
+        assert_eq!(in_turn, expected);
         assert_eq!(schedule.due_ns(u64::MAX, u64::MAX), None);
     }
 

@@ -2,25 +2,24 @@
 //! them; and devices that connect and leave again.
 //!
 //! The load is closed: each of the workers goes on with the next as soon as it has its answer, and at another gateway in
-//! turn. Nothing is done twice; what failed is counted by what was said.
+//! turn. Nothing is done twice; what failed is counted by what was said. When things are done is decided in [`super::pace`],
+//! what they count in [`super::meter`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dunlin_gateway::client::{Client, ConnectOptions};
+use dunlin_gateway::client::{Client, ConnectOptions, Transport};
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Method, StatusCode};
-use serde::Serialize;
 use serde_json::json;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::figures::Latency;
-use super::tally::{Tally, per_s, write_ends};
+use super::ceiling::{BURST, Ceiling, CeilingError, Opposite, WARM_UP};
+use super::engine::{Observer, Outcome, Unseen};
+use super::figures::{Figures, Loop, Shape};
+use super::hdr::HdrError;
+use super::meter::{End, Meter};
+use super::pace;
 use crate::hub::{Hub, error_code};
 
 /// Time for one.
@@ -61,28 +60,6 @@ pub struct Plan {
     pub duration: Duration,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    /// What was done in the measured time.
-    pub done: u64,
-    /// What was not, by what was said instead.
-    pub failed: BTreeMap<String, u64>,
-    /// Seconds that were measured.
-    pub seconds: f64,
-    /// Done per second.
-    pub per_s: f64,
-    /// From the beginning of each to its answer; nothing if nothing was done.
-    pub latency_us: Option<Latency>,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  done      {}, {:.0} per second", self.done, self.per_s)?;
-        write_ends(f, self.latency_us.as_ref(), &self.failed, "nothing was done")
-    }
-}
-
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub enum ServicesError {
@@ -95,23 +72,65 @@ pub enum ServicesError {
         why: String,
     },
     /// It was stopped before.
-    #[error("stopped")]
+    #[error("stopped before the load began")]
     Stopped,
+    /// The figures.
+    #[error(transparent)]
+    Hdr(#[from] HdrError),
 }
 
-/// Runs it, unless `stop` resolves first.
-pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Figures, ServicesError> {
-    let working = async {
-        plan.make_devices().await?;
-        Ok(plan.work().await)
-    };
+/// Runs it against `target`, and tells `observer` on the way. When `stop` resolves, what there is by then is counted.
+pub async fn run(
+    plan: Plan,
+    target: &str,
+    observer: &mut dyn Observer,
+    stop: impl Future<Output = ()>,
+) -> Result<Figures, ServicesError> {
+    let shape = plan.shape();
+    let mut stop = Box::pin(stop);
     tokio::select! {
-        figures = working => figures,
-        () = stop => Err(ServicesError::Stopped),
+        made = plan.make_devices() => made?,
+        () = &mut stop => return Err(ServicesError::Stopped),
     }
+    let outcome = plan.work(observer, stop).await;
+    Ok(Figures::of(&shape, target, &outcome)?)
 }
 
 impl Plan {
+    /// What this generator reaches against a sink, which speaks MQTT alone.
+    pub async fn ceiling(&self) -> Result<Ceiling, CeilingError> {
+        let Deed::Connect(devices) = &self.deed else {
+            return Ok(Ceiling::none("a null sink speaks no HTTPS"));
+        };
+        let transports = || devices.iter().map(|device| &device.transport);
+        let is_tls = transports().any(|transport| !matches!(transport, Transport::Tcp { .. }));
+        let is_websocket = transports().any(|transport| matches!(transport, Transport::WebSocket { .. }));
+        let opposite = Opposite::start(is_tls, 0, &std::env::temp_dir()).await?;
+        let burst = Plan {
+            hub: Arc::clone(&self.hub),
+            deed: Deed::Connect(devices.iter().map(|device| opposite.redirect(device)).collect()),
+            prefix: String::new(),
+            devices: 0,
+            in_flight: self.in_flight,
+            warm_up: WARM_UP,
+            duration: BURST,
+        };
+        let shape = burst.shape();
+        let outcome = burst.work(&mut Unseen, std::future::pending()).await;
+        let per_s = Figures::of(&shape, "null sink", &outcome)?.per_s();
+        Ok(Ceiling::of(per_s, is_websocket))
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            kind: "service",
+            pacing: Some(Loop::Closed),
+            scheduled_per_s: None,
+            clients: self.in_flight as u64,
+            slots: Some(self.in_flight as u64),
+        }
+    }
+
     async fn make_devices(&self) -> Result<(), ServicesError> {
         let number = match self.deed {
             Deed::Create | Deed::Connect(_) => 0,
@@ -122,8 +141,8 @@ impl Plan {
                 let device = format!("{}{number}", self.prefix);
                 let path = format!("/devices/{device}");
                 match self.ask(number, Method::PUT, &path, "{}").await {
-                    Ok(()) => Ok(()),
-                    Err(why) => Err(ServicesError::Create { device, why }),
+                    End::Done => Ok(()),
+                    End::Refused(why) | End::Unknown(why) => Err(ServicesError::Create { device, why }),
                 }
             })
             .buffer_unordered(MAKING_AT_A_TIME);
@@ -133,39 +152,25 @@ impl Plan {
         Ok(())
     }
 
-    async fn work(self) -> Figures {
-        let from = Instant::now() + self.warm_up;
-        let until = from + self.duration;
-        let seconds = self.duration.as_secs_f64();
-        let (tally, next) = (Arc::new(Tally::new()), Arc::new(AtomicUsize::new(0)));
+    async fn work(self, observer: &mut dyn Observer, stop: impl Future<Output = ()>) -> Outcome {
+        let (warm_up, duration, in_flight) = (self.warm_up, self.duration, self.in_flight);
         let plan = Arc::new(self);
-        let mut workers = JoinSet::new();
-        for _ in 0..plan.in_flight {
-            let (plan, next, tally) = (Arc::clone(&plan), Arc::clone(&next), Arc::clone(&tally));
-            workers.spawn(async move {
-                while Instant::now() < until {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let since = Instant::now();
-                    let done = timeout(WAIT, plan.act(number)).await;
-                    let done = done.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-                    if since >= from && Instant::now() < until {
-                        tally.count(done, since.elapsed().as_micros() as u64);
-                    }
-                }
-            });
-        }
-        while workers.join_next().await.is_some() {}
-        let total = tally.total();
-        Figures {
-            done: total.count,
-            failed: total.failed,
-            seconds,
-            per_s: per_s(total.count, seconds),
-            latency_us: total.latency_us,
-        }
+        let act = move |number| {
+            let plan = Arc::clone(&plan);
+            async move { plan.act_in_time(number).await }
+        };
+        let meter = Arc::new(Meter::start(warm_up, Some(duration), false));
+        let working = pace::in_turn(&meter, in_flight, u64::MAX, act);
+        meter.watch(observer, stop, working).await
     }
 
-    async fn act(&self, number: usize) -> Result<(), String> {
+    async fn act_in_time(&self, number: u64) -> End {
+        timeout(WAIT, self.act(number as usize))
+            .await
+            .unwrap_or_else(|_| End::Unknown("no answer in time".to_owned()))
+    }
+
+    async fn act(&self, number: usize) -> End {
         let device = match &self.deed {
             Deed::Create => number,
             _ => number % self.devices.max(1),
@@ -190,23 +195,24 @@ impl Plan {
                 let body = json!({ "query": query }).to_string();
                 self.ask(number, Method::POST, "/devices/query", &body).await
             }
-            Deed::Connect(devices) => {
-                let options = &devices[number % devices.len()];
-                let client = Client::connect(options).await;
-                client.map_err(|error| error.to_string())?.disconnect().await;
-                Ok(())
-            }
+            Deed::Connect(devices) => match Client::connect(&devices[number % devices.len()]).await {
+                Ok(client) => {
+                    client.disconnect().await;
+                    End::Done
+                }
+                Err(error) => error.into(),
+            },
         }
     }
 
     /// One request, at one gateway after the other.
-    async fn ask(&self, number: usize, method: Method, path: &str, body: &str) -> Result<(), String> {
+    async fn ask(&self, number: usize, method: Method, path: &str, body: &str) -> End {
         let node = number % self.hub.node_count().max(1);
         let body = Some(body.as_bytes().to_vec());
-        let answer = self.hub.attempt(node, (method, path), None, body, None).await?;
-        match answer {
-            (StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT, _) => Ok(()),
-            (status, body) => Err(format!("{status} {}", error_code(&body))),
+        match self.hub.attempt(node, (method, path), None, body, None).await {
+            Ok((StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT, _)) => End::Done,
+            Ok((status, body)) => End::Refused(format!("{status} {}", error_code(&body))),
+            Err(error) => End::Unknown(error),
         }
     }
 }
@@ -214,23 +220,43 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::histogram;
+    use crate::load::trust;
 
-    #[test]
-    fn figures_are_put_into_words() {
-        let mut latency_us = histogram();
-        for us in 1..=1_000 {
-            latency_us.record(us * 10).expect("within bounds");
+    /// Devices that would connect to nobody, and a hub that nobody asks.
+    fn plan(deed: Deed) -> Plan {
+        let hub = Hub::of_nodes(Vec::new(), &trust::anybody().unwrap(), String::new());
+        Plan {
+            hub: Arc::new(hub.unwrap()),
+            deed,
+            prefix: "load-".into(),
+            devices: 0,
+            in_flight: 2,
+            warm_up: Duration::ZERO,
+            duration: Duration::ZERO,
         }
-        let figures = Figures {
-            done: 1_000,
-            failed: BTreeMap::from([("429 Too Many Requests".to_owned(), 2)]),
-            seconds: 10.0,
-            per_s: 100.0,
-            latency_us: Latency::of(&latency_us),
-        };
-        let text = figures.to_string();
-        assert!(text.contains("1000, 100 per second"), "{text}");
-        assert!(text.ends_with("failed    2: 429 Too Many Requests"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn connects_have_a_ceiling_and_requests_say_why_they_have_none() {
+        let nowhere = "127.0.0.1:1".to_owned();
+        let options = |transport| ConnectOptions::new(transport, "", "d", String::new());
+        let config = trust::anybody().unwrap();
+        let plain = options(Transport::Tcp {
+            address: nowhere.clone(),
+        });
+        let ceiling = plan(Deed::Connect(vec![plain])).ceiling().await.unwrap();
+        assert!(ceiling.per_s.is_some_and(|per_s| per_s > 0.0), "{ceiling:?}");
+        assert_eq!(ceiling.note, None);
+        let websocket = options(Transport::WebSocket {
+            address: nowhere,
+            server_name: "localhost".into(),
+            config,
+        });
+        let ceiling = plan(Deed::Connect(vec![websocket])).ceiling().await.unwrap();
+        assert!(ceiling.per_s.is_some_and(|per_s| per_s > 0.0), "{ceiling:?}");
+        assert_eq!(ceiling.note.as_deref(), Some("measured without WebSocket"));
+        let ceiling = plan(Deed::Query).ceiling().await.unwrap();
+        assert_eq!(ceiling.note.as_deref(), Some("none: a null sink speaks no HTTPS"));
+        assert_eq!(ceiling.per_s, None);
     }
 }
