@@ -10,21 +10,21 @@ use dunlin_model::directory::{
     Directory, DirectoryCommand, GroupEntry, NodeState, Origin, ReplicaEntry, Right, Role, placement,
 };
 use dunlin_model::id::{GroupId, NodeId, ReplicaId};
-use dunlin_model::identity::SymmetricKeys;
 use dunlin_model::port::{Clock as _, QueryError};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
-use crate::authorities;
 pub use crate::authorities::AuthorityLine;
 use crate::changes::ChangeError;
 use crate::entropy;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
+pub use crate::policies::{PolicyKey, PolicyLine};
 use crate::recover;
 #[cfg(doc)]
 use crate::recover::Recovery;
 use crate::transport::Lane;
+use crate::{authorities, policies};
 
 /// How long a node may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -81,27 +81,37 @@ pub enum AdminRequest {
         /// Its certificate as PEM.
         certificate: String,
     },
-    /// Let devices no longer show certificates of one. Who is connected stays so.
+    /// Let devices no longer show certificates of one. Who is connected by one of them is cut off within two seconds.
     RemoveAuthority {
         /// Its name here.
         name: String,
     },
     /// The hub's shared access policies with their keys: a map of [`PolicyLine`] by name.
     Policies,
+    /// One more policy, with new keys.
+    CreatePolicy {
+        /// Its name.
+        name: String,
+        /// What it grants.
+        rights: Vec<Right>,
+    },
+    /// Another key for a policy. What was opened with one that goes ends within two seconds.
+    RenewPolicyKey {
+        /// Its name.
+        name: String,
+        /// Which key.
+        key: PolicyKey,
+    },
+    /// One policy less. What was opened with its keys ends within two seconds.
+    RemovePolicy {
+        /// Its name.
+        name: String,
+    },
     /// How many replicas each group should have.
     SetReplication {
         /// 1, 3, 5 or 7.
         replicas: u32,
     },
-}
-
-/// A shared access policy, as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyLine {
-    /// What it grants.
-    pub rights: Vec<Right>,
-    /// Its keys.
-    pub keys: SymmetricKeys,
 }
 
 /// What lets one node join.
@@ -271,17 +281,15 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::JoinTokenUse { hash, now_ms }, None).await
         }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
-        AdminRequest::Policies => {
-            let directory = shared.view.get();
-            let lines = directory.policies.iter().map(|(name, policy)| {
-                let line = PolicyLine {
-                    rights: policy.rights.clone(),
-                    keys: policy.keys.clone(),
-                };
-                (name, line)
-            });
-            answer(&lines.collect::<BTreeMap<_, _>>())
+        AdminRequest::Policies => answer(&policies::list(&shared.view.get())),
+        AdminRequest::CreatePolicy { name, rights } => {
+            change(&shared, policies::create(name, rights), None).await
         }
+        AdminRequest::RenewPolicyKey { name, key } => {
+            let renewal = policies::renew(&shared.view.get(), name, key)?;
+            change(&shared, renewal, None).await
+        }
+        AdminRequest::RemovePolicy { name } => change(&shared, policies::remove(name), None).await,
         AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
         AdminRequest::PutAuthority { name, certificate } => {
             let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);

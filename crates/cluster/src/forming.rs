@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64_keys::draw_policies;
 use dunlin_model::directory::{Directory, DirectoryCommand, NodeEntry, NodeState, Role};
 use dunlin_model::id::NodeId;
 use dunlin_model::port::Clock as _;
@@ -20,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::entropy;
 use crate::messages::{Hello, Request, Response};
 use crate::node::Shared;
+use crate::policies;
 use crate::promise::{Given, Promise};
 use crate::transport::Lane;
 
@@ -419,7 +419,7 @@ fn lay_out(shared: &Shared, founders: BTreeMap<NodeId, Vec<Role>>) -> Directory 
         format!("{:032x}", entropy::draw::<u128>()),
         nodes,
         shape,
-        draw_policies(),
+        policies::draw_first(),
     )
 }
 
@@ -432,34 +432,4 @@ async fn resolve(seeds: &[String]) -> BTreeSet<SocketAddr> {
         }
     }
     addresses
-}
-
-/// The hub's first access policies, with keys that nobody has seen before.
-mod base64_keys {
-    use std::collections::BTreeMap;
-
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use dunlin_model::directory::{DEFAULT_POLICIES, Policy};
-    use dunlin_model::identity::SymmetricKeys;
-
-    pub(super) fn draw_policies() -> BTreeMap<String, Policy> {
-        let draw = || STANDARD.encode(crate::entropy::draw::<[u8; 32]>());
-        DEFAULT_POLICIES
-            .iter()
-            .map(|(name, rights)| {
-                let keys = SymmetricKeys {
-                    primary: draw(),
-                    secondary: draw(),
-                };
-                (
-                    (*name).to_owned(),
-                    Policy {
-                        keys,
-                        rights: rights.to_vec(),
-                    },
-                )
-            })
-            .collect()
-    }
 }

@@ -27,6 +27,7 @@ mod messages;
 mod moves;
 mod no_shards;
 mod node;
+mod policies;
 mod promise;
 mod purge;
 mod raft;

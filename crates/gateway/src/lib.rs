@@ -252,6 +252,7 @@ impl Gateway {
         for listener in plain {
             listen::spawn_mqtt_plain(&shared, listener);
         }
+        auth::standing::spawn(&shared);
         if is_for_devices {
             configurations::runner::spawn(&shared);
             jobs::spawn(&shared);

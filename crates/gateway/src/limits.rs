@@ -257,6 +257,8 @@ pub const QUOTA_WAITING_MAX: usize = 64 * 1024;
 pub const QUOTA_WAIT: Duration = Duration::from_secs(1);
 /// How long a device that connects is delayed; then the answer is "server unavailable".
 pub const QUOTA_CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks whether policies or authorities have changed that open sessions rest on.
+pub const STANDING_LOOK: Duration = Duration::from_millis(250);
 /// How long a device's messages are delayed; then they are refused.
 pub const QUOTA_MESSAGE_WAIT: Duration = Duration::from_secs(10);
 /// How often a gateway at which something waits looks whether the hub has another plan.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::ShardClient;
 use dunlin_model::routing::routes::Routes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) pending: Pending,
     /// Files that devices upload.
     pub(crate) uploads: Uploads,
+    /// Told when policies or authorities have changed.
+    pub(crate) standing_changes: watch::Sender<()>,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -102,6 +104,7 @@ impl Shared {
             latencies: Latencies::default(),
             pending: Pending::default(),
             uploads: Uploads::new(uploads),
+            standing_changes: watch::Sender::default(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

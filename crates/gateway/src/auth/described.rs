@@ -72,7 +72,8 @@ pub(crate) fn certificate_info(pem: &str) -> Option<CertificateInfo> {
         sha1,
         sha256,
         serial,
-        version: read.version().0 + 1,
+        // Of the largest number there is none above.
+        version: read.version().0.saturating_add(1),
         not_before_ms: ms(read.validity().not_before.timestamp()),
         not_after_ms: ms(read.validity().not_after.timestamp()),
     })

@@ -7,18 +7,20 @@
 mod certificate;
 mod connection_string;
 mod described;
+pub(crate) mod standing;
 mod token;
 
 pub use certificate::CHAIN_MAX;
 pub(crate) use certificate::{Shown, thumbprint_of_pem};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub(crate) use described::{CertificateInfo, certificate_info, read_certificate};
+pub(crate) use standing::{RestsOn, Standing};
 pub use token::{SasToken, sign};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use dunlin_model::directory::{Directory, Right};
-use dunlin_model::identity::{DeviceRecord, SymmetricKeys};
+use dunlin_model::identity::{Authentication, DeviceRecord, SymmetricKeys};
 use dunlin_model::telemetry::AuthMethod;
 use ring::hmac;
 
@@ -188,6 +190,22 @@ impl<'a> Credential<'a> {
         match self {
             Self::Token(token, scope) => verify_device(token, record, directory, *scope, now_s),
             Self::Certificate(shown) => shown.verify(record, &directory.authorities, now_s),
+        }
+    }
+
+    /// What it rests on, once it has been verified to be that of `record`.
+    pub(crate) fn rests_on(&self, record: &DeviceRecord, directory: &Directory, now_s: u64) -> RestsOn {
+        match self {
+            Self::Token(token, _) if token.policy.is_some() => {
+                RestsOn::of_policy(token, directory, Right::DeviceConnect)
+            }
+            Self::Certificate(shown)
+                if record.spec.authentication == Authentication::CertificateAuthority =>
+            {
+                let shown = (*shown).clone();
+                RestsOn::Authority { shown, at_s: now_s }
+            }
+            Self::Token(..) | Self::Certificate(_) => RestsOn::Itself,
         }
     }
 

@@ -1,4 +1,7 @@
-//! Who calls, and whether they may: a policy's token, a device's token, or the admin's.
+//! Who calls, and whether they may: a policy's token, a device's token, or the admin's. And for how long, where an
+//! answer goes on.
+
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use dunlin_model::audit::AuditRecord;
@@ -8,7 +11,8 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::telemetry::AuthMethod;
 
 use super::error::ApiError;
-use crate::auth::{self, AuthError, Credential, SasToken, Scope, Shown, identity_path};
+use crate::auth::{self, AuthError, Credential, RestsOn, SasToken, Scope, Shown, Standing, identity_path};
+use crate::limits::{TOKEN_GRACE, TOKEN_LIFE_S_MAX};
 use crate::listen::Peer;
 use crate::mqtt::admit::query_device;
 use crate::shared::Shared;
@@ -74,6 +78,32 @@ fn any_of(shared: &Shared, headers: &HeaderMap, rights: &[Right], path: &[&str])
         return Err(ApiError::unavailable("cut off from the cluster"));
     }
     check().map_err(|error: AuthError| refuse(claimed, path, error))
+}
+
+/// Resolves when the credential of a service that was let through for `right` counts no more: its time is over, or its
+/// policy is another one. Never for the admin's.
+pub(crate) fn spent(
+    shared: &Shared,
+    headers: &HeaderMap,
+    right: Right,
+) -> impl Future<Output = ()> + Send + use<> {
+    let token = credential(headers).and_then(|text| SasToken::parse(text).ok());
+    let now_s = shared.now_ms() / 1000;
+    let life = token.as_ref().map(|token| {
+        let left_s = token.expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX);
+        Duration::from_secs(left_s) + TOKEN_GRACE
+    });
+    let rests_on = match &token {
+        Some(token) => RestsOn::of_policy(token, &shared.client.directory(), right),
+        None => RestsOn::Itself,
+    };
+    let mut standing = Standing::new(shared, rests_on);
+    async move {
+        tokio::select! {
+            () = standing.fallen() => {}
+            () = tokio::time::sleep(life.unwrap_or_default()), if life.is_some() => {}
+        }
+    }
 }
 
 /// Who a device says it is, and what it shows for that.

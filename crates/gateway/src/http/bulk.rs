@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::body::Bytes as Body;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dunlin_model::audit::AuditRecord;
@@ -24,8 +24,9 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::code::ErrorCode;
 use super::devices::{deletion, remove, version, write};
-use super::error::ApiError;
+use super::error::{ApiError, ERROR_CODE_HEADER};
 use super::identity::IdentityInput;
 use super::twins::{self, Wanted};
 use super::{audited, authorize};
@@ -41,7 +42,7 @@ const AT_A_TIME: usize = 16;
 /// One entry of the list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+pub(crate) struct Entry {
     id: String,
     module_id: Option<String>,
     #[serde(rename = "eTag")]
@@ -142,16 +143,18 @@ pub(crate) async fn change(
     let mut errors: Vec<(usize, Value)> = answers.into_iter().flatten().collect();
     errors.sort_by_key(|(place, _)| *place);
     let errors: Vec<Value> = errors.into_iter().map(|(_, error)| error).collect();
-    let status = if errors.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::BAD_REQUEST
-    };
     let body = json!({ "isSuccessful": errors.is_empty(), "errors": errors, "warnings": [] });
-    Ok((status, Json(body)).into_response())
+    if errors.is_empty() {
+        return Ok(Json(body).into_response());
+    }
+    // By this name alone .NET's SDK knows that the body is to be read.
+    let code = ErrorCode::BulkRegistryOperationFailure;
+    let name = [(ERROR_CODE_HEADER, code.name())];
+    Ok((code.status(), name, Json(body)).into_response())
 }
 
-fn read(body: &[u8]) -> Result<Vec<(DeviceId, Entry)>, ApiError> {
+/// Reads the body of a request: who is named, each once, and what is to become of it.
+pub(crate) fn read(body: &[u8]) -> Result<Vec<(DeviceId, Entry)>, ApiError> {
     let entries: Vec<Entry> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no list of identities: {error}")))?;
     if entries.len() > BULK_MAX {

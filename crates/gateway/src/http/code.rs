@@ -14,6 +14,8 @@ pub enum ErrorCode {
     InvalidOperation,
     /// One request names an identity more than once.
     DeviceDefinedMultipleTimes,
+    /// Some changes of a list did not take place.
+    BulkRegistryOperationFailure,
     /// The device has no upload of that correlation id.
     InvalidFileUploadCorrelationId,
     /// The time of that upload is over.
@@ -93,6 +95,11 @@ impl ErrorCode {
             Self::DeviceDefinedMultipleTimes,
             400_011,
             "DeviceDefinedMultipleTimes",
+        ),
+        (
+            Self::BulkRegistryOperationFailure,
+            400_013,
+            "BulkRegistryOperationFailure",
         ),
         (
             Self::InvalidFileUploadCorrelationId,

@@ -123,9 +123,10 @@ pub(crate) async fn read(
         let start = next.checked_sub(1).map(|seen| cursor_event(id(seen)));
         let events = follow(Arc::clone(&shared), shard, next, source)
             .map(move |found| event(id(found.offset), &found.json));
+        let spent = authorize::spent(&shared, &headers, Right::ServiceConnect);
         return Ok(respond(
             &shared,
-            permit,
+            (permit, spent),
             stream::iter(start).chain(events).boxed(),
         ));
     }
@@ -188,9 +189,10 @@ pub(crate) async fn stream_all(
         }
         event(format_cursor(&directory, &next), &found.json)
     });
+    let spent = authorize::spent(&shared, &headers, Right::ServiceConnect);
     Ok(respond(
         &shared,
-        permit,
+        (permit, spent),
         stream::iter([start]).chain(events).boxed(),
     ))
 }
@@ -300,11 +302,17 @@ fn event(id: String, json: &Value) -> EventResult {
 
 fn respond(
     shared: &Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    (permit, spent): (OwnedSemaphorePermit, impl Future<Output = ()> + Send + 'static),
     events: BoxStream<'static, EventResult>,
 ) -> Response {
-    // The permit lives as long as the stream; draining ends both.
-    let until = shared.draining.clone().cancelled_owned();
+    // The permit lives as long as the stream; draining ends both, and so does a credential that counts no more.
+    let draining = shared.draining.clone().cancelled_owned();
+    let until = async move {
+        tokio::select! {
+            () = draining => {}
+            () = spent => {}
+        }
+    };
     let events = events.map(move |event| {
         let _permit = &permit;
         event

@@ -1,24 +1,28 @@
-//! A device's message over HTTP: stored like one over MQTT, answered with its receipt.
+//! A device's message over HTTP, or several in one body: stored like those over MQTT, answered with a receipt.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
 use axum::body::Bytes as Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
 use bytes::BytesMut;
 use dunlin_model::command::{Consistency, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::MESSAGE_BYTES_MAX;
-use dunlin_model::port::AckSink;
+use dunlin_model::port::{AckSink, TraceSpan};
 use dunlin_model::quota::Operation;
 use dunlin_model::telemetry::{self, Source};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::authorize::{self, Claim};
 use super::error::ApiError;
+use crate::auth::BASE64;
 use crate::bag;
 use crate::downward::ACK_PROPERTY;
 use crate::limits::{HTTP_RECEIPT_WAIT, QUOTA_MESSAGE_WAIT};
@@ -29,6 +33,11 @@ use crate::shared::Shared;
 
 /// Header with the receipt of a stored message: `shard/offset/term`.
 pub(crate) const RECEIPT_HEADER: &str = "dunlin-receipt";
+
+/// What a body of several messages says that it is.
+const BATCH_TYPE: &str = "application/vnd.microsoft.iothub.json";
+/// Messages of such a body.
+const BATCH_MESSAGES_MAX: usize = 500;
 
 /// Prefix of headers that become application properties.
 pub(crate) const APP_PREFIX: &str = "iothub-app-";
@@ -44,6 +53,7 @@ pub(crate) const SYSTEM_HEADERS: &[(&str, &str)] = &[
     ("iothub-expiry", "$.exp"),
     ("iothub-creation-time-utc", "$.ctime"),
     ("iothub-message-schema", "$.schema"),
+    ("iothub-interface-id", "$.ifid"),
 ];
 
 /// `POST /devices/{id}/messages/events`.
@@ -58,39 +68,110 @@ pub(crate) async fn send(
     let claim = Claim::of(&device, &headers, &peer);
     let mut identity = authorize::device(&shared, claim, Consistency::Leader).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
-    let bag = bag_of(&headers)?;
-    if bag.len() + body.len() > MESSAGE_BYTES_MAX {
+    let messages = match is_batch(&headers) {
+        true => read_batch(&body)?,
+        false => vec![(bag_of(&headers)?, body)],
+    };
+    let bytes = messages.iter().map(|(bag, body)| bag.len() + body.len()).sum();
+    if bytes > MESSAGE_BYTES_MAX {
         return Err(ApiError::too_large());
     }
-    let cost = Cost::message(Operation::DeviceMessage, bag.len() + body.len());
+    let cost = Cost::message(Operation::DeviceMessage, bytes);
     shared.charge_within(cost, Some(QUOTA_MESSAGE_WAIT)).await?;
+    let mut left: Vec<_> = messages.iter().collect();
     for attempt in 0..2 {
         let (view, method) = &identity;
-        let mut record = BytesMut::new();
-        telemetry::encode(
-            &mut record,
-            Source::Http,
-            *method,
-            view.record.generation,
-            &device,
-            (&bag, &body),
-        );
-        count(&shared.metrics.publishes);
-        count_by(&shared.metrics.publish_bytes, record.len() as u64);
-        match store(&shared, &device, &record).await? {
-            TelemetryAck::Stored(receipt) => return Ok(respond(&shared, receipt)),
-            TelemetryAck::Unknown => {
-                count(&shared.metrics.unknown);
-                return Err(ApiError::unknown());
+        let mut submitted = Vec::new();
+        for (bag, body) in &left {
+            let mut record = BytesMut::new();
+            let (generation, content) = (view.record.generation, (&bag[..], &body[..]));
+            telemetry::encode(&mut record, Source::Http, *method, generation, &device, content);
+            count(&shared.metrics.publishes);
+            count_by(&shared.metrics.publish_bytes, record.len() as u64);
+            submitted.push(submit(&shared, &device, &record)?);
+        }
+        let mut fenced = Vec::new();
+        let mut receipt = None;
+        for (message, submitted) in left.into_iter().zip(submitted) {
+            match submitted.end().await {
+                TelemetryAck::Stored(stored) => receipt = Some(stored),
+                TelemetryAck::Unknown => {
+                    count(&shared.metrics.unknown);
+                    return Err(ApiError::unknown());
+                }
+                TelemetryAck::Fenced => fenced.push(message),
             }
+        }
+        match receipt {
+            Some(receipt) if fenced.is_empty() => return Ok(respond(&shared, receipt)),
             // Not stored. The generation may have been read from a leader that did not know better.
-            TelemetryAck::Fenced if attempt == 0 => {
+            _ if attempt == 0 => {
                 identity = authorize::device(&shared, claim, Consistency::Linearizable).await?;
             }
-            TelemetryAck::Fenced => count(&shared.metrics.fenced),
+            _ => count_by(&shared.metrics.fenced, fenced.len() as u64),
         }
+        left = fenced;
     }
     Err(ApiError::unauthorized())
+}
+
+fn is_batch(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(BATCH_TYPE))
+}
+
+/// One message of a batch.
+#[derive(Deserialize)]
+struct Batched {
+    body: String,
+    #[serde(rename = "base64Encoded", default = "yes")]
+    is_base64: bool,
+    /// Under the names that headers have.
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+}
+
+/// A name as a header has it, but for the letters of an application's property, which a body keeps as they are.
+fn lower(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    match lower.strip_prefix(APP_PREFIX) {
+        Some(_) => format!("{APP_PREFIX}{}", &name[APP_PREFIX.len()..]),
+        None => lower,
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The messages of a batch, in its order: property bag and body of each.
+fn read_batch(body: &[u8]) -> Result<Vec<(Vec<u8>, Body)>, ApiError> {
+    let read: Vec<Batched> = serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the batch cannot be read: {error}")))?;
+    if read.is_empty() || read.len() > BATCH_MESSAGES_MAX {
+        let bounds = format!("a batch has 1 to {BATCH_MESSAGES_MAX} messages");
+        return Err(ApiError::invalid(bounds));
+    }
+    let messages = read.into_iter().map(|message| {
+        let properties = message.properties.iter();
+        let named: Vec<_> = properties.map(|(name, value)| (lower(name), value)).collect();
+        let bag = bag_from(
+            named
+                .iter()
+                .map(|(name, value)| (name.as_str(), Some(value.as_str()))),
+        )?;
+        let body = match message.is_base64 {
+            true => BASE64
+                .decode(&message.body)
+                .map_err(|_| ApiError::invalid("a body of the batch is no Base64"))?,
+            false => message.body.into_bytes(),
+        };
+        Ok((bag, body.into()))
+    });
+    messages.collect()
 }
 
 fn respond(shared: &Shared, receipt: Receipt) -> Response {
@@ -104,9 +185,14 @@ fn respond(shared: &Shared, receipt: Receipt) -> Response {
 
 /// The property bag that the headers make.
 pub(crate) fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
+    let named = headers.iter();
+    bag_from(named.map(|(name, value)| (name.as_str(), value.to_str().ok())))
+}
+
+/// The property bag of names in lower case and their values, where they are text.
+fn bag_from<'a>(named: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Result<Vec<u8>, ApiError> {
     let mut bag = Vec::new();
-    for (name, value) in headers {
-        let name = name.as_str();
+    for (name, value) in named {
         let key = match name.strip_prefix(APP_PREFIX) {
             Some(key) => key,
             None if name == ACK_PROPERTY => name,
@@ -115,18 +201,32 @@ pub(crate) fn bag_of(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
                 None => continue,
             },
         };
-        let value = value
-            .to_str()
-            .map_err(|_| ApiError::invalid(format!("header {name} is not text")))?;
+        let value = value.ok_or_else(|| ApiError::invalid(format!("header {name} is not text")))?;
         bag::append(&mut bag, key, value);
     }
     bag::check(&bag).map_err(|error| ApiError::invalid(error.to_string()))?;
     Ok(bag)
 }
 
-/// Submits one record and waits for its end.
-async fn store(shared: &Shared, device: &DeviceId, record: &[u8]) -> Result<TelemetryAck, ApiError> {
-    let (sender, receiver) = oneshot::channel();
+/// A record that is on its way. Its trace ends with it.
+struct Submitted {
+    end: oneshot::Receiver<TelemetryAck>,
+    _span: Option<Box<dyn TraceSpan>>,
+}
+
+impl Submitted {
+    async fn end(self) -> TelemetryAck {
+        match tokio::time::timeout(HTTP_RECEIPT_WAIT, self.end).await {
+            Ok(Ok(ack)) => ack,
+            // Nobody will ever say, or not in time.
+            Ok(Err(_)) | Err(_) => TelemetryAck::Unknown,
+        }
+    }
+}
+
+/// Submits one record.
+fn submit(shared: &Shared, device: &DeviceId, record: &[u8]) -> Result<Submitted, ApiError> {
+    let (sender, end) = oneshot::channel();
     let sink: Arc<dyn AckSink> = Arc::new(OneAck(Mutex::new(Some(sender))));
     let tracer = shared.hooks.tracer.as_ref();
     let span = tracer.and_then(|tracer| tracer.begin("http.send"));
@@ -138,12 +238,7 @@ async fn store(shared: &Shared, device: &DeviceId, record: &[u8]) -> Result<Tele
             shared.client.submit_followed(device, record, &sink, 0, trace)?;
         }
     }
-    drop(sink);
-    match tokio::time::timeout(HTTP_RECEIPT_WAIT, receiver).await {
-        Ok(Ok(ack)) => Ok(ack),
-        // Nobody will ever say, or not in time.
-        Ok(Err(_)) | Err(_) => Ok(TelemetryAck::Unknown),
-    }
+    Ok(Submitted { end, _span: span })
 }
 
 struct OneAck(Mutex<Option<oneshot::Sender<TelemetryAck>>>);

@@ -19,16 +19,17 @@ use super::mailbox::Mailbox;
 use super::session::{Terms, is_own_will};
 use super::username::Username;
 use super::wire::{ConnectRequest, Refused};
-use crate::auth::{self, AuthError, Credential, Scope, Shown};
+use crate::auth::{self, AuthError, Credential, Scope, Shown, Standing};
 use crate::limits::{ADMIT_WAIT, CLOSE_ATTEMPTS_MAX, CLOSE_WAIT, QUOTA_CONNECT_WAIT, TOKEN_LIFE_S_MAX};
 use crate::metrics::count;
 use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// An open session.
-#[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) terms: Terms,
+    /// What the session rests on besides its device.
+    pub(crate) standing: Standing,
     /// Whether earlier subscriptions go on.
     pub(crate) present: bool,
     /// What the connection has to do with messages to the device.
@@ -120,6 +121,7 @@ async fn try_admit(
         .charge_within(Cost::of(Operation::Connect), patience)
         .await
         .map_err(unavailable)?;
+    let rests_on = credential.rests_on(&view.record, &shared.client.directory(), now_s);
     let (epoch, present, waiting) = open(shared, proof, view, !request.clean, mailbox).await?;
     let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
         expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
@@ -136,6 +138,7 @@ async fn try_admit(
     };
     Ok(Admitted {
         terms,
+        standing: Standing::new(shared, rests_on),
         present,
         deliveries: Deliveries::new(request.receive_max, waiting),
     })

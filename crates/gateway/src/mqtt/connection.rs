@@ -38,7 +38,7 @@ use super::told::Told;
 use super::twin;
 use super::will;
 use super::wire::{self, Codec, ConnectRequest, Incoming, Refused, SniffError};
-use crate::auth::Shown;
+use crate::auth::{Shown, Standing};
 use crate::http::claimed;
 use crate::limits::{CLOSE_WAIT, CONNECT_WAIT, WRITE_STALL_WAIT};
 use crate::metrics::{Gauge, count, count_by};
@@ -98,6 +98,7 @@ where
     let mailbox = Arc::new(Mailbox::default());
     let Admitted {
         mut terms,
+        standing,
         present,
         deliveries,
     } = match admit::admit(&shared, *request, shown.as_ref(), &mailbox).await {
@@ -138,6 +139,7 @@ where
         shared: &shared,
         codec,
         session,
+        standing,
         mailbox,
         told: Told::default(),
         reads_twin: false,
@@ -270,6 +272,7 @@ struct Connection<'a, S> {
     shared: &'a Arc<Shared>,
     codec: Codec,
     session: Session,
+    standing: Standing,
     mailbox: Arc<Mailbox>,
     told: Told,
     /// An answer with the twin is on its way. What is newer than it must come after it.
@@ -297,6 +300,8 @@ struct Connection<'a, S> {
 /// What woke the task.
 enum Woken {
     Mailbox,
+    /// What the session rests on is gone.
+    Fallen,
     Finished(Finished),
     Returned(Returned),
     Socket(io::Result<Moved>),
@@ -348,10 +353,11 @@ where
             let out_before = self.socket.out.len();
             let woken = {
                 let (mailbox, waiting, socket) = (&self.mailbox, &mut self.waiting, &mut self.socket);
-                let courier = &mut self.courier;
+                let (courier, standing) = (&mut self.courier, &mut self.standing);
                 tokio::select! {
                     biased;
                     () = mailbox.woken() => Woken::Mailbox,
+                    () = standing.fallen() => Woken::Fallen,
                     finished = finish(waiting) => Woken::Finished(finished),
                     returned = courier.returned() => Woken::Returned(returned),
                     result = poll_fn(|cx| socket.poll(cx, may_read)) => Woken::Socket(result),
@@ -363,6 +369,7 @@ where
             }
             match woken {
                 Woken::Mailbox | Woken::Time | Woken::Socket(Ok(Moved::Written)) => {}
+                Woken::Fallen => self.session.handle_end(End::Revoked),
                 Woken::Finished(finished) => self.handle_finished(finished),
                 Woken::Returned(returned) => self.handle_returned(returned),
                 Woken::Socket(Ok(Moved::Ended) | Err(_)) => self.session.handle_end(End::Lost),

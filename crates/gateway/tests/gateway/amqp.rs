@@ -8,6 +8,7 @@ use dunlin_gateway::auth;
 use dunlin_gateway::limits::{AMQP_FRAME_BYTES_FIRST, AMQP_FRAME_BYTES_MAX, AMQP_LINKS_MAX};
 use dunlin_gateway::tls::client_config;
 use dunlin_model::audit::AuditOutcome;
+use dunlin_model::port::ShardClient as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -315,6 +316,30 @@ async fn a_message_to_a_device_is_accepted_when_it_is_queued_and_rejected_by_nam
     assert_eq!(
         (record.who.as_str(), record.what.as_str(), record.outcome),
         ("service", "dev-1", AuditOutcome::Done)
+    );
+}
+
+#[tokio::test]
+async fn a_message_to_a_shard_that_nobody_leads_is_to_be_sent_again() {
+    let world = World::new().await;
+    let mut known = Stranger::open(&world).await;
+    let token = auth::sign(HOST, KEY, NOW_S + 60, Some("service")).unwrap();
+    assert_eq!(known.show(&format!("https://{HOST}"), &token).await, 202);
+    known
+        .attach(2, SEND, "amqps://h/messages/deviceBound", None, None)
+        .await;
+    known.hear_of(FLOW).await;
+    let own = "/devices/dev-1/messages/devicebound";
+    let shard = world.cluster.shard_of(&world.device);
+    world.cluster.lose_shard(Some(shard));
+    let unknown = known.send_to((2, 1), own).await;
+    let said = String::from_utf8_lossy(&unknown).into_owned();
+    assert!(said.contains("com.microsoft:timeout"), "{said}");
+    world.cluster.lose_shard(None);
+    let accepted = known.send_to((2, 2), own).await;
+    assert!(
+        accepted.windows(3).any(|part| part == [0x00, 0x53, 0x24]),
+        "{accepted:x?}"
     );
 }
 

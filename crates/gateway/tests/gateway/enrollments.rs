@@ -211,6 +211,27 @@ fn documented() -> BTreeMap<u32, String> {
     rows.collect()
 }
 
+/// An attestation by [`KEY`].
+fn keyed() -> Value {
+    json!({"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}})
+}
+
+/// What a device is told that registers with `key`.
+async fn registered(world: &World, name: &str, key: &str) -> Value {
+    let path = format!("/0neFAKE/registrations/{name}");
+    let token = auth::sign(path.trim_start_matches('/'), key, NOW_S + 60, None).unwrap();
+    let headers = [("Authorization", token.as_str())];
+    let asked = world
+        .http_as("PUT", &format!("{path}/register"), &headers, b"{}")
+        .await;
+    assert_eq!(asked.status, 202, "{}", asked.body);
+    let operation = asked.json()["operationId"].as_str().unwrap().to_owned();
+    let path = format!("{path}/operations/{operation}");
+    let told = world.http_as("GET", &path, &headers, b"").await;
+    assert_eq!(told.status, 200, "{}", told.body);
+    told.json()
+}
+
 #[tokio::test]
 async fn each_error_of_the_list_is_met() {
     let known: BTreeMap<u32, String> = ProvisioningCode::ALL
@@ -236,7 +257,8 @@ async fn each_error_of_the_list_is_met() {
             .provisioning("PUT", &format!("/enrollments/{name}"), &[], body)
             .await
     };
-    assert_eq!(put("sn-1", json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}})).await.status, 200);
+    let made = put("sn-1", json!({ "attestation": keyed() })).await;
+    assert_eq!(made.status, 200, "{}", made.body);
     meet(&put("sn-2", json!({})).await, 400_004);
     meet(&put("sn-1", body("enrollments", "sn-1")).await, 409_201);
     let large =
@@ -279,8 +301,26 @@ async fn each_error_of_the_list_is_met() {
     meet(&put("sn-2", body("enrollments", "sn-2")).await, 429_001);
     world.cluster.fail_commands(SubmitError::Unknown);
     meet(&put("sn-2", body("enrollments", "sn-2")).await, 503_001);
-    // What is wrong with an enrolment is told within an answer: those are met where devices register.
-    met.extend([400_208, 400_209]);
+    // What is wrong with an enrolment is told to its device, within an answer: it leads to a hub that is not linked, or
+    // the hub has a device of that name which a service made.
+    let mut away = body("enrollments", "sn-3");
+    away["attestation"] = keyed();
+    away["allocationPolicy"] = "static".into();
+    away["iotHubHostName"] = "gone.example".into();
+    assert_eq!(put("sn-3", away).await.status, 200);
+    let mut group = body("enrollmentGroups", "plant");
+    group["attestation"] = keyed();
+    let made = world
+        .provisioning("PUT", "/enrollmentGroups/plant", &[], group)
+        .await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let derived = auth::derive_key(KEY, "dev-1").unwrap();
+    for (name, key, number) in [("sn-3", KEY, 400_208), ("dev-1", derived.as_str(), 400_209)] {
+        let told = registered(&world, name, key).await;
+        assert_eq!(told["status"], "failed", "{told}");
+        assert_eq!(told["registrationState"]["errorCode"], number, "{told}");
+        met.push(number);
+    }
     met.sort_unstable();
     assert_eq!(met, documented().into_keys().collect::<Vec<_>>());
 }

@@ -251,6 +251,21 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
     };
     meet(&tokio::join!(asking, leaving).0, "DeviceConnectionClosedRemotely");
 
+    // One has a body of its own, which SDKs read where the header has its name.
+    let list = json!([{"id": "dev-1", "importMode": "create"}, {"id": "dev-2", "importMode": "create"}]);
+    let partly = world.http("POST", "/devices", &[], &list.to_string()).await;
+    let name = "BulkRegistryOperationFailure";
+    assert_eq!(partly.error_code(), name);
+    let body = partly.json();
+    assert_eq!(body["isSuccessful"], false);
+    let errors = body["errors"].as_array().unwrap();
+    assert_eq!(
+        (errors.len(), &errors[0]["errorCode"]),
+        (1, &json!("DeviceAlreadyExists"))
+    );
+    assert_eq!(world.http("GET", "/devices/dev-2", &[], "").await.status, 200);
+    met.insert(name.to_owned(), partly.status);
+
     for (number, name) in documented() {
         let status = met.get(&name).unwrap_or_else(|| panic!("{name} was not met"));
         assert_eq!(u32::from(*status), number / 1000, "{name}");

@@ -130,6 +130,8 @@ struct State {
     storage_full: bool,
     cut_off: bool,
     silent: bool,
+    /// Nobody leads it.
+    lost_shard: Option<ShardId>,
     loses_downlinks: bool,
     hurries_methods: bool,
     /// Methods that are still to be sent to the wrong gateway.
@@ -200,6 +202,7 @@ impl FakeCluster {
             storage_full: false,
             cut_off: false,
             silent: false,
+            lost_shard: None,
             loses_downlinks: false,
             hurries_methods: false,
             misdirected: 0,
@@ -220,18 +223,24 @@ impl FakeCluster {
         })
     }
 
-    /// Takes a policy out of the directory.
-    /// An authority of devices' certificates.
-    pub(crate) fn trust(&self, name: &str, pem: &str) {
+    /// The directory is another one from now on.
+    pub(crate) fn change_directory(&self, change: impl FnOnce(&mut Directory)) {
         let mut directory = self.directory.lock().unwrap();
-        let mut changed = Directory::clone(&directory);
-        changed.authorities.insert(name.to_owned(), pem.to_owned());
-        *directory = Arc::new(changed);
+        change(Arc::make_mut(&mut directory));
     }
 
+    /// An authority of devices' certificates.
+    pub(crate) fn trust(&self, name: &str, pem: &str) {
+        self.change_directory(|directory| {
+            directory.authorities.insert(name.to_owned(), pem.to_owned());
+        });
+    }
+
+    /// Takes a policy out of the directory.
     pub(crate) fn remove_policy(&self, name: &str) {
-        let mut directory = self.directory.lock().unwrap();
-        Arc::make_mut(&mut directory).policies.remove(name);
+        self.change_directory(|directory| {
+            directory.policies.remove(name);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -373,12 +382,12 @@ impl FakeCluster {
         });
     }
 
-    /// The next command ends so.
+    /// The next command of the doors ends so.
     pub(crate) fn fail_commands(&self, error: SubmitError) {
         self.lock().failing_command = Some(error);
     }
 
-    /// The next query ends so.
+    /// The next query of the doors ends so.
     pub(crate) fn fail_queries(&self, error: QueryError) {
         self.lock().failing_query = Some(error);
     }
@@ -391,6 +400,16 @@ impl FakeCluster {
     /// Commands get no answer (unknown).
     pub(crate) fn set_silent(&self, silent: bool) {
         self.lock().silent = silent;
+    }
+
+    /// Nobody leads this shard from now on, or all are led again; the gateway is as fresh as ever. Queries have no answer
+    /// then, what commands come to is unknown, and records wait.
+    pub(crate) fn lose_shard(&self, shard: Option<ShardId>) {
+        self.lock().lost_shard = shard;
+    }
+
+    fn is_lost(&self, shard: ShardId) -> bool {
+        self.lock().lost_shard == Some(shard)
     }
 
     pub(crate) async fn until_held(&self, count: usize) {
@@ -480,7 +499,7 @@ impl FakeCluster {
         }
     }
 
-    fn apply(&self, command: Command) -> Outcome {
+    pub(crate) fn apply(&self, command: Command) -> Outcome {
         let shard = self.shard_at(command.place());
         let (mut applied, notices, loses) = {
             let mut state = self.lock();
@@ -587,12 +606,13 @@ impl ShardClient for FakeCluster {
 
     fn submit_telemetry(
         &self,
-        _device: &DeviceId,
+        device: &DeviceId,
         record: &[u8],
         sink: &Arc<dyn AckSink>,
         token: u64,
     ) -> Result<(), SubmitError> {
         let record = Bytes::from(BytesMut::from(record));
+        let shard = self.shard_of(device);
         {
             let mut state = self.lock();
             if state.busy {
@@ -601,7 +621,7 @@ impl ShardClient for FakeCluster {
             if state.storage_full {
                 return Err(SubmitError::StorageFull);
             }
-            if state.hold {
+            if state.hold || state.lost_shard == Some(shard) {
                 state.held.push_back(Held {
                     sink: Arc::clone(sink),
                     token,
@@ -628,10 +648,13 @@ impl ShardClient for FakeCluster {
 
     fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
         Box::pin(async move {
-            if let Some(error) = self.lock().failing_command.take() {
+            // A gateway keeps its leases by itself.
+            let is_of_doors = !matches!(command, Command::LeaseTake { .. });
+            if is_of_doors && let Some(error) = self.lock().failing_command.take() {
                 return Err(error);
             }
-            if self.lock().silent {
+            let is_lost = self.is_lost(self.shard_at(command.place()));
+            if is_lost || self.lock().silent {
                 return Err(SubmitError::Unknown);
             }
             Ok(self.apply(command))
@@ -640,10 +663,18 @@ impl ShardClient for FakeCluster {
 
     fn query(&self, query: Query, _consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>> {
         Box::pin(async move {
-            if let Some(error) = self.lock().failing_query.take() {
+            // A gateway looks for what is due by itself.
+            let is_of_doors = !matches!(
+                query,
+                Query::DueJobs { .. } | Query::Configurations { .. } | Query::Targeted { .. }
+            );
+            if is_of_doors && let Some(error) = self.lock().failing_query.take() {
                 return Err(error);
             }
             let shard = self.shard_at(query.place());
+            if self.is_lost(shard) {
+                return Err(QueryError::Unavailable(shard));
+            }
             if matches!(query, Query::Device(_)) {
                 self.lock().devices_looked_for += 1;
                 self.changed();
@@ -672,6 +703,9 @@ impl ShardClient for FakeCluster {
         wait_ms: u64,
     ) -> BoxFuture<'_, Result<EventPage, QueryError>> {
         Box::pin(async move {
+            if self.is_lost(shard) {
+                return Err(QueryError::Unavailable(shard));
+            }
             let mut changes = self.changes.subscribe();
             let read = |from: u64| {
                 let mut state = self.lock();

@@ -5,7 +5,7 @@ use dunlin_gateway::client::{Client, ConnectOptions, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, StartError};
 use dunlin_model::port::ShardClient;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fake::{KEY, OTHER_KEY};
 use crate::world::{HOST, NOW_S, TOPIC, World, next, read_until};
@@ -377,6 +377,60 @@ async fn a_message_whose_end_is_unknown_is_answered_504() {
         (answer.status, answer.headers.contains_key("retry-after")),
         (504, true)
     );
+}
+
+#[tokio::test]
+async fn a_batch_over_http_is_as_many_messages_in_its_order() {
+    let world = World::new().await;
+    let shard = world.cluster.shard_of(&world.device);
+    let token = device_token(HOST, "dev-1", KEY, NOW_S + 60).unwrap();
+    let path = format!("/devices/dev-1/messages/events{API}");
+    let headers = [
+        ("Authorization", token.as_str()),
+        (
+            "Content-Type",
+            "application/vnd.microsoft.iothub.json; charset=utf-8",
+        ),
+        ("iothub-app-room", "of no message"),
+    ];
+    let send = async |body: Value| {
+        let body = body.to_string();
+        world.http_as("POST", &path, &headers, body.as_bytes()).await
+    };
+    let batch = json!([
+        {"body": "b25l", "properties": {"iothub-app-Room": "a", "IoTHub-MessageId": "m-1", "other": "x"}},
+        {"body": "two", "base64Encoded": false},
+        {"body": ""},
+    ]);
+    let sent = send(batch).await;
+    assert_eq!(sent.status, 204, "{}", sent.body);
+    assert_eq!(sent.headers["dunlin-receipt"], format!("{shard}/2/7"), "the last");
+    let page = world
+        .http("GET", &format!("/events/{shard}?from=0"), &[], "")
+        .await;
+    let page = page.json();
+    let events = page["events"].as_array().unwrap();
+    let bodies: Vec<_> = events.iter().map(|event| event["bodyText"].as_str()).collect();
+    assert_eq!(bodies, [Some("one"), Some("two"), Some("")]);
+    assert_eq!(events[0]["properties"], json!({"Room": "a"}));
+    assert_eq!(events[0]["systemProperties"]["message-id"], "m-1");
+    assert_eq!(events[1]["properties"], json!({}));
+    let one = json!({"body": "b25l"});
+    let large = json!({"body": "YWFh".repeat(50_000)});
+    for (body, status) in [
+        (json!([]), 400),
+        (json!({"body": "b25l"}), 400),
+        (json!([{"body": "not base64!"}]), 400),
+        (json!([{"body": 1}]), 400),
+        (Value::from(vec![one.clone(); 501]), 400),
+        (Value::from(vec![large.clone(), large]), 413),
+    ] {
+        let refused = send(body).await;
+        assert_eq!(refused.status, status, "{}", refused.body);
+    }
+    assert_eq!(send(Value::from(vec![one; 500])).await.status, 204);
+    let stored = world.cluster.records(&world.device).len();
+    assert_eq!(stored, 503, "of what is refused nothing is stored");
 }
 
 #[tokio::test]

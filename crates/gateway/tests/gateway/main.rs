@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod amqp;
+mod blob_errors;
+mod certificates;
 mod configurations;
 mod conformance;
 mod enrollments;
@@ -18,14 +20,17 @@ mod messages;
 mod methods;
 mod mqtt;
 mod openapi;
+mod pki;
 mod provisioning;
 mod queries;
 mod quota;
 mod registry;
 mod routing;
+mod standing;
 #[path = "../../../actors/tests/host/support/store.rs"]
 mod store;
 mod swtpm;
 mod twins;
+mod unreachable;
 mod uploads;
 mod world;

@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport, device_token};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use dunlin_model::audit::AuditOutcome;
 use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::fake::{KEY, OTHER_KEY};
+use crate::pki::{Chain, Issuer, THIS_YEAR, authority, authority_of_year, leaf, leaf_of_year, showing};
 use crate::world::{HOST, NOW_S, World, next};
 
 const SCOPE: &str = "0neFAKE";
@@ -353,49 +354,7 @@ async fn devices_of_a_group_prove_themselves_with_derived_keys() {
     assert_eq!(found.headers["x-ms-item-type"], "deviceRegistration");
 }
 
-/// An authority with its key, which may sign others.
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-fn params(name: &str, is_ca: bool) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    if is_ca {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    }
-    (params.not_before, params.not_after) =
-        (rcgen::date_time_ymd(2023, 1, 1), rcgen::date_time_ymd(2024, 1, 1));
-    params
-}
-
-fn authority(name: &str, above: Option<&Issuer>) -> Issuer {
-    let key = KeyPair::generate().unwrap();
-    match above {
-        None => CertifiedIssuer::self_signed(params(name, true), key).unwrap(),
-        Some(above) => CertifiedIssuer::signed_by(params(name, true), key, above).unwrap(),
-    }
-}
-
-/// A leaf's chain, as PEM, and its key.
-fn leaf(name: &str, issuer: &Issuer, above: &[&Issuer]) -> (Vec<u8>, Vec<u8>) {
-    let key = KeyPair::generate().unwrap();
-    let leaf = params(name, false).signed_by(&key, issuer).unwrap();
-    let chain: String = above.iter().map(|above| above.pem()).collect();
-    (
-        (leaf.pem() + &chain).into_bytes(),
-        key.serialize_pem().into_bytes(),
-    )
-}
-
-fn showing(world: &World, certificate: &(Vec<u8>, Vec<u8>)) -> Transport {
-    Transport::Tls {
-        address: world.gateway.mqtts_addresses()[0].to_string(),
-        server_name: "localhost".into(),
-        config: world.showing(certificate),
-    }
-}
-
-async fn register_showing(world: &World, name: &str, certificate: &(Vec<u8>, Vec<u8>)) -> Result<Value, u8> {
+async fn register_showing(world: &World, name: &str, certificate: &Chain) -> Result<Value, u8> {
     match register_by(&options(showing(world, certificate), name, None)).await {
         Ok((_, body)) => Ok(body),
         Err(ClientError::Refused(code)) => Err(code),
@@ -491,6 +450,50 @@ async fn certificates_open_the_door_of_the_nearest_enrolment() {
         5,
         "a token is no certificate"
     );
+}
+
+#[tokio::test]
+async fn certificates_that_are_not_in_force_open_no_door() {
+    let world = World::new().await;
+    let root = authority("root", None);
+    world.cluster.trust("plant-root", &root.pem());
+    let by_name = json!({"type": "x509", "x509": {"caReferences": {"primary": "plant-root"}}});
+    put(&world, "/enrollmentGroups/all", group("all", by_name, json!({}))).await;
+    let good = leaf("robot-1", &root, &[]);
+    assert!(register_showing(&world, "robot-1", &good).await.is_ok());
+    let (past, future) = (THIS_YEAR - 1, THIS_YEAR + 1);
+    let over = authority_of_year(past, "over", Some(&root));
+    for (name, certificate) in [
+        ("robot-2", leaf_of_year(past, "robot-2", &root, &[])),
+        ("robot-3", leaf_of_year(future, "robot-3", &root, &[])),
+        ("robot-4", leaf("robot-4", &over, &[&over])),
+    ] {
+        let refused = register_showing(&world, name, &certificate).await;
+        assert_eq!(refused, Err(5), "{name}");
+        let record = world.audit.next("registration.refuse").await;
+        assert_eq!(record.who, name);
+    }
+
+    // An enrolment of one's own that pins the certificate does not stretch its time.
+    for (name, year, is_let_in) in [
+        ("own-1", past, false),
+        ("own-2", future, false),
+        ("own-3", THIS_YEAR, true),
+    ] {
+        let own = leaf_of_year(year, name, &root, &[]);
+        let pem = String::from_utf8(own.0.clone()).unwrap();
+        let pinned = json!({"registrationId": name, "attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": pem}}}}});
+        put(&world, &format!("/enrollments/{name}"), pinned).await;
+        let registered = register_showing(&world, name, &own).await;
+        if is_let_in {
+            assert!(registered.is_ok(), "{name}");
+            continue;
+        }
+        assert_eq!(registered, Err(5), "{name}");
+        let record = world.audit.next("registration.refuse").await;
+        let why = AuditOutcome::Refused("the certificate is not in force".to_owned());
+        assert_eq!((record.who.as_str(), record.outcome), (name, why));
+    }
 }
 
 #[tokio::test]

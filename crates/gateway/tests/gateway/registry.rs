@@ -308,6 +308,7 @@ async fn a_list_of_changes_is_carried_out_as_far_as_it_goes() {
     ]))
     .await;
     assert_eq!((done.status, &done.json()["isSuccessful"]), (200, &json!(true)));
+    assert_eq!(done.error_code(), "");
     let twin = world.http("GET", "/twins/a", &[], "").await.json();
     assert_eq!(
         (&twin["tags"]["room"], &twin["properties"]["desired"]["x"]),
@@ -341,7 +342,7 @@ async fn a_list_of_changes_is_carried_out_as_far_as_it_goes() {
         {"id": "gone", "importMode": "delete"},
     ]))
     .await;
-    assert_eq!(partly.status, 400);
+    assert_eq!(error(&partly), (400, "BulkRegistryOperationFailure"));
     let answer = partly.json();
     assert_eq!(answer["isSuccessful"], false);
     let failed: Vec<_> = answer["errors"]

@@ -3,7 +3,9 @@
 use dunlin_gateway::client::{Client, Event};
 use dunlin_gateway::mqtt::Version;
 use dunlin_model::shard::registry::DESIRED_FILTER;
-use serde_json::{Value, json};
+use dunlin_model::twin::PROPERTIES_BYTES_MAX;
+use dunlin_model::twin::check::DEPTH_MAX;
+use serde_json::{Map, Value, json};
 
 use crate::world::{World, next, puback};
 
@@ -194,4 +196,99 @@ async fn services_read_update_and_replace() {
         .http_as("GET", &path, &[("Authorization", &token)], b"")
         .await;
     assert_eq!(answer.status, 401, "twins are a service's");
+}
+
+/// A section of so many levels.
+fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({"leaf": 1}), |below, _| json!({ "n": below }))
+}
+
+/// A section that counts so many bytes, in parts each of which is small enough.
+fn sized(bytes: usize) -> Value {
+    const PART_BYTES: usize = 4096;
+    // A key has two.
+    let text = |bytes: usize| Value::from("x".repeat(bytes - 2));
+    let full = 7;
+    let parts = (0..full).map(|number| (format!("k{number}"), text(PART_BYTES)));
+    let mut section: Map<String, Value> = parts.collect();
+    section.insert(format!("k{full}"), text(bytes - full * PART_BYTES));
+    section.into()
+}
+
+/// Asks for `reported` to become so; the status.
+async fn report(client: &mut Client, reported: &Value) -> (String, Value) {
+    let (topic, body) = ask(client, REPORT, &reported.to_string()).await;
+    let rest = topic.strip_prefix("$iothub/twin/res/").unwrap();
+    let (status, _) = rest.split_once("/?$rid=r2").unwrap();
+    (status.to_owned(), body)
+}
+
+#[tokio::test]
+async fn what_a_device_reports_has_its_depth_and_its_size() {
+    for version in [Version::V3, Version::V5] {
+        let world = World::new().await;
+        let mut client = world.connect(version).await;
+        let (status, body) = report(&mut client, &nested(DEPTH_MAX + 1)).await;
+        assert_eq!(status, "400");
+        assert!(body["message"].as_str().unwrap().contains("deeper"), "{body}");
+        assert_eq!(report(&mut client, &nested(DEPTH_MAX)).await.0, "204");
+        assert_eq!(report(&mut client, &json!({ "n": null })).await.0, "204");
+        let largest = sized(PROPERTIES_BYTES_MAX);
+        assert_eq!(report(&mut client, &largest).await.0, "204");
+        let far_larger = json!({ "t": vec!["x".repeat(4000); 40] });
+        for larger in [sized(PROPERTIES_BYTES_MAX + 1), json!({ "more": 1 }), far_larger] {
+            let (status, body) = report(&mut client, &larger).await;
+            assert_eq!(status, "400");
+            assert!(body["message"].is_string());
+        }
+        // The connection goes on, and what was refused has left nothing.
+        let (_, twin) = ask(&mut client, GET, "").await;
+        let mut expected = largest;
+        expected["$version"] = json!(4);
+        assert_eq!(twin["reported"], expected);
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_writes_has_its_depth_and_its_size() {
+    let world = World::new().await;
+    let path = format!("/twins/dev-1{API}");
+    let write = async |method: &str, body: Value| {
+        let answer = world.http(method, &path, &[], &body.to_string()).await;
+        (answer.status, answer.error_code().to_owned(), answer.body)
+    };
+    let desired = |section: Value| json!({ "properties": { "desired": section } });
+    let far_larger = json!({ "t": vec!["x".repeat(4000); 40] });
+    for method in ["PATCH", "PUT"] {
+        for deep in [
+            desired(nested(DEPTH_MAX + 1)),
+            json!({ "tags": nested(DEPTH_MAX + 1) }),
+        ] {
+            let (status, code, body) = write(method, deep).await;
+            assert_eq!((status, code.as_str()), (400, "ArgumentInvalid"), "{method}");
+            assert!(body.contains("deeper"), "{body}");
+        }
+        let (status, code, _) = write(method, desired(sized(PROPERTIES_BYTES_MAX + 1))).await;
+        assert_eq!(
+            (status, code.as_str()),
+            (400, "TwinPropertiesTooLarge"),
+            "{method}"
+        );
+        assert_eq!(write(method, desired(far_larger.clone())).await.0, 400);
+    }
+    let twin = world.http("GET", &path, &[], "").await.json();
+    assert_eq!(
+        (&twin["version"], &twin["tags"]),
+        (&json!(1), &json!({})),
+        "nothing is left of them"
+    );
+    assert_eq!(twin["properties"]["desired"]["$version"], 1);
+    for section in [nested(DEPTH_MAX), sized(PROPERTIES_BYTES_MAX)] {
+        for method in ["PUT", "PATCH"] {
+            let (status, _, body) = write(method, desired(section.clone())).await;
+            assert_eq!(status, 200, "{method}: {body}");
+        }
+    }
+    let tags = json!({ "tags": nested(DEPTH_MAX) });
+    assert_eq!(write("PATCH", tags).await.0, 200);
 }

@@ -434,11 +434,7 @@ impl World {
         request.push_str("\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let _ = stream.write_all(body).await;
-        let mut bytes = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
-            .await
-            .unwrap();
-        Answer::parse(&bytes)
+        read_answer(stream).await
     }
 
     /// Opens an event stream; see [`read_until`].
@@ -455,6 +451,15 @@ impl World {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     }
+}
+
+/// Reads an answer on a connection that ends with it.
+pub(crate) async fn read_answer(mut stream: TlsStream<TcpStream>) -> Answer {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
+        .await
+        .unwrap();
+    Answer::parse(&bytes)
 }
 
 /// Reads until `pattern` has come; returns everything.

@@ -7,11 +7,13 @@
 
 pub mod membership;
 pub mod placement;
+pub mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::policies::PolicyChange;
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Slot};
 use crate::identity::SymmetricKeys;
 use crate::provisioning::book::{Book, BookChange, BookRefusal};
@@ -403,13 +405,8 @@ pub enum DirectoryCommand {
         /// Now.
         now_ms: u64,
     },
-    /// Creates or replaces a shared access policy.
-    PolicyPut {
-        /// Its name.
-        name: String,
-        /// Keys and rights.
-        policy: Policy,
-    },
+    /// A change of the shared access policies.
+    Policy(PolicyChange),
     /// Devices may show certificates of this authority from now on.
     AuthorityPut {
         /// Its name here.
@@ -676,12 +673,7 @@ impl Directory {
                     return Err(DirectoryRefusal::Invalid(reason.into()));
                 }
             }
-            DirectoryCommand::PolicyPut { name, policy } => {
-                if self.policies.len() >= POLICIES_MAX && !self.policies.contains_key(&name) {
-                    return Err(DirectoryRefusal::LimitReached(format!("{POLICIES_MAX} policies")));
-                }
-                self.policies.insert(name, policy);
-            }
+            DirectoryCommand::Policy(change) => policies::apply(&mut self.policies, change)?,
             DirectoryCommand::AuthorityPut { name, certificate } => {
                 let is_full = self.authorities.len() >= AUTHORITIES_MAX;
                 if (is_full && !self.authorities.contains_key(&name))

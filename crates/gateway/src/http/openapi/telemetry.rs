@@ -60,7 +60,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "A device sends a message",
         Access::Device,
     )
-    .says("Headers `iothub-app-NAME` become properties of the message. It is on disk on a majority when this is answered.")
+    .says("Headers `iothub-app-NAME` become properties of the message. It is on disk on a majority when this is answered. A body of type `application/vnd.microsoft.iothub.json` is a list of messages, `[{\"body\": BASE64, \"properties\": {HEADER: VALUE}}]`: each is stored by itself, in order, and an answer other than 204 says that some may not be.")
     .with(&[
         DEVICE, MESSAGE_ID, CORRELATION_ID, USER_ID, CONTENT_TYPE, CONTENT_ENCODING, EXPIRY, TO, CREATION_TIME,
         MESSAGE_SCHEMA,

@@ -49,14 +49,16 @@ pub(super) fn cluster() -> Value {
         "AdminRequest": object(&["op"], json!({
             "op": words(&[
                 "status", "drain", "undrain", "remove", "token", "use-token", "recover", "authorities", "put-authority",
-                "remove-authority", "policies", "set-replication",
+                "remove-authority", "policies", "create-policy", "renew-policy-key", "remove-policy", "set-replication",
             ]),
             "node": { "type": "string", "description": "`drain`, `undrain`, `remove`: id of the node, or enough of its beginning." },
             "force": { "type": "boolean", "description": "`drain`: even if groups are left with too few replicas." },
             "minutes": { "type": "integer", "minimum": 1, "description": "`token`: how long it is good for." },
             "secret": { "type": "string", "description": "`use-token`: its secret." },
             "accept_loss": { "type": "boolean", "description": "`recover`: do it, and do not only say what would be done." },
-            "name": { "type": "string", "description": "`put-authority`, `remove-authority`: its name here." },
+            "name": { "type": "string", "description": "`put-authority`, `remove-authority`, `create-policy`, `renew-policy-key`, `remove-policy`: its name here." },
+            "rights": { "type": "array", "items": text(), "description": "`create-policy`: what it grants." },
+            "key": { "type": "string", "enum": ["primary", "secondary", "swap"], "description": "`renew-policy-key`: which." },
             "certificate": { "type": "string", "description": "`put-authority`: PEM." },
             "replicas": { "type": "integer", "enum": [1, 3, 5, 7], "description": "`set-replication`: how many each group has." },
         })),

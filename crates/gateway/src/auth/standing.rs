@@ -1,0 +1,160 @@
+//! What a session that is open rests on besides its device, and the moment when that falls: a policy whose key is
+//! rolled or that is removed, an authority that the hub trusts no more.
+//!
+//! A device's own key or certificate is not here: changing it changes the device's generation, and its shard ends the
+//! session. Nothing here looks at a token's time, which is its session's.
+
+use std::sync::Arc;
+
+use dunlin_model::directory::{Directory, Right};
+use dunlin_model::port::ShardClient;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::{SasToken, Shown, decode_key};
+use crate::limits::STANDING_LOOK;
+use crate::shared::Shared;
+
+/// What a credential was good by.
+#[derive(Debug)]
+pub(crate) enum RestsOn {
+    /// Nothing in the directory.
+    Itself,
+    /// A key of a policy, and the right that the policy grants.
+    Policy { name: String, key: String, right: Right },
+    /// Certificates, as they were in force at a time (seconds since 1970), below an authority of the hub.
+    Authority { shown: Shown, at_s: u64 },
+}
+
+impl RestsOn {
+    /// What `token` rests on, which names a policy and counted for `right` just now. Of a policy that has changed since
+    /// it rests on no key, and does not stand.
+    pub(crate) fn of_policy(token: &SasToken<'_>, directory: &Directory, right: Right) -> Self {
+        let name = token.policy.as_deref().unwrap_or_default();
+        let keys = directory.policies.get(name).map(|policy| &policy.keys);
+        let mut keys = keys.into_iter().flat_map(|keys| [&keys.primary, &keys.secondary]);
+        let signing = keys.find(|key| decode_key(key).is_ok_and(|key| token.is_signed_with(&key)));
+        Self::Policy {
+            name: name.to_owned(),
+            key: signing.cloned().unwrap_or_default(),
+            right,
+        }
+    }
+
+    fn stands(&self, directory: &Directory) -> bool {
+        match self {
+            Self::Itself => true,
+            Self::Policy { name, key, right } => directory.policies.get(name).is_some_and(|policy| {
+                let has_key = policy.keys.primary == *key || policy.keys.secondary == *key;
+                has_key && !key.is_empty() && policy.grants(*right)
+            }),
+            Self::Authority { shown, at_s } => shown.verify_chain(&directory.authorities, *at_s).is_ok(),
+        }
+    }
+}
+
+/// The watch over one session's ground.
+pub(crate) struct Standing {
+    rests_on: RestsOn,
+    client: Arc<dyn ShardClient>,
+    changes: watch::Receiver<()>,
+    is_unchecked: bool,
+}
+
+impl Standing {
+    /// Watches from now on; a change since the credential was verified is seen.
+    pub(crate) fn new(shared: &Shared, rests_on: RestsOn) -> Self {
+        Self {
+            rests_on,
+            client: Arc::clone(&shared.client),
+            changes: shared.standing_changes.subscribe(),
+            is_unchecked: true,
+        }
+    }
+
+    /// Resolves when the ground has fallen; never if there is none. May be dropped and called again.
+    pub(crate) async fn fallen(&mut self) {
+        if matches!(self.rests_on, RestsOn::Itself) {
+            return std::future::pending().await;
+        }
+        loop {
+            if std::mem::take(&mut self.is_unchecked) && !self.rests_on.stands(&self.client.directory()) {
+                return;
+            }
+            if self.changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            self.is_unchecked = true;
+        }
+    }
+}
+
+/// Tells every [`Standing`] when policies or authorities have changed, as long as the gateway runs.
+pub(crate) fn spawn(shared: &Arc<Shared>) {
+    let task = run(Arc::clone(shared));
+    shared.tasks.spawn(task);
+}
+
+async fn run(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(STANDING_LOOK);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = shared.client.directory();
+    loop {
+        tokio::select! {
+            () = shared.draining.cancelled() => return,
+            _ = clock.tick() => {}
+        }
+        let now = shared.client.directory();
+        if now.policies != seen.policies || now.authorities != seen.authorities {
+            shared.standing_changes.send_replace(());
+        }
+        seen = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::directory::Policy;
+    use dunlin_model::identity::SymmetricKeys;
+
+    use super::super::sign;
+    use super::*;
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
+    fn directory(primary: &str, secondary: &str, rights: &[Right]) -> Directory {
+        let policy = Policy {
+            keys: SymmetricKeys {
+                primary: primary.into(),
+                secondary: secondary.into(),
+            },
+            rights: rights.to_vec(),
+        };
+        Directory {
+            policies: [("device".to_owned(), policy)].into(),
+            ..Directory::default()
+        }
+    }
+
+    #[test]
+    fn a_policy_carries_a_session_as_long_as_it_has_the_key_and_the_right() {
+        let text = sign("hub.example/devices/d", KEY, 9, Some("device")).unwrap();
+        let token = SasToken::parse(&text).unwrap();
+        let right = Right::DeviceConnect;
+        let rests_on = RestsOn::of_policy(&token, &directory(OTHER, KEY, &[right]), right);
+        assert!(rests_on.stands(&directory(OTHER, KEY, &[right])));
+        assert!(
+            rests_on.stands(&directory(KEY, OTHER, &[right])),
+            "keys that were swapped"
+        );
+        assert!(!rests_on.stands(&directory(OTHER, OTHER, &[right])), "rolled");
+        assert!(!rests_on.stands(&directory(KEY, KEY, &[Right::ServiceConnect])));
+        assert!(!rests_on.stands(&Directory::default()), "removed");
+        let late = RestsOn::of_policy(&token, &directory(OTHER, OTHER, &[right]), right);
+        assert!(
+            !late.stands(&directory("", "", &[right])),
+            "no key is none that anybody has"
+        );
+    }
+}
