@@ -2,7 +2,7 @@
 //!
 //! The targets themselves live beside the decoders, in each crate's `fuzzing` module, where `cargo test`
 //! drives them with `mutate.rs` as well (those of the `node` crate only there). Run them all
-//! with `.ci/fuzz SECONDS`, one with `cargo fuzz run -s none NAME`.
+//! with `.ci/fuzz MINUTES`, one with `cargo fuzz run -s none NAME`.
 
 use std::path::Path;
 

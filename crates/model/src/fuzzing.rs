@@ -1,7 +1,11 @@
 //! The decoders of this crate as fuzz targets: bytes in, a panic when a decoder breaks its word.
 //!
 //! Built for `fuzz/` and for tests only. Each target comes with the seeds that it begins with, made by the
-//! encoders themselves.
+//! encoders themselves. What a shard keeps as JSON, and its keys, are in `values`.
+
+mod values;
+
+pub use values::{shard_values, shard_values_seeds};
 
 use bytes::{Bytes, BytesMut};
 
@@ -213,6 +217,11 @@ mod tests {
     #[test]
     fn shard_state_keeps_its_word_under_mutation() {
         mutate::exercise("shard_state", shard_state, shard_state_seeds(), 20_000);
+    }
+
+    #[test]
+    fn values_keep_their_word_under_mutation() {
+        mutate::exercise("shard_values", shard_values, shard_values_seeds(), 20_000);
     }
 
     #[test]

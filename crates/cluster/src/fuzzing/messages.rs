@@ -118,7 +118,7 @@ fn read_body(body: &EntryBody) {
     }
 }
 
-fn same_again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
+pub(super) fn same_again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
     assert_eq!(
         codec::decode::<T>(&codec::encode(value)).ok().as_ref(),
         Some(value)
@@ -139,7 +139,7 @@ fn with_head(numbers: &[u64], body: &Bytes) -> Bytes {
     out.freeze()
 }
 
-fn position(index: u64) -> LogPosition {
+pub(super) fn position(index: u64) -> LogPosition {
     LogPosition {
         term: 2,
         leader: 1,
@@ -349,7 +349,7 @@ pub fn remembered(data: &[u8]) {
     let _ = serde_json::from_slice::<Option<Vec<NodeId>>>(data);
 }
 
-fn layout() -> Directory {
+pub(super) fn layout() -> Directory {
     let node = |id| {
         let entry = NodeEntry {
             roles: vec![Role::Shard, Role::Gateway],

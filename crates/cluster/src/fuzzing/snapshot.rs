@@ -46,7 +46,7 @@ fn open(disk: &FaultyDisk, store: &MemStore) -> Result<Machine, StoreError> {
     )?))
 }
 
-fn run(index: u64) -> EventRun {
+pub(super) fn run(index: u64) -> EventRun {
     EventRun {
         index,
         term: 1,
@@ -57,7 +57,7 @@ fn run(index: u64) -> EventRun {
     }
 }
 
-fn replica(runs: u64) -> (FaultyDisk, MemStore, Machine) {
+pub(super) fn replica(runs: u64) -> (FaultyDisk, MemStore, Machine) {
     let (disk, store) = (FaultyDisk::new(), MemStore::new());
     let machine = open(&disk, &store).expect("an empty replica opens");
     let events = machine.events().expect("a shard has events").clone();
@@ -69,7 +69,7 @@ fn replica(runs: u64) -> (FaultyDisk, MemStore, Machine) {
     (disk, store, machine)
 }
 
-fn content(machine: &Machine) -> (Vec<(Bytes, Bytes)>, (u64, u64)) {
+pub(super) fn content(machine: &Machine) -> (Vec<(Bytes, Bytes)>, (u64, u64)) {
     let pairs = machine
         .store()
         .snapshot()
@@ -114,7 +114,7 @@ pub fn snapshot_install(data: &[u8]) {
     }
 }
 
-fn receive(disk: &FaultyDisk, machine: &Machine, frames: &[Bytes]) -> Result<Spooled, StoreError> {
+pub(super) fn receive(disk: &FaultyDisk, machine: &Machine, frames: &[Bytes]) -> Result<Spooled, StoreError> {
     let spools = Spools::new(Arc::new(disk.clone()))?;
     let receiving = spools.receive(machine.events().cloned());
     let mut receiving = futures_util::FutureExt::now_or_never(receiving).expect("there is room for one")?;

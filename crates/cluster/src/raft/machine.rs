@@ -18,7 +18,7 @@ use super::body::Body;
 use crate::directory::DirectoryView;
 
 /// Where the directory's one value stands in its store.
-const DIRECTORY_KEY: &[u8] = b"directory";
+pub(crate) const DIRECTORY_KEY: &[u8] = b"directory";
 
 /// A shard's state, its events, and who hears of what was applied.
 pub(crate) struct ShardMachine {

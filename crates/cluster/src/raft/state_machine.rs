@@ -92,18 +92,10 @@ impl StateMachine {
 
     /// The membership as of the last applied membership entry.
     fn membership(machine: &Machine) -> Result<StoredMembership, StoreError> {
-        let Some(bytes) = machine.store().get(MEMBERSHIP)? else {
-            return Ok(StoredMembership::default());
-        };
-        let (at, wire): (Option<LogPosition>, WireMembership) =
-            codec::decode(&bytes).map_err(|error| StoreError::Corrupt {
-                what: "membership".into(),
-                reason: error.to_string(),
-            })?;
-        Ok(StoredMembership::new(
-            at.map(convert::log_id),
-            convert::membership_in(&wire),
-        ))
+        match machine.store().get(MEMBERSHIP)? {
+            Some(bytes) => read_membership(&bytes),
+            None => Ok(StoredMembership::default()),
+        }
     }
 
     /// What is written to keep a membership.
@@ -242,6 +234,19 @@ impl StateMachine {
         }
         Ok(Reply::Done)
     }
+}
+
+/// Reads a membership that was kept.
+pub(crate) fn read_membership(bytes: &[u8]) -> Result<StoredMembership, StoreError> {
+    let (at, wire): (Option<LogPosition>, WireMembership) =
+        codec::decode(bytes).map_err(|error| StoreError::Corrupt {
+            what: "membership".into(),
+            reason: error.to_string(),
+        })?;
+    Ok(StoredMembership::new(
+        at.map(convert::log_id),
+        convert::membership_in(&wire),
+    ))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

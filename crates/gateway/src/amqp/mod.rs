@@ -8,20 +8,20 @@
 //!
 //! Devices have no AMQP here, and nothing is kept that a restart would lose.
 
-mod cbs;
+pub(crate) mod cbs;
 pub(crate) mod connection;
-mod devicebound;
+pub(crate) mod devicebound;
 mod event;
 mod feedback;
-mod frame;
+pub(crate) mod frame;
 mod links;
-mod machine;
-mod management;
-mod message;
-mod node;
-mod partition;
-mod performative;
+pub(crate) mod machine;
+pub(crate) mod management;
+pub(crate) mod message;
+pub(crate) mod node;
+pub(crate) mod partition;
+pub(crate) mod performative;
 pub(crate) mod seats;
 pub(crate) mod selector;
-mod tokens;
+pub(crate) mod tokens;
 pub(crate) mod value;

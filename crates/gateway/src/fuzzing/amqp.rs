@@ -27,7 +27,7 @@ pub fn amqp(data: &[u8]) {
 }
 
 /// Arrays are written of symbols and strings alone.
-fn has_array(value: &Value) -> bool {
+pub(super) fn has_array(value: &Value) -> bool {
     match value {
         Value::Array(_) => true,
         Value::List(items) => items.iter().any(has_array),

@@ -19,7 +19,7 @@ use crate::uploads::name;
 use dunlin_model::identity::etag;
 
 /// Base64 of 32 bytes.
-const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(super) const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// User names, topics, filters, bags and device ids.
 pub fn names(data: &[u8]) {

@@ -70,14 +70,14 @@ pub(crate) async fn put(
 }
 
 /// What a body is.
-enum What {
+pub(crate) enum What {
     File,
     Block(BlockId),
     List,
 }
 
 impl What {
-    fn read(query: &str, headers: &HeaderMap) -> Result<Self, BlobFault> {
+    pub(crate) fn read(query: &str, headers: &HeaderMap) -> Result<Self, BlobFault> {
         if parameter(query, "sig").is_none() {
             return Err(BlobFault::no_token());
         }

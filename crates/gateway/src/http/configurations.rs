@@ -41,7 +41,7 @@ use crate::shared::Shared;
 /// What a service sends. What it cannot set is left alone: SDKs send back whole configurations.
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Input {
+pub(crate) struct Input {
     id: Option<String>,
     schema_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
@@ -157,7 +157,7 @@ pub(crate) fn read_object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result
 }
 
 /// What is to be stored: what is sent, and for the rest what there was.
-fn complete(input: Input, before: Option<&Configuration>) -> Result<ConfigurationSpec, ApiError> {
+pub(crate) fn complete(input: Input, before: Option<&Configuration>) -> Result<ConfigurationSpec, ApiError> {
     let known = before.map(|before| &before.spec);
     let content = match input.content {
         Some(content) => {

@@ -200,7 +200,7 @@ async fn secrets(kind: Kind, shared: &Shared, name: &str, headers: &HeaderMap) -
 /// What is asked of many at once.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bulk {
+pub(crate) struct Bulk {
     mode: String,
     #[serde(default, alias = "enrollmentGroups")]
     enrollments: Vec<Value>,

@@ -33,16 +33,17 @@ use crate::uploads::{Grant, blocks, name, uploads_of};
 /// Where HTTPS is if nobody says so.
 const HTTPS_PORT: u16 = 443;
 
+/// What a device sends that wants to upload a file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BeginInput {
+pub(crate) struct BeginInput {
     blob_name: String,
 }
 
 /// What stands in it is looked at one by one: clients differ.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct EndInput {
+pub(crate) struct EndInput {
     correlation_id: Option<String>,
     #[serde(default)]
     is_success: Value,

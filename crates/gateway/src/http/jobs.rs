@@ -229,7 +229,8 @@ async fn submit(shared: &Shared, id: &JobId, command: Command) -> Result<JobStat
     }
 }
 
-fn read(id: JobId, body: &[u8]) -> Result<JobSpec, ApiError> {
+/// Reads the body of a request that makes the job `id`.
+pub(crate) fn read(id: JobId, body: &[u8]) -> Result<JobSpec, ApiError> {
     let input: Input = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no job: {error}")))?;
     if input.job_id.is_some_and(|named| named != id.as_str()) {

@@ -49,9 +49,10 @@ fn shown(shared: &Shared, directory: &Directory) -> Value {
     json!({ "idScope": id_scope(directory), "linkedHubs": hubs })
 }
 
+/// What a service sends.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Input {
+pub(crate) struct Input {
     connection_string: Option<String>,
     authority: Option<String>,
     weight: Option<u32>,
@@ -74,7 +75,7 @@ pub(crate) async fn put(
         let body = received(body)?;
         let input: Input = serde_json::from_slice(&body)
             .map_err(|error| ProvisioningError::invalid(format!("the body is no linked hub: {error}")))?;
-        let change = change(&shared, &host, input)?;
+        let change = change(&shared.host_names, &host, input)?;
         shared.client.change_book(change).await?;
         let directory = shared.client.directory_now().await?;
         Ok(Json(shown(&shared, &directory)).into_response())
@@ -82,7 +83,8 @@ pub(crate) async fn put(
     audited(record, writing.await)
 }
 
-fn change(shared: &Shared, host: &str, input: Input) -> Result<BookChange, ProvisioningError> {
+/// What becomes of the book where a service sends `input` of `host`; `own` are the names of this hub.
+pub(crate) fn change(own: &[String], host: &str, input: Input) -> Result<BookChange, ProvisioningError> {
     let weight = input.weight.unwrap_or(1);
     if weight > WEIGHT_MAX {
         return Err(ProvisioningError::invalid(format!(
@@ -90,7 +92,7 @@ fn change(shared: &Shared, host: &str, input: Input) -> Result<BookChange, Provi
         )));
     }
     let Some(text) = input.connection_string else {
-        return if auth::is_host(&shared.host_names, host) {
+        return if auth::is_host(own, host) {
             Ok(BookChange::OwnWeight(weight))
         } else {
             Err(ProvisioningError::invalid("a linked hub has a connectionString"))
@@ -104,7 +106,7 @@ fn change(shared: &Shared, host: &str, input: Input) -> Result<BookChange, Provi
             "the connection string is not that of a policy",
         ));
     }
-    if auth::is_host(&shared.host_names, host) {
+    if auth::is_host(own, host) {
         return Err(ProvisioningError::invalid("this hub is linked already"));
     }
     let is_name = |text: &str| {

@@ -228,7 +228,8 @@ async fn settle(
     done(shared.client.submit(command).await?, &device)
 }
 
-fn parse_lock(lock: &str) -> Option<(u64, u64)> {
+/// The number of a message and the token of its lock, as an ETag has them.
+pub(crate) fn parse_lock(lock: &str) -> Option<(u64, u64)> {
     let (number, token) = lock.trim_matches('"').split_once('-')?;
     let read = |text| u64::from_str_radix(text, 16).ok();
     Some((read(number)?, read(token)?))

@@ -119,7 +119,8 @@ impl Asking {
     }
 }
 
-fn read(body: &[u8]) -> Result<Call, ApiError> {
+/// Reads the body of a request.
+pub(crate) fn read(body: &[u8]) -> Result<Call, ApiError> {
     let input: MethodInput = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no method call: {error}")))?;
     check(input)

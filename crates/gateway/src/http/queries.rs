@@ -69,7 +69,8 @@ fn answer(shared: &Shared, statement: &Statement, page: &Page) -> Response {
     response
 }
 
-fn read(body: &[u8]) -> Result<Asked, ApiError> {
+/// Reads the body of a request.
+pub(crate) fn read(body: &[u8]) -> Result<Asked, ApiError> {
     let input: Input = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is not a query: {error}")))?;
     let statement =
@@ -123,7 +124,7 @@ fn cursor(headers: &HeaderMap, asked: &Asked) -> Result<Cursor, ApiError> {
 }
 
 /// `shard:place`, or `shard:place:rows left` for a query with `TOP`.
-fn parse_cursor(text: &str) -> Option<Cursor> {
+pub(crate) fn parse_cursor(text: &str) -> Option<Cursor> {
     let (shard, rest) = text.split_once(':')?;
     let (after, left) = match rest.split_once(':') {
         Some((after, left)) => (after, Some(left.parse().ok()?)),
@@ -136,7 +137,8 @@ fn parse_cursor(text: &str) -> Option<Cursor> {
     })
 }
 
-fn cursor_text(cursor: &Cursor) -> String {
+/// As [`parse_cursor`] reads it.
+pub(crate) fn cursor_text(cursor: &Cursor) -> String {
     let place = format!("{}:{}", cursor.shard, BASE64.encode(&cursor.after));
     match cursor.left {
         Some(left) => format!("{place}:{left}"),

@@ -26,7 +26,7 @@ use crate::shared::Shared;
 
 /// What an operator sends. What was read may be sent back. That there is to be no plan has to be said.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub(crate) struct Input {
     #[serde(deserialize_with = "Option::deserialize")]
     sku: Option<Sku>,
 }
@@ -38,7 +38,8 @@ struct Sku {
 }
 
 impl Input {
-    fn read(self) -> Result<Option<Plan>, ApiError> {
+    /// The plan that is asked for.
+    pub(crate) fn read(self) -> Result<Option<Plan>, ApiError> {
         let Some(sku) = self.sku else {
             return Ok(None);
         };

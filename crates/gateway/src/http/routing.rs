@@ -40,7 +40,7 @@ use crate::shared::Shared;
 /// What a service sends: the whole of it.
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct Input {
+pub(crate) struct Input {
     routes: Vec<RouteInput>,
     fallback_route: Option<FallbackInput>,
     endpoints: EndpointsInput,
@@ -119,7 +119,7 @@ fn yes() -> bool {
 
 impl Input {
     /// What is asked for; endpoints that stay keep their ids, and what they were told before.
-    fn read(self, before: &Routing) -> Result<Routing, ApiError> {
+    pub(crate) fn read(self, before: &Routing) -> Result<Routing, ApiError> {
         let mut endpoints = BTreeMap::new();
         let mut put = |name: String, kind: EndpointKind| {
             let known = before.endpoints.get(&name);
@@ -376,7 +376,7 @@ pub(crate) async fn health(
 /// A message that nobody sent.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct TrialInput {
+pub(crate) struct TrialInput {
     #[serde(default = "messages")]
     source: EventSource,
     #[serde(default)]

@@ -12,7 +12,7 @@ pub(crate) mod courier;
 pub(crate) mod damping;
 pub(crate) mod deliveries;
 pub(crate) mod mailbox;
-mod provisioning;
+pub(crate) mod provisioning;
 mod records;
 pub mod session;
 mod socket;

@@ -69,12 +69,13 @@ impl Applicant {
 
 /// A request that a device publishes.
 #[derive(Debug, PartialEq, Eq)]
-enum Request<'a> {
+pub(crate) enum Request<'a> {
     Register { rid: &'a str },
     Operation { rid: &'a str, operation: &'a str },
 }
 
-fn request(topic: &str) -> Option<Request<'_>> {
+/// The request that `topic` names.
+pub(crate) fn request(topic: &str) -> Option<Request<'_>> {
     let rest = topic.strip_prefix("$dps/registrations/")?;
     if topic.len() > TOPIC_BYTES_MAX {
         return None;

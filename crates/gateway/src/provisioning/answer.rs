@@ -23,9 +23,10 @@ pub(crate) struct Answered {
     pub(crate) body: Value,
 }
 
+/// What a device sends.
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+pub(crate) struct Request {
     registration_id: Option<String>,
     #[serde(default)]
     payload: Option<Value>,
@@ -39,19 +40,7 @@ pub(crate) async fn register(
     asked: &Asked<'_>,
     body: &[u8],
 ) -> Result<Answered, ProvisioningError> {
-    if body.len() > PROVISIONING_REQUEST_BYTES_MAX {
-        return Err(ProvisioningError::new(
-            ProvisioningCode::TooLarge,
-            format!("a request has more than {PROVISIONING_REQUEST_BYTES_MAX} bytes"),
-        ));
-    }
-    // Some SDKs send nothing, or a space, where they have nothing to say.
-    let request = if body.trim_ascii().is_empty() {
-        Request::default()
-    } else {
-        serde_json::from_slice(body)
-            .map_err(|error| ProvisioningError::invalid(format!("the body is no registration: {error}")))?
-    };
+    let request = read(body)?;
     let other = request
         .registration_id
         .filter(|id| !id.eq_ignore_ascii_case(asked.name));
@@ -72,6 +61,22 @@ pub(crate) async fn register(
         Answer::Failed(attested, error) => ended(&attested, "failed", now_ms, Some(&error)),
     };
     Ok(Answered { status: 200, body })
+}
+
+/// Reads the body of a request.
+pub(crate) fn read(body: &[u8]) -> Result<Request, ProvisioningError> {
+    if body.len() > PROVISIONING_REQUEST_BYTES_MAX {
+        return Err(ProvisioningError::new(
+            ProvisioningCode::TooLarge,
+            format!("a request has more than {PROVISIONING_REQUEST_BYTES_MAX} bytes"),
+        ));
+    }
+    // Some SDKs send nothing, or a space, where they have nothing to say.
+    if body.trim_ascii().is_empty() {
+        return Ok(Request::default());
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ProvisioningError::invalid(format!("the body is no registration: {error}")))
 }
 
 /// A registration that came to nothing: nothing is kept of it, and what was there before stays.

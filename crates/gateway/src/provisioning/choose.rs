@@ -30,12 +30,12 @@ const SILENCE_LIFE: Duration = Duration::from_secs(3);
 
 /// The hub of a device, and what a webhook said beside it.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) host: String,
+pub(crate) struct Chosen {
+    pub(crate) host: String,
     /// In place of the enrolment's.
-    pub(super) initial_twin: Option<InitialTwin>,
+    pub(crate) initial_twin: Option<InitialTwin>,
     /// JSON text for the device.
-    pub(super) payload: Option<String>,
+    pub(crate) payload: Option<String>,
 }
 
 impl Chosen {

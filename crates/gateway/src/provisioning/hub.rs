@@ -379,7 +379,7 @@ async fn call(
 }
 
 /// An answer that says that all is well.
-fn read<T: serde::de::DeserializeOwned>(answer: OutboundAnswer) -> Result<T, ProvisioningError> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(answer: OutboundAnswer) -> Result<T, ProvisioningError> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
         return Err(ProvisioningError::unavailable(format!(

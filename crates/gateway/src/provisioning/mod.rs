@@ -15,12 +15,12 @@ pub(crate) mod assign;
 pub(crate) mod attest;
 mod choose;
 pub(crate) mod error;
-mod hub;
+pub(crate) mod hub;
 pub(crate) mod json;
 mod possession;
 pub(crate) mod store;
 pub mod tpm;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

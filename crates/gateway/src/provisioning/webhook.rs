@@ -59,7 +59,13 @@ pub(super) async fn ask(
         }
         status => return Err(refused(format!("the webhook answers {status}"))),
     }
-    let reply: Reply = serde_json::from_slice(&answer.body)
+    read_reply(&answer.body)
+}
+
+/// Reads what a webhook says.
+pub(crate) fn read_reply(body: &[u8]) -> Result<Chosen, ProvisioningError> {
+    let refused = |why: String| ProvisioningError::new(ProvisioningCode::HubRefused, why);
+    let reply: Reply = serde_json::from_slice(body)
         .map_err(|error| refused(format!("the webhook's answer cannot be read: {error}")))?;
     let initial_twin = reply.initial_twin.map(|twin| twin.read()).transpose();
     let payload = reply.payload.filter(|payload| !payload.is_null());

@@ -22,7 +22,7 @@ use crate::wire::{Reader, WireError, put_bytes};
 
 const CONTENT_VERSION: u8 = 1;
 
-fn encode(content: &MessageContent) -> Bytes {
+pub(crate) fn encode(content: &MessageContent) -> Bytes {
     let mut out = BytesMut::with_capacity(content.bytes() + 16);
     out.put_u8(CONTENT_VERSION);
     put_bytes(&mut out, content.bag.as_bytes());
@@ -30,7 +30,7 @@ fn encode(content: &MessageContent) -> Bytes {
     out.freeze()
 }
 
-pub(super) fn decode(bytes: Bytes) -> Result<MessageContent, StoreError> {
+pub(crate) fn decode(bytes: Bytes) -> Result<MessageContent, StoreError> {
     let read = |bytes| {
         let mut reader = Reader::new(bytes);
         if reader.u8("message version")? != CONTENT_VERSION {

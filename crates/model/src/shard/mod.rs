@@ -15,7 +15,7 @@ mod groups;
 mod jobs;
 pub mod keys;
 mod lease;
-mod messages;
+pub(crate) mod messages;
 pub mod meta;
 mod overlay;
 mod owed;

@@ -6,11 +6,13 @@
 
 mod journal;
 mod segment;
+mod state;
 
 use std::sync::Arc;
 
 pub use journal::{journal_recovery, journal_recovery_seeds};
 pub use segment::{segment_open, segment_open_seeds};
+pub use state::{state_journal, state_journal_seeds};
 
 use crate::data_dir::{parse_format, parse_node};
 use crate::disk::Disk;
@@ -196,6 +198,11 @@ mod tests {
             journal_recovery_seeds(),
             2_000,
         );
+    }
+
+    #[test]
+    fn the_states_journal_keeps_its_word_under_mutation() {
+        mutate::exercise("state_journal", state_journal, state_journal_seeds(), 20_000);
     }
 
     #[test]

@@ -66,7 +66,8 @@ fn options() -> KeyspaceCreateOptions {
         .manual_journal_persist(true)
 }
 
-fn pointer_key(id: GroupReplica) -> String {
+/// What the pointer of a replica stands under.
+pub(crate) fn pointer_key(id: GroupReplica) -> String {
     format!("{}-{}", id.group.0, id.replica.0)
 }
 
@@ -74,7 +75,8 @@ fn keyspace_name(id: GroupReplica, generation: u64) -> String {
     format!("s-{}-{generation}", pointer_key(id))
 }
 
-fn parse_id(text: &str) -> Option<GroupReplica> {
+/// The replica of a key made by [`pointer_key`].
+pub(crate) fn parse_id(text: &str) -> Option<GroupReplica> {
     let (group, replica) = text.split_once('-')?;
     Some(GroupReplica {
         group: GroupId(group.parse().ok()?),

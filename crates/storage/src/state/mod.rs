@@ -4,9 +4,9 @@
 //! volatile layer, for power-cut tests and simulations, since fjall opens its own files. Both obey
 //! [`ShardStore`](dunlin_model::port::ShardStore). Nothing here knows what keys mean.
 
-mod db;
+pub(crate) mod db;
 mod mem;
-mod tail;
+pub(crate) mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -55,7 +55,7 @@ fn newest_journal(folder: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 /// Where the last batch ends before which all are sound.
-fn sound_end(bytes: &[u8]) -> usize {
+pub(crate) fn sound_end(bytes: &[u8]) -> usize {
     let mut end = 0;
     while let Some(len) = batch_bytes(&bytes[end..]) {
         end += len;
@@ -110,31 +110,33 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+/// A batch of these values, as fjall writes it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn batch(values: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![START];
+    bytes.extend((values.len() as u32).to_le_bytes());
+    bytes.extend(7u64.to_le_bytes());
+    let begin = bytes.len();
+    for value in values {
+        bytes.extend([ITEM, 0, 0]);
+        bytes.extend(1u64.to_le_bytes());
+        bytes.extend(1u16.to_le_bytes());
+        bytes.extend((value.len() as u32).to_le_bytes());
+        bytes.extend((value.len() as u32).to_le_bytes());
+        bytes.push(b'k');
+        bytes.extend(*value);
+    }
+    let mut hash = Xxh3::new();
+    hash.update(&bytes[begin..]);
+    bytes.push(END);
+    bytes.extend(hash.digest().to_le_bytes());
+    bytes.extend(TRAILER);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn batch(values: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = vec![START];
-        bytes.extend((values.len() as u32).to_le_bytes());
-        bytes.extend(7u64.to_le_bytes());
-        let begin = bytes.len();
-        for value in values {
-            bytes.extend([ITEM, 0, 0]);
-            bytes.extend(1u64.to_le_bytes());
-            bytes.extend(1u16.to_le_bytes());
-            bytes.extend((value.len() as u32).to_le_bytes());
-            bytes.extend((value.len() as u32).to_le_bytes());
-            bytes.push(b'k');
-            bytes.extend(*value);
-        }
-        let mut hash = Xxh3::new();
-        hash.update(&bytes[begin..]);
-        bytes.push(END);
-        bytes.extend(hash.digest().to_le_bytes());
-        bytes.extend(TRAILER);
-        bytes
-    }
 
     #[test]
     fn batches_are_sound_up_to_the_first_that_is_not() {
