@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dunlin_model::id::DeviceId;
+use dunlin_model::iso_time::iso_utc;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::device::{confirmed, explained, parse_id};
+use super::device::{confirmed, explained};
 use super::hub::{Call, Hub, HubArgs, HubError, root_cause};
-use super::send::parse_property;
+use super::named::OneDevice;
+use super::send::Properties;
 use super::table::Table;
 use super::{CommandError, CommandResult, Format, progress, say, shown};
 
@@ -27,9 +29,8 @@ enum Action {
     Send(Send),
     /// Empty the queue of a device
     Purge {
-        /// Name of the device
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -40,27 +41,34 @@ enum Action {
 
 #[derive(Args)]
 struct Send {
-    /// Name of the device
-    #[arg(value_name = "ID", value_parser = parse_id)]
-    id: DeviceId,
+    #[command(flatten)]
+    device: OneDevice,
     /// What the message carries
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, alias = "da", value_name = "TEXT")]
     body: String,
-    /// A property of it; may be given more than once
-    #[arg(short, long = "property", value_name = "KEY=VALUE", value_parser = parse_property)]
-    properties: Vec<(String, String)>,
+    #[command(flatten)]
+    properties: Properties,
     /// Its id, for feedback; the hub draws one otherwise
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, alias = "mid", value_name = "TEXT")]
     message_id: Option<String>,
     /// What kind of content it has, e.g. application/json
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// When its time is over, e.g. 2030-01-01T00:00:00Z; an hour from now otherwise
-    #[arg(long, value_name = "TIME")]
+    /// When its time is over, e.g. 2030-01-01T00:00:00Z, or in milliseconds since 1970; an hour from now otherwise
+    #[arg(long, visible_alias = "expiry-time-utc", value_name = "TIME", value_parser = parse_expiry)]
     expiry: Option<String>,
     /// Which end to hear of with `dunlin monitor feedback`
     #[arg(long, value_enum, default_value_t = Ack::None)]
     ack: Ack,
+}
+
+/// A time as the hub reads it. Milliseconds since 1970, which `az iot` gives, are written as a date.
+fn parse_expiry(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.bytes().any(|byte| !byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    let time_ms = text.parse::<u64>().map_err(|error| format!("no time: {error}"))?;
+    Ok(iso_utc(time_ms))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,9 +85,8 @@ enum Ack {
 
 #[derive(Args)]
 struct DeadLetters {
-    /// Name of the device
-    #[arg(value_name = "ID", value_parser = parse_id)]
-    id: DeviceId,
+    #[command(flatten)]
+    device: OneDevice,
     /// Print what this one carries
     #[arg(long, value_name = "NUMBER", group = "deed")]
     show: Option<u64>,
@@ -97,7 +104,7 @@ impl C2d {
         let output = self.hub.output;
         match self.action {
             Action::Send(send) => send.run(&hub, output).await?,
-            Action::Purge { id, yes } => purge(&hub, &id, yes, output).await?,
+            Action::Purge { device, yes } => purge(&hub, device.id(), yes, output).await?,
             Action::DeadLetters(letters) => letters.run(&hub, output).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -106,7 +113,8 @@ impl C2d {
 
 impl Send {
     async fn run(self, hub: &Hub, output: Format) -> Result<(), CommandError> {
-        let path = ["devices", self.id.as_str(), "messages", "devicebound"];
+        let id = self.device.id();
+        let path = ["devices", id.as_str(), "messages", "devicebound"];
         let mut call = Call::new(Method::POST, &path).text(self.body);
         for (name, value) in [
             ("iothub-messageid", self.message_id),
@@ -120,18 +128,17 @@ impl Send {
         if let Some(ack) = self.ack.to_possible_value().filter(|_| self.ack != Ack::None) {
             call = call.header("iothub-ack", ack.get_name());
         }
-        for (key, value) in self.properties {
+        for (key, value) in self.properties.pairs() {
             call = call.header(format!("iothub-app-{key}"), value);
         }
         let sent = progress::waiting("sending", hub.call_json(&call)).await;
-        let sent = sent.map_err(|error| explained(error, &self.id))?;
+        let sent = sent.map_err(|error| explained(error, id))?;
         match output {
             Format::Json => say(sent)?,
             Format::Text => say(format!(
-                "Queued: message {} is number {} of {}.",
+                "Queued: message {} is number {} of {id}.",
                 shown(sent["messageId"].as_str().unwrap_or_default()),
-                sent["sequenceNumber"],
-                self.id
+                sent["sequenceNumber"]
             ))?,
         }
         Ok(())
@@ -156,11 +163,12 @@ impl DeadLetters {
     async fn run(self, hub: &Hub, output: Format) -> Result<(), CommandError> {
         let number = self.show.or(self.resubmit).or(self.drop);
         let number = number.map(|number| number.to_string());
-        let collection = ["devices", self.id.as_str(), "messages", "deadletters"];
+        let id = self.device.id();
+        let collection = ["devices", id.as_str(), "messages", "deadletters"];
         let path: Vec<&str> = collection.into_iter().chain(number.as_deref()).collect();
         let understood = |error: HubError| match error.code() {
-            "NotFound" => CommandError::Failed(format!("{} has no such dead letter", self.id)),
-            _ => explained(error, &self.id),
+            "NotFound" => CommandError::Failed(format!("{id} has no such dead letter")),
+            _ => explained(error, id),
         };
         if self.show.is_some() {
             let response = hub.call(&Call::get(&path)).await.map_err(understood)?;
@@ -215,7 +223,39 @@ fn table(letters: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
     use serde_json::json;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        c2d: C2d,
+    }
+
+    fn send(line: &str) -> Send {
+        let line = Line::try_parse_from(line.split_whitespace()).unwrap();
+        match line.c2d.action {
+            Action::Send(send) => send,
+            _ => panic!("another command"),
+        }
+    }
+
+    #[test]
+    fn the_words_of_az_iot_say_the_same() {
+        let ours = "c2d send pump --body on --property a=b --property c=d --message-id m --ack full --expiry 2030-01-01T00:00:00.000Z";
+        let theirs =
+            "c2d send -d pump --da on --props a=b;c=d --mid m --ack full --expiry-time-utc 1893456000000";
+        for line in [ours, theirs] {
+            let send = send(line);
+            assert_eq!(send.device.id().as_str(), "pump");
+            assert_eq!((send.body.as_str(), send.ack), ("on", Ack::Full));
+            let pairs: Vec<(&str, &str)> = send.properties.pairs().collect();
+            assert_eq!(pairs, [("a", "b"), ("c", "d")]);
+            assert_eq!(send.message_id.as_deref(), Some("m"));
+            assert_eq!(send.expiry.as_deref(), Some("2030-01-01T00:00:00.000Z"));
+        }
+        assert!(parse_expiry("99999999999999999999").is_err());
+    }
 
     #[test]
     fn dead_letters_are_a_table() {

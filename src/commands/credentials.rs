@@ -29,7 +29,13 @@ enum StringAction {
     /// Print the connection string of a shared access policy, for services
     Show {
         /// The policy; `provisioningserviceowner` is that of the provisioning service
-        #[arg(long, value_name = "NAME", default_value = "iothubowner")]
+        #[arg(
+            long,
+            visible_alias = "policy-name",
+            alias = "pn",
+            value_name = "NAME",
+            default_value = "iothubowner"
+        )]
         policy: String,
         /// In the form that clients of Event Hubs and Kafka read
         #[arg(long)]
@@ -53,13 +59,26 @@ enum SasAction {
     /// Print a shared access token: of a policy for all of the hub, or of a device
     Generate {
         /// The policy
-        #[arg(long, value_name = "NAME", default_value = "iothubowner")]
+        #[arg(
+            long,
+            visible_alias = "policy-name",
+            alias = "pn",
+            value_name = "NAME",
+            default_value = "iothubowner"
+        )]
         policy: String,
         /// The device, instead of a policy
-        #[arg(long, value_name = "ID", value_parser = parse_id, conflicts_with = "policy")]
+        #[arg(
+            short,
+            long,
+            visible_alias = "device-id",
+            value_name = "ID",
+            value_parser = parse_id,
+            conflicts_with = "policy"
+        )]
         device: Option<DeviceId>,
         /// Seconds that it is good for
-        #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_LIFE_S_DEFAULT)]
+        #[arg(long, alias = "du", value_name = "SECONDS", default_value_t = TOKEN_LIFE_S_DEFAULT)]
         duration: u64,
     },
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::hub::{Call, Hub, HubArgs, HubError};
+use super::named::{ManyDevices, OneDevice};
 use super::table::Table;
 use super::{CommandError, CommandResult, Format, progress, renew, say, send, shown, simulate};
 
@@ -36,9 +37,8 @@ pub(crate) struct Device {
 enum Action {
     /// Create a device; the hub draws its keys
     Create {
-        /// Its name; with --count what their names begin with
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
         /// Create it without the right to connect
         #[arg(long)]
         disabled: bool,
@@ -48,7 +48,7 @@ enum Action {
         /// It proves itself with a certificate for its name that an authority has signed; see `dunlin cert authority`
         #[arg(long, conflicts_with_all = ["count", "thumbprint"])]
         by_authority: bool,
-        /// Create ID1 to IDN; those that exist already are left as they are
+        /// Create ID1 to IDN, where ID is what their names begin with; those that exist already are left as they are
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
         count: Option<u32>,
     },
@@ -60,50 +60,44 @@ enum Action {
     },
     /// Show one device
     Show {
-        /// Its name
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
     },
     /// Let a device connect, or not
     Update {
-        /// Its name
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
         #[command(flatten)]
         update: renew::StatusChange,
     },
     /// Change a device's keys; whoever is connected with one that is no more is cut off
     RenewKey {
-        /// Its name
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
         /// Which of them
         #[arg(long, value_enum)]
         key: renew::Which,
     },
     /// Delete devices for good; a device of the same name later is another one
     Delete {
-        /// Their names
-        #[arg(value_name = "ID", value_parser = parse_id, required = true)]
-        ids: Vec<DeviceId>,
+        #[command(flatten)]
+        devices: ManyDevices,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Delete devices for good, with every event that they ever sent
+    /// Delete devices for good, with every event that they ever sent; they may be deleted already
     Erase {
-        /// Their names; a device may be deleted already
-        #[arg(value_name = "ID", value_parser = parse_id, required = true)]
-        ids: Vec<DeviceId>,
+        #[command(flatten)]
+        devices: ManyDevices,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
     /// Print what a device's SDK is given to connect
     ConnectionString {
-        /// Its name
-        #[arg(value_name = "ID", value_parser = parse_id)]
-        id: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
     },
     /// Send messages as a device, and print their receipts; whoever is connected as it is cut off
     Send(send::Send),
@@ -292,7 +286,7 @@ impl Device {
         let output = self.hub.output;
         match self.action {
             Action::Create {
-                id,
+                device,
                 disabled,
                 thumbprint,
                 by_authority,
@@ -303,14 +297,14 @@ impl Device {
                     (None, true) => Proof::Authority,
                     (None, false) => Proof::Key,
                 };
-                create(&hub, &id, disabled, &proof, output).await
+                create(&hub, device.id(), disabled, &proof, output).await
             }
             Action::Create {
-                id,
+                device,
                 disabled,
                 count: Some(count),
                 ..
-            } => create_many(&hub, numbered(&id, count)?, disabled, output).await,
+            } => create_many(&hub, numbered(device.id(), count)?, disabled, output).await,
             Action::List { top } => {
                 list(
                     &hub,
@@ -319,20 +313,20 @@ impl Device {
                 )
                 .await
             }
-            Action::Show { id } => show(&hub, &id, output).await,
-            Action::Update { id, update } => {
-                let updated = renew::update(&hub, &id, &update, output).await;
-                updated.map_err(|error| renew::explained(error, &id))?;
+            Action::Show { device } => show(&hub, device.id(), output).await,
+            Action::Update { device, update } => {
+                let updated = renew::update(&hub, device.id(), &update, output).await;
+                updated.map_err(|error| renew::explained(error, device.id()))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Action::RenewKey { id, key } => {
-                let renewed = renew::renew_key(&hub, &id, key, output).await;
-                renewed.map_err(|error| renew::explained(error, &id))?;
+            Action::RenewKey { device, key } => {
+                let renewed = renew::renew_key(&hub, device.id(), key, output).await;
+                renewed.map_err(|error| renew::explained(error, device.id()))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Action::Delete { ids, yes } => end(&hub, &ids, yes, Ending::Delete, output).await,
-            Action::Erase { ids, yes } => end(&hub, &ids, yes, Ending::Erase, output).await,
-            Action::ConnectionString { id } => connection_string(&hub, &id, output).await,
+            Action::Delete { devices, yes } => end(&hub, &devices.ids(), yes, Ending::Delete, output).await,
+            Action::Erase { devices, yes } => end(&hub, &devices.ids(), yes, Ending::Erase, output).await,
+            Action::ConnectionString { device } => connection_string(&hub, device.id(), output).await,
             Action::Send(command) => command.run(&hub, output).await,
             Action::Simulate(command) => command.run(hub, output).await,
         }

@@ -1,5 +1,6 @@
 //! The commands, one file each, and how each of them ends.
 
+mod audit;
 mod c2d;
 mod cert;
 mod chaos;
@@ -17,6 +18,8 @@ mod load;
 mod method;
 mod module;
 mod monitor;
+mod named;
+mod policy;
 mod progress;
 mod provisioning;
 mod query;
@@ -90,6 +93,8 @@ enum Command {
     EnrollmentGroup(provisioning::EnrollmentGroup),
     /// See the provisioning service: its id scope, its hubs, and who has registered
     Dps(provisioning::Dps),
+    /// List shared access policies, make and remove them, and give them other keys
+    Policy(policy::Policies),
     /// Print what services are given to connect
     ConnectionString(credentials::ConnectionStrings),
     /// Make shared access tokens
@@ -102,6 +107,8 @@ enum Command {
     Health(health::Health),
     /// Make a cluster's CA, see the certificates of a hub, or renew them
     Cert(cert::Cert),
+    /// Check and list what a node has kept of who did what
+    Audit(audit::Audit),
     /// Print a script that completes commands in your shell
     Completions(completions::Completions),
 }
@@ -148,12 +155,14 @@ impl Cli {
             Command::Enrollment(command) => end(block_on(command.run())),
             Command::EnrollmentGroup(command) => end(block_on(command.run())),
             Command::Dps(command) => end(block_on(command.run())),
+            Command::Policy(command) => end(block_on(command.run())),
             Command::ConnectionString(command) => end(block_on(command.run())),
             Command::Sas(command) => end(block_on(command.run())),
             Command::Monitor(command) => end(block_on(command.run())),
             Command::Cluster(command) => end(block_on(command.run())),
             Command::Health(command) => end(block_on(command.run())),
             Command::Cert(command) => end(block_on(command.run())),
+            Command::Audit(command) => end(command.run()),
             Command::Completions(command) => end(command.run()),
         }
     }
@@ -255,6 +264,27 @@ mod tests {
             "dunlin dps registration list --group plant",
             "dunlin connection-string show --policy service --event-hub",
             "dunlin sas generate --device pump-7 --duration 60",
+            "dunlin sas generate -d pump-7 --du 60",
+            "dunlin sas generate --policy-name service --duration 60",
+            "dunlin sas generate --pn service",
+            "dunlin connection-string show --pn service",
+            "dunlin device create -d dev-1 --disabled",
+            "dunlin device show --device-id dev-1",
+            "dunlin device update -d dev-1 --status disabled",
+            "dunlin device renew-key -d dev-1 --key swap",
+            "dunlin device connection-string -d dev-1",
+            "dunlin device delete -d dev-1 -y",
+            "dunlin device erase a -d b --yes",
+            "dunlin device send -d dev-1 --da {} --props a=b;c=d",
+            "dunlin device send dev-1 --body {} -p a=b -p c=",
+            "dunlin device simulate -d a --count 5",
+            "dunlin module list -d dev-1",
+            "dunlin twin show -d dev-1/cam",
+            "dunlin twin update -d dev-1 --tags {}",
+            "dunlin c2d purge -d dev-1 --yes",
+            "dunlin c2d dead-letters -d dev-1 --resubmit 7",
+            "dunlin monitor events -d dev-1",
+            "dunlin monitor twin-changes --device-id dev-1",
             "dunlin device create a --by-authority --disabled",
             "dunlin device --data /tmp/x delete dev-1 --yes",
             "dunlin device send dev-1 --body {} --property a=b --property c=",
@@ -290,6 +320,11 @@ mod tests {
             "dunlin cert authority remove plant-7",
             "dunlin cert ca --data /tmp/x",
             "dunlin cert init --pki /tmp/x -o json",
+            "dunlin audit verify --data /tmp/x -o json",
+            "dunlin audit verify audit.log.1 audit.log",
+            "dunlin audit --data-dir /tmp/x verify",
+            "dunlin audit show --limit 5 --data /tmp/x",
+            "dunlin audit show audit.log -o json",
             "dunlin serve --roles gateway --seeds shard:8900",
             "dunlin serve --roles shard,gateway",
             "dunlin up -n 3 --gateways 2",
@@ -328,6 +363,15 @@ mod tests {
             "dunlin device create a --by-authority --thumbprint AB",
             "dunlin device send dev-1",
             "dunlin device send dev-1 --body x --property novalue",
+            "dunlin device send dev-1 --body x -p novalue",
+            "dunlin device send dev-1 -d dev-1 --body x",
+            "dunlin device show",
+            "dunlin device show dev-1 -d dev-1",
+            "dunlin device delete --yes",
+            "dunlin twin update -d dev-1",
+            "dunlin sas generate -d pump-7 --pn service",
+            "dunlin audit",
+            "dunlin audit show --limit 0",
             "dunlin device simulate",
             "dunlin twin update dev-1",
             "dunlin twin replace dev-1 --etag x",

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::device::confirmed;
 use super::hub::{Call, Hub, HubArgs};
+use super::named::OneDevice;
 use super::renew::{self, Which, explained, path};
 use super::table::Table;
 use super::{CommandError, CommandResult, Format, progress, say, shown};
@@ -34,9 +35,8 @@ enum Action {
     },
     /// List the modules of a device
     List {
-        /// Name of the device
-        #[arg(value_name = "DEVICE", value_parser = super::device::parse_id)]
-        device: DeviceId,
+        #[command(flatten)]
+        device: OneDevice,
     },
     /// Show one
     Show {
@@ -84,7 +84,7 @@ impl Module {
         let output = self.hub.output;
         match self.action {
             Action::Create { id, managed_by } => create(&hub, &id, managed_by, output).await?,
-            Action::List { device } => list(&hub, &device, output).await?,
+            Action::List { device } => list(&hub, device.id(), output).await?,
             Action::Show { id } => {
                 let module = get(&hub, &id).await?;
                 match output {

@@ -62,7 +62,7 @@ impl Monitor {
 #[derive(Args)]
 struct Events {
     /// Events of this device alone
-    #[arg(long, value_name = "ID", value_parser = DeviceId::parse)]
+    #[arg(short, long, visible_alias = "device-id", value_name = "ID", value_parser = DeviceId::parse)]
     device: Option<DeviceId>,
     /// Events of this shard alone
     #[arg(long, value_name = "N")]

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::hub::{Connect, Hub};
+use super::named::OneDevice;
 use super::{CommandError, CommandResult, Format, device, progress, say};
 
 /// Messages that may be unacknowledged.
@@ -23,18 +24,49 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(crate) struct Send {
-    /// As which device
-    #[arg(value_name = "ID", value_parser = device::parse_id)]
-    id: DeviceId,
+    #[command(flatten)]
+    device: OneDevice,
     /// What to send
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, alias = "da", value_name = "TEXT")]
     body: String,
-    /// Property of the message; may be given several times
-    #[arg(short, long = "property", value_name = "KEY=VALUE", value_parser = parse_property)]
-    properties: Vec<(String, String)>,
+    #[command(flatten)]
+    properties: Properties,
     /// How often
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
+}
+
+/// Properties of a message, each by itself or several in one text.
+#[derive(Args)]
+pub(super) struct Properties {
+    /// Property of the message; may be given several times
+    #[arg(long = "property", value_name = "KEY=VALUE", value_parser = parse_property)]
+    single: Vec<(String, String)>,
+    /// Properties of the message, as `az iot` has them: a=b;c=d
+    #[arg(short, long, alias = "properties", value_name = "KEY=VALUE;..", value_parser = parse_properties)]
+    props: Vec<Pairs>,
+}
+
+/// What one text says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pairs(Vec<(String, String)>);
+
+impl Properties {
+    /// All of them, those that came by themselves first.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let several = self.props.iter().flat_map(|pairs| &pairs.0);
+        let all = self.single.iter().chain(several);
+        all.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+/// A text of which not every part is a property is one property, whose value has a semicolon.
+fn parse_properties(text: &str) -> Result<Pairs, String> {
+    let parts: Result<Vec<_>, String> = text.split(';').map(parse_property).collect();
+    match parts {
+        Ok(pairs) => Ok(Pairs(pairs)),
+        Err(_) => Ok(Pairs(vec![parse_property(text)?])),
+    }
 }
 
 pub(super) fn parse_property(text: &str) -> Result<(String, String), String> {
@@ -89,12 +121,9 @@ pub(crate) fn end_reason(code: Option<u8>) -> String {
 
 impl Send {
     pub(crate) async fn run(self, hub: &Hub, output: Format) -> CommandResult {
-        let properties: Vec<(&str, &str)> = self
-            .properties
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
-        let topic = topic(&self.id, &properties).map_err(|error| CommandError::Usage(error.to_string()))?;
+        let properties: Vec<(&str, &str)> = self.properties.pairs().collect();
+        let topic =
+            topic(self.device.id(), &properties).map_err(|error| CommandError::Usage(error.to_string()))?;
         if self.body.len() > MESSAGE_BYTES_MAX {
             return Err(CommandError::Usage(format!(
                 "--body has more than {MESSAGE_BYTES_MAX} bytes"
@@ -158,14 +187,14 @@ impl Send {
     }
 
     async fn connect(&self, hub: &Hub) -> Result<Client, CommandError> {
-        let found = device::find(hub, &self.id).await?;
+        let id = self.device.id();
+        let found = device::find(hub, id).await?;
         if !found.is_enabled() {
-            return Err(CommandError::Failed(format!("device {} is disabled", self.id)));
+            return Err(CommandError::Failed(format!("device {id} is disabled")));
         }
         if found.key().is_empty() {
             return Err(CommandError::Failed(format!(
-                "device {} proves itself with a certificate, and this command has none",
-                self.id
+                "device {id} proves itself with a certificate, and this command has none"
             )));
         }
         let mut problem = String::new();
@@ -175,12 +204,12 @@ impl Send {
                 window: WINDOW,
                 receipts: true,
             };
-            match hub.connect(&self.id, found.key(), how).await {
+            match hub.connect(id, found.key(), how).await {
                 Ok(client) => return Ok(client),
-                Err(error) => problem = reason(&self.id, &error),
+                Err(error) => problem = reason(id, &error),
             }
         }
-        Err(CommandError::Failed(format!("connect as {}: {problem}", self.id)))
+        Err(CommandError::Failed(format!("connect as {id}: {problem}")))
     }
 
     fn unfinished(&self, stored: u64, why: String) -> CommandError {
@@ -208,6 +237,8 @@ fn json_receipt(number: u64, receipt: &str) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -221,6 +252,30 @@ mod tests {
         assert!(topic(&id, &[("k", "v"); 101]).is_err());
         assert_eq!(parse_property("k=a=b"), Ok(("k".into(), "a=b".into())));
         assert!(parse_property("k").is_err() && parse_property("=v").is_err());
+    }
+
+    #[test]
+    fn one_text_has_several_properties_if_each_part_is_one() {
+        let read = |text: &str| parse_properties(text).unwrap().0;
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(read("a=b"), [pair("a", "b")]);
+        assert_eq!(read("a=b;c=d=e"), [pair("a", "b"), pair("c", "d=e")]);
+        assert_eq!(read("a=b;c"), [pair("a", "b;c")]);
+        assert!(parse_properties("a").is_err() && parse_properties("").is_err());
+    }
+
+    #[test]
+    fn properties_are_given_by_themselves_or_together() {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            properties: Properties,
+        }
+        let line = "x -p a=1;b=2 --property c=3;d=4 --props e=5 --properties f=6";
+        let line = Line::try_parse_from(line.split_whitespace()).unwrap();
+        let pairs: Vec<(&str, &str)> = line.properties.pairs().collect();
+        let several = [("a", "1"), ("b", "2"), ("e", "5"), ("f", "6")];
+        assert_eq!((pairs[0], &pairs[1..]), (("c", "3;d=4"), &several[..]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::hub::{Connect, Hub};
+use super::named::ManyDevices;
 use super::recording::Recording;
 use super::{CommandError, CommandResult, Format, device, say, send};
 
@@ -46,10 +47,9 @@ const RATE_TICKS: usize = 10;
 
 #[derive(Args)]
 pub(crate) struct Simulate {
-    /// Which devices; with --count what their names begin with
-    #[arg(value_name = "ID", value_parser = device::parse_id, required = true)]
-    ids: Vec<DeviceId>,
-    /// Run ID1 to IDN
+    #[command(flatten)]
+    devices: ManyDevices,
+    /// Run ID1 to IDN, where ID is what their names begin with
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(device::COUNT_MAX)))]
     count: Option<u32>,
     /// Milliseconds between two messages of a device; 0 sends as fast as they are acknowledged
@@ -82,10 +82,11 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 impl Simulate {
     pub(crate) async fn run(self, hub: Hub, output: Format) -> CommandResult {
         let plan = Arc::new(self.plan()?);
-        let ids = match (self.ids.as_slice(), self.count) {
+        let ids = self.devices.ids();
+        let ids = match (ids.as_slice(), self.count) {
             ([prefix], Some(count)) => device::numbered(prefix, count)?,
             (_, Some(_)) => return Err(CommandError::Usage("--count takes one ID to number".into())),
-            (ids, None) => ids.to_vec(),
+            (_, None) => ids,
         };
         let found = device::ensure(&hub, &ids).await?;
         if let Some((disabled, _)) = found.iter().find(|(found, _)| !found.is_enabled()) {
@@ -613,7 +614,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("dunlin-simulate-{}.csv", std::process::id()));
         std::fs::write(&path, "time,v\n1,10\n3,20\n").unwrap();
         let simulate = Simulate {
-            ids: Vec::new(),
+            devices: ManyDevices::default(),
             count: None,
             interval: 1000,
             messages: None,

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use dunlin_model::id::DeviceId;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::device::{explained, parse_identity};
+use super::device::explained;
 use super::hub::{Call, Hub, HubArgs};
+use super::named::OneIdentity;
 use super::renew::path_in;
 use super::{CommandResult, Format, progress, say, shown};
 
@@ -24,9 +24,8 @@ pub(crate) struct Twin {
 enum Action {
     /// Show a twin
     Show {
-        /// Name of the device, or DEVICE/MODULE
-        #[arg(value_name = "ID", value_parser = parse_identity)]
-        id: DeviceId,
+        #[command(flatten)]
+        identity: OneIdentity,
     },
     /// Merge into a twin: what is named changes, null removes, the rest stays
     Update(Change),
@@ -36,9 +35,8 @@ enum Action {
 
 #[derive(Args)]
 struct Change {
-    /// Name of the device, or DEVICE/MODULE
-    #[arg(value_name = "ID", value_parser = parse_identity)]
-    id: DeviceId,
+    #[command(flatten)]
+    identity: OneIdentity,
     /// What is wanted of the device: a JSON object, or a file with one
     #[arg(long, value_name = "JSON", value_parser = parse_object, required_unless_present = "tags")]
     desired: Option<Map<String, Value>>,
@@ -65,9 +63,12 @@ impl Twin {
         let hub = Hub::find(&self.hub)?;
         let output = self.hub.output;
         let (id, twin) = match &self.action {
-            Action::Show { id } => (id, hub.call_json(&Call::get(&path_in("twins", id))).await),
-            Action::Update(change) => (&change.id, write(&hub, Method::PATCH, change).await),
-            Action::Replace(change) => (&change.id, write(&hub, Method::PUT, change).await),
+            Action::Show { identity } => {
+                let path = path_in("twins", identity.id());
+                (identity.id(), hub.call_json(&Call::get(&path)).await)
+            }
+            Action::Update(change) => (change.identity.id(), write(&hub, Method::PATCH, change).await),
+            Action::Replace(change) => (change.identity.id(), write(&hub, Method::PUT, change).await),
         };
         let twin = twin.map_err(|error| explained(error, id))?;
         match output {
@@ -86,7 +87,7 @@ async fn write(hub: &Hub, method: Method, change: &Change) -> Result<Value, supe
     if let Some(desired) = &change.desired {
         body["properties"] = json!({ "desired": desired });
     }
-    let path = path_in("twins", &change.id);
+    let path = path_in("twins", change.identity.id());
     let mut call = Call::new(method, &path).json(body);
     if let Some(etag) = &change.etag {
         call = call.header("if-match", format!("\"{}\"", etag.trim_matches('"')));

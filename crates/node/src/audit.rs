@@ -20,7 +20,7 @@ use dunlin_model::port::{AuditSink, BoxFuture, Clock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub use chain::{Broken, verify};
+pub use chain::{Broken, Extent, Mark, files_of, in_order, verify, verify_files};
 use chain::{Chain, line_of};
 use gate::Gate;
 

@@ -25,7 +25,7 @@ pub(super) enum Action {
     },
     /// List those that are trusted
     List,
-    /// Trust one no longer; devices that are connected stay so
+    /// Trust one no longer; devices that are connected by it are cut off within two seconds
     Remove {
         /// What it is called here
         #[arg(value_name = "NAME")]

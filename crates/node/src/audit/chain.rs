@@ -2,7 +2,7 @@
 //! files of bounded size.
 //!
 //! A line that a crash cut short was never confirmed and is cut off; anything else that is wrong stays as it
-//! is, and [`verify`] finds it.
+//! is, and [`verify`] finds it. That records were taken from the end shows only to who knows of a later one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -178,7 +178,7 @@ fn hash(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Why a chain does not hold.
+/// Why a chain does not hold: the file, the line in it, and what is wrong there.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// A file cannot be read.
@@ -187,39 +187,152 @@ pub enum Broken {
     /// A line is none of ours.
     #[error("{0}:{1}: not an audit record")]
     Line(PathBuf, usize),
-    /// A line does not follow the one before it: something was changed, taken out or put in.
-    #[error("{0}:{1}: does not follow the line before it")]
-    Link(PathBuf, usize),
+    /// A line has no end. A crash leaves such a one as well, of records that were never confirmed.
+    #[error("{0}:{1}: cut short")]
+    Cut(PathBuf, usize),
+    /// A line has another number than the one before it lets expect: something was taken out, put in or moved.
+    #[error("{0}:{1}: record {3} stands after record {2}: records are missing, or out of place")]
+    Gap(PathBuf, usize, u64, u64),
+    /// A line does not have the hash of the one before it: one of the two was changed.
+    #[error("{0}:{1}: record {2} does not have the hash of the record before it: one of the two was changed")]
+    Link(PathBuf, usize, u64),
 }
 
-/// Checks every line of the audit at `path` and of the older files beside it; says how many there are.
-/// Of the first line that is kept nothing before it is known.
-pub fn verify(path: &Path) -> Result<u64, Broken> {
+impl Broken {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        match self {
+            Broken::File(path, _)
+            | Broken::Line(path, _)
+            | Broken::Cut(path, _)
+            | Broken::Gap(path, ..)
+            | Broken::Link(path, ..) => path,
+        }
+    }
+
+    /// The line in it, from 1, if the file could be read.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Broken::File(..) => None,
+            Broken::Line(_, line)
+            | Broken::Cut(_, line)
+            | Broken::Gap(_, line, ..)
+            | Broken::Link(_, line, _) => Some(*line),
+        }
+    }
+}
+
+/// A record of a chain, as far as people compare it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number in the chain, from 1.
+    pub seq: u64,
+    /// When it was written.
+    pub time: String,
+    /// SHA-256 of its line, which the next one has as `prev`.
+    pub sha256: String,
+}
+
+/// What a chain is made of that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// How many records there are.
+    pub records: u64,
+    /// The first that is kept. What was before it is not known.
+    pub first: Option<Mark>,
+    /// The last.
+    pub last: Option<Mark>,
+}
+
+/// The files of the audit at `path`, oldest first: the older ones that are there, and `path` itself.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = (1..FILES_MAX)
         .rev()
         .map(|place| older(path, place))
         .filter(|older| older.exists())
         .collect();
     paths.push(path.to_owned());
-    let mut before: Option<(u64, String)> = None;
-    let mut count = 0;
+    paths
+}
+
+/// These files of one audit, oldest first: by the number of the first record of each. A file without any
+/// is the last.
+pub fn in_order(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Broken> {
+    let mut numbered = Vec::new();
     for path in paths {
-        let file = File::open(&path).map_err(|error| Broken::File(path.clone(), error))?;
-        for (number, text) in (1..).zip(BufReader::new(file).split(b'\n')) {
-            let text = text.map_err(|error| Broken::File(path.clone(), error))?;
-            let line: Line = serde_json::from_slice(&text).map_err(|_| Broken::Line(path.clone(), number))?;
-            let follows = match &before {
-                Some((seq, prev)) => seq.checked_add(1) == Some(line.seq) && line.prev == *prev,
-                None => line.seq > 1 || line.prev == NOTHING_BEFORE,
-            };
-            if !follows {
-                return Err(Broken::Link(path, number));
+        numbered.push((first_seq(path)?, path));
+    }
+    numbered.sort_by_key(|(seq, _)| *seq);
+    Ok(numbered.into_iter().map(|(_, path)| path.clone()).collect())
+}
+
+fn first_seq(path: &Path) -> Result<u64, Broken> {
+    let unread = |error| Broken::File(path.to_owned(), error);
+    let mut file = BufReader::new(File::open(path).map_err(unread)?);
+    let mut text = Vec::new();
+    file.read_until(b'\n', &mut text).map_err(unread)?;
+    if text.is_empty() {
+        return Ok(u64::MAX);
+    }
+    match serde_json::from_slice::<Line>(&text) {
+        Ok(line) => Ok(line.seq),
+        Err(_) => Err(Broken::Line(path.to_owned(), 1)),
+    }
+}
+
+/// Checks every line of the audit at `path` and of the older files beside it; says how many there are.
+pub fn verify(path: &Path) -> Result<u64, Broken> {
+    verify_files(&files_of(path)).map(|found| found.records)
+}
+
+/// Checks every line of these files of one audit, oldest first. Of the first line nothing before it is known.
+pub fn verify_files(paths: &[PathBuf]) -> Result<Extent, Broken> {
+    let mut found = Extent::default();
+    for path in paths {
+        let unread = |error| Broken::File(path.clone(), error);
+        let mut file = BufReader::new(File::open(path).map_err(unread)?);
+        for number in 1.. {
+            let mut text = Vec::new();
+            file.read_until(b'\n', &mut text).map_err(unread)?;
+            if text.is_empty() {
+                break;
             }
-            before = Some((line.seq, hash(&text)));
-            count += 1;
+            if text.pop() != Some(b'\n') {
+                return Err(Broken::Cut(path.clone(), number));
+            }
+            let line: Line = serde_json::from_slice(&text).map_err(|_| Broken::Line(path.clone(), number))?;
+            match &found.last {
+                Some(last) if last.seq.checked_add(1) != Some(line.seq) => {
+                    return Err(Broken::Gap(path.clone(), number, last.seq, line.seq));
+                }
+                Some(last) if last.sha256 != line.prev => {
+                    return Err(Broken::Link(path.clone(), number, line.seq));
+                }
+                None if line.seq <= 1 && line.prev != NOTHING_BEFORE => {
+                    return Err(Broken::Link(path.clone(), number, line.seq));
+                }
+                _ => {}
+            }
+            found.add(line, &text);
         }
     }
-    Ok(count)
+    Ok(found)
+}
+
+impl Extent {
+    /// Takes the next record in; `text` is its line without the end.
+    fn add(&mut self, line: Line, text: &[u8]) {
+        let mark = Mark {
+            seq: line.seq,
+            time: line.time,
+            sha256: hash(text),
+        };
+        if self.first.is_none() {
+            self.first = Some(mark.clone());
+        }
+        self.last = Some(mark);
+        self.records += 1;
+    }
 }
 
 #[cfg(test)]
@@ -271,9 +384,81 @@ mod tests {
         }
         let lines: Vec<&[u8]> = whole.split_inclusive(|b| *b == b'\n').collect();
         fs::write(&path, [lines[0], lines[2]].concat()).unwrap();
-        assert!(matches!(verify(&path), Err(Broken::Link(_, 2))));
+        assert!(matches!(verify(&path), Err(Broken::Gap(_, 2, 1, 3))));
         fs::write(&path, whole).unwrap();
         assert_eq!(verify(&path).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_break_is_told_with_its_file_its_line_and_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut chain = Chain::open(&path).unwrap();
+        for what in ["a", "b", "c"] {
+            chain.append(vec![line(what)]).unwrap();
+        }
+        chain.begin_file().unwrap();
+        chain.append(vec![line("d"), line("e")]).unwrap();
+        let files = [older(&path, 1), path.clone()];
+        assert_eq!(files_of(&path), files);
+        let found = verify_files(&files).unwrap();
+        let number = |mark: Option<Mark>| mark.unwrap().seq;
+        assert_eq!(
+            (found.records, number(found.first), number(found.last)),
+            (5, 1, 5)
+        );
+
+        let whole = fs::read_to_string(&files[0]).unwrap();
+        let changed = whole.replacen("\"what\":\"b\"", "\"what\":\"x\"", 1);
+        assert_ne!(changed, whole);
+        fs::write(&files[0], changed).unwrap();
+        let broken = verify_files(&files).unwrap_err();
+        assert!(matches!(broken, Broken::Link(_, 3, 3)), "{broken}");
+        assert_eq!((broken.file(), broken.line()), (files[0].as_path(), Some(3)));
+
+        // The end of the older file is gone: the newer one shows it.
+        let end = whole.trim_end().rfind('\n').unwrap() + 1;
+        fs::write(&files[0], &whole[..end]).unwrap();
+        let broken = verify_files(&files).unwrap_err();
+        assert!(matches!(broken, Broken::Gap(_, 1, 2, 4)), "{broken}");
+        assert_eq!((broken.file(), broken.line()), (path.as_path(), Some(1)));
+
+        fs::write(&files[0], &whole[..whole.len() - 5]).unwrap();
+        let broken = verify_files(&files).unwrap_err();
+        assert!(matches!(broken, Broken::Cut(_, 3)), "{broken}");
+        assert!(
+            broken.to_string().ends_with("audit.log.1:3: cut short"),
+            "{broken}"
+        );
+
+        fs::remove_file(&files[0]).unwrap();
+        assert_eq!(
+            verify(&path).unwrap(),
+            2,
+            "what was before the first is not known"
+        );
+        fs::remove_file(&path).unwrap();
+        let broken = verify(&path).unwrap_err();
+        assert!(matches!(broken, Broken::File(..)) && broken.line().is_none());
+    }
+
+    #[test]
+    fn files_are_put_in_order_by_their_first_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut chain = Chain::open(&path).unwrap();
+        for what in ["a", "b", "c"] {
+            chain.append(vec![line(what)]).unwrap();
+            chain.begin_file().unwrap();
+        }
+        let newest_first: Vec<PathBuf> = files_of(&path).into_iter().rev().collect();
+        assert_eq!(newest_first.len(), 4);
+        assert!(verify_files(&newest_first).is_err());
+        let ordered = in_order(&newest_first).unwrap();
+        assert_eq!(ordered, files_of(&path));
+        assert_eq!(verify_files(&ordered).unwrap().records, 3);
+        fs::write(&path, "no record\n").unwrap();
+        assert!(matches!(in_order(&newest_first), Err(Broken::Line(_, 1))));
     }
 
     #[test]
