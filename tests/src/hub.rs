@@ -214,6 +214,15 @@ impl Hub {
         assert!(code.is_success(), "{path}: {code}: {answer}");
     }
 
+    /// Removes a device from the registry.
+    pub async fn remove(&self, device: &Device) {
+        let path = format!("/devices/{}", device.id);
+        let (code, answer) = self.call_if(Method::DELETE, &path, Some("*"), None).await;
+        // An attempt whose answer was lost may have done it.
+        let is_gone = code.is_success() || code == StatusCode::NOT_FOUND;
+        assert!(is_gone, "{path}: {code}: {answer}");
+    }
+
     /// Every message of every shard, each shard from its beginning to the end it says it has.
     pub async fn read_all(&self) -> Vec<Stored> {
         let shards = self.must(Method::GET, "/shards", None).await;

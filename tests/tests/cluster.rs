@@ -1,6 +1,8 @@
 //! Three nodes as real processes: each is killed in turn, connections move or stay as promised, and a
 //! device is let in and cut off by all nodes as by one.
 
+use std::time::{Duration, Instant};
+
 use dunlin_gateway::client::{Client, ClientError, Event};
 use dunlin_tests::field::Field;
 use dunlin_tests::hub::{Device, Hub};
@@ -9,6 +11,9 @@ use dunlin_tests::load::{Load, parse_receipt};
 use dunlin_tests::{PATIENCE, eventually};
 
 const NODES: usize = 3;
+
+/// How long a connection may outlast the acknowledgement that its device may connect no more.
+const CUT_OFF_MAX: Duration = Duration::from_secs(2);
 
 async fn start() -> Field {
     Field::start(NODES, &[]).await
@@ -39,11 +44,33 @@ async fn connect(hub: &Hub, door: usize, device: &Device) -> Client {
     .await
 }
 
-/// Returns when the hub has closed the connection.
-async fn wait_closed(what: &str, mut client: Client) {
+/// Sees that the hub closes the connection soon enough from now on.
+async fn must_be_cut_off(device: &Device, mut client: Client) {
+    let acknowledged = Instant::now();
     let closed = async { while !matches!(client.next_event().await, Event::Disconnected { .. }) {} };
     let ended = tokio::time::timeout(PATIENCE, closed).await;
-    assert!(ended.is_ok(), "{what} stays connected");
+    assert!(ended.is_ok(), "{} stays connected", device.id);
+    let outlasted = acknowledged.elapsed();
+    assert!(
+        outlasted < CUT_OFF_MAX,
+        "{} stays connected for {outlasted:?}",
+        device.id
+    );
+}
+
+/// Returns when each node refuses the device for good. A gateway that cannot ask says "unavailable".
+async fn wait_refused(field: &Field, device: &Device) {
+    for door in 0..NODES {
+        let what = format!("{} refused at node {}", device.id, door + 1);
+        eventually(&what, PATIENCE, || async {
+            match Client::connect(&field.hub.doors[door].options(device)).await {
+                Err(ClientError::Refused(code)) => (code == NOT_AUTHORIZED).then_some(()),
+                Err(_) => None,
+                Ok(_) => panic!("{} is let in at node {}", device.id, door + 1),
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -140,7 +167,7 @@ async fn a_device_that_connects_at_another_node_takes_over() {
 }
 
 #[tokio::test]
-async fn a_disabled_device_is_cut_off_on_every_node() {
+async fn a_device_that_is_disabled_or_removed_is_cut_off_on_every_node_within_two_seconds() {
     let field = start().await;
     let devices = field.hub.create_many("d", NODES).await;
     let mut connected = Vec::new();
@@ -151,23 +178,12 @@ async fn a_disabled_device_is_cut_off_on_every_node() {
             .expect("an acknowledgement");
         connected.push(client);
     }
-    for (device, client) in devices.iter().zip(connected) {
+    for (door, (device, client)) in devices.iter().zip(connected).enumerate() {
         field.hub.set_status(device, "disabled").await;
-        wait_closed(&device.id, client).await;
-        for door in 0..NODES {
-            // A gateway that cannot ask says "unavailable"; only a refusal for good counts.
-            let what = format!("{} refused at node {}", device.id, door + 1);
-            eventually(&what, PATIENCE, || async {
-                match Client::connect(&field.hub.doors[door].options(device)).await {
-                    Err(ClientError::Refused(code)) => (code == NOT_AUTHORIZED).then_some(()),
-                    Err(_) => None,
-                    Ok(_) => panic!("{} is let in at node {}", device.id, door + 1),
-                }
-            })
-            .await;
-        }
+        must_be_cut_off(device, client).await;
+        wait_refused(&field, device).await;
         field.hub.set_status(device, "enabled").await;
-        let mut client = connect(&field.hub, 0, device).await;
+        let mut client = connect(&field.hub, door, device).await;
         publish(&mut client, device, "after")
             .await
             .expect("an acknowledgement");
@@ -175,6 +191,9 @@ async fn a_disabled_device_is_cut_off_on_every_node() {
             field.hub.read_device(&device.id).await,
             [&b"before"[..], &b"after"[..]]
         );
+        field.hub.remove(device).await;
+        must_be_cut_off(device, client).await;
+        wait_refused(&field, device).await;
     }
     field.stop().await;
 }

@@ -1,7 +1,8 @@
 //! Events over AMQP with the SDK that others wrote: all of them, in order, through the death of a node, and on from
-//! where a reader was.
+//! where a reader was, or from its checkpoints when it was killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,7 @@ use dunlin_tests::hub::{Device, HOST};
 use dunlin_tests::judge::{Place, Stored, acked_count, assert_kept};
 use dunlin_tests::load::Load;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::clients::{AMQPS_PORT, SdkDevice, is_there, port_of_its_own, python};
@@ -70,6 +72,66 @@ impl Reader {
     /// Ends it; it has nothing more to say.
     async fn end(self) {
         self.sdk.end().await;
+    }
+}
+
+/// A reader that keeps checkpoints in a store, in a process of its own.
+struct Keeper {
+    sdk: SdkDevice,
+    /// The next offset of each partition: behind its checkpoint, then behind what was read.
+    next: BTreeMap<u32, u64>,
+}
+
+/// An event that is the next one of its partition: none is skipped, and none comes again.
+fn take(next: &mut BTreeMap<u32, u64>, event: &Value) -> Stored {
+    let stored = to_stored(event);
+    let next = next.entry(stored.place.shard).or_default();
+    assert_eq!(stored.place.offset, *next, "{event}");
+    *next += 1;
+    stored
+}
+
+impl Keeper {
+    /// Begins where the checkpoints in `store` say.
+    async fn start(ready: &Ready, group: &str, store: &Path) -> Keeper {
+        let connection = connection(ready);
+        let arguments = [
+            connection.as_ref(),
+            ready.ca_file.as_os_str(),
+            group.as_ref(),
+            store.as_os_str(),
+        ];
+        let mut sdk = SdkDevice::start("azure_eventhub_checkpoint.py", &arguments);
+        let checkpoints = sdk.hear("checkpoints").await;
+        let mut next = BTreeMap::new();
+        for (partition, sequence) in checkpoints.as_object().expect("an object") {
+            let partition = partition.parse().expect("a partition");
+            let sequence = sequence.as_u64().expect("a sequence number");
+            next.insert(partition, sequence + 1);
+        }
+        Keeper { sdk, next }
+    }
+
+    /// The next `count` events.
+    async fn read(&mut self, count: usize) -> Vec<Stored> {
+        let mut read = Vec::with_capacity(count);
+        while read.len() < count {
+            let event = self.sdk.hear("event").await;
+            read.push(take(&mut self.next, &event));
+        }
+        read
+    }
+
+    /// Kills it; what it had read by then beyond what was asked for.
+    async fn kill(self) -> Vec<Stored> {
+        let Keeper { sdk, mut next } = self;
+        let rest = sdk.kill().await;
+        rest.iter()
+            .map(|(said, event)| {
+                assert_eq!(said, "event", "{event}");
+                take(&mut next, event)
+            })
+            .collect()
     }
 }
 
@@ -239,5 +301,70 @@ async fn the_event_hubs_sdk_reads_everything_while_a_node_dies() {
     let again: BTreeSet<Place> = again.iter().map(place).collect();
     assert_eq!(again, wanted);
     resumed.end().await;
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn the_event_hubs_sdk_goes_on_from_its_checkpoints_when_a_reader_and_a_node_die() {
+    let install = "pip install azure-eventhub==5.15.1";
+    if !is_there(&python(), &["-c", "import azure.eventhub"], install).await {
+        return;
+    }
+    let _turn = port_of_its_own(AMQPS_PORT).await;
+    let mut field = Field::at_amqps_port(3, AMQPS_PORT).await;
+    let ready = field.cluster.ready().clone();
+    let folder = TempDir::new().expect("a folder for temporary files");
+    let store = folder.path().join("checkpoints.json");
+    let early = field.hub.create_many("early", 3).await;
+    let during = field.hub.create_many("during", 3).await;
+    let late = field.hub.create_many("late", 3).await;
+
+    // Devices and readers are at the first node throughout. Another one dies while they send and a reader reads, then
+    // the reader, a few events past its checkpoints; the devices go on.
+    let doors = &field.hub.doors[..1].to_vec();
+    let mut first = Keeper::start(&ready, "insights", &store).await;
+    assert!(first.next.is_empty(), "nobody has read for this group");
+    let load = Load::start(doors, &early);
+    load.wait_acked(200).await;
+    let mut logs = load.finish().await;
+    let mut before = first.read(100).await;
+    let load = Load::start(doors, &during);
+    load.wait_acked(100).await;
+    field.kill(1).await;
+    load.wait_acked(100).await;
+    before.extend(first.read(200).await);
+    before.extend(first.kill().await);
+    load.wait_acked(100).await;
+    logs.extend(load.finish().await);
+
+    // `take` sees that another one begins right behind the checkpoints.
+    let mut second = Keeper::start(&ready, "insights", &store).await;
+    let done = second.next.clone();
+    let is_done = |place: &Place| done.get(&place.shard).is_some_and(|next| place.offset < *next);
+    let done_count = before.iter().filter(|stored| is_done(&stored.place)).count();
+    assert!(done_count > 0, "there are no checkpoints");
+    assert_eq!(done_count as u64, done.values().sum::<u64>());
+    let mut after = second.read(100).await;
+    let load = Load::start(doors, &late);
+    load.wait_acked(100).await;
+    logs.extend(load.finish().await);
+    let mut stored = field.hub.read_all().await;
+    after.extend(second.read(stored.len() - done_count - after.len()).await);
+    second.sdk.end().await;
+    before.retain(|stored| is_done(&stored.place));
+    let mut read = [before, after].concat();
+    read.sort_by_key(|stored| stored.place);
+    stored.sort_by_key(|stored| stored.place);
+    assert!(read == stored, "what was read is not what there is");
+    assert_kept(&logs, &read);
+
+    // Another group has checkpoints of its own, and none yet.
+    let mut other = Keeper::start(&ready, "$Default", &store).await;
+    assert!(other.next.is_empty());
+    let mut all = other.read(stored.len()).await;
+    other.sdk.end().await;
+    all.sort_by_key(|stored| stored.place);
+    assert!(all == stored, "another group does not read all");
+    field.restart(1).await;
     field.stop().await;
 }

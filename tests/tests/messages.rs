@@ -1,5 +1,5 @@
-//! Cloud-to-device messages with the SDK that others wrote: sent by the command line and over HTTPS, received once each
-//! by a device whose nodes die.
+//! Cloud-to-device messages with the SDKs that others wrote: sent over AMQP by services, by the command line and over
+//! HTTPS, while nodes die, and received once each by a device whose own node is among these.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::clients::{SdkDevice, azure_field, must_succeed, python, script};
+use crate::clients::{SdkDevice, azure_field, device_connection, must_succeed, python, script, service_at};
+
+const SERVICE: &str = "azure_service_c2d.py";
 
 /// A command of ours about this hub.
 fn command(ready: &Ready, arguments: &[&str]) -> Command {
@@ -30,6 +32,23 @@ async fn send(hub: &Hub, body: Value) -> String {
     let (status, answer) = hub.call(Method::POST, path, Some(body)).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     answer["messageId"].as_str().expect("an id").to_owned()
+}
+
+/// Has a service SDK send a message of this id; it says how many managers it has had by then, since one does not
+/// outlast its connection.
+async fn send_by_sdk(service: &mut SdkDevice, id: &str) -> u64 {
+    let message = json!({ "data": id, "properties": { "messageId": id } });
+    service.say(&message.to_string()).await;
+    let managers = service.hear("sent").await;
+    managers.as_u64().expect("a number")
+}
+
+/// The same, and the device is given it next.
+async fn pass(service: &mut SdkDevice, sdk: &mut SdkDevice, id: &str) -> u64 {
+    let managers = send_by_sdk(service, id).await;
+    let message = sdk.hear("message").await;
+    assert_eq!((&message["id"], &message["data"]), (&json!(id), &json!(id)));
+    managers
 }
 
 async fn queued(field: &Field) -> Value {
@@ -63,7 +82,7 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
     .await;
     assert_eq!(queued(&field).await, 2);
 
-    let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
+    let connection = device_connection(&device);
     let mut sdk = SdkDevice::start("azure_c2d.py", &[connection.as_ref(), ready.ca_file.as_os_str()]);
     // What was waiting may come before the device says that it listens.
     let mut said = BTreeMap::new();
@@ -85,15 +104,7 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
     );
 
     // What the service SDK sends, over AMQP through the first node.
-    let mut service = SdkDevice::start(
-        "azure_service_c2d.py",
-        &[
-            ready.connection_string.as_ref(),
-            ready.ca_file.as_os_str(),
-            "sdk".as_ref(),
-        ],
-    );
-    service.hear("ready").await;
+    let mut service = service_at(&field, 0, SERVICE).await;
     let properties = json!({
         "messageId": "by-sdk", "contentType": "application/json", "ack": "full", "iothub-ack": "full", "kind": "x",
     });
@@ -121,22 +132,35 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
             (&message["id"], &message["data"]),
             (&json!(id), &json!(body.to_string()))
         );
+        let managers = pass(&mut service, &mut sdk, &format!("without {node}")).await;
         field.restart(node).await;
+        pass(&mut service, &mut sdk, &format!("with {node}")).await;
+        assert_eq!(managers, 1, "its own gateway has lived");
     }
     let nobody = json!({ "to": "nobody", "data": "x", "properties": {} });
     service.say(&nobody.to_string()).await;
     service.hear("refused").await;
-    service.end().await;
 
-    // The first node dies with the device's connection. What comes meanwhile waits; the SDK connects again by itself,
-    // and subscribes to nothing.
+    // The first node dies, and with it the connections of the device and of one service. What comes meanwhile waits;
+    // the device connects again by itself, and subscribes to nothing.
+    let mut other = service_at(&field, 1, SERVICE).await;
+    pass(&mut other, &mut sdk, "through another").await;
+    // One that the device has, and whose gateway dies before it has said so, comes again.
+    dunlin_tests::eventually("an empty queue", dunlin_tests::PATIENCE, || async {
+        let count = queued(&field).await;
+        (count == json!(0)).then_some(()).ok_or(count.to_string())
+    })
+    .await;
     field.kill(0).await;
     let others = field
         .hub
         .through([1, 2].map(|node| field.cluster.node(node).expect("a node")));
     let mut sent = BTreeSet::new();
-    for n in 0..5 {
+    for n in 0..3 {
         sent.insert(send(&others, json!(n)).await);
+        let id = format!("away {n}");
+        send_by_sdk(&mut other, &id).await;
+        sent.insert(id);
     }
     field.restart(0).await;
     // The SDK gives them to its threads, so in any order.
@@ -146,6 +170,11 @@ async fn the_azure_device_sdk_receives_every_message_while_nodes_die() {
         received.insert(message["id"].as_str().expect("an id").to_owned());
     }
     assert_eq!(received, sent);
+    pass(&mut other, &mut sdk, "back").await;
+    let managers = pass(&mut service, &mut sdk, "back as well").await;
+    assert!(managers > 1, "its gateway has died");
+    other.end().await;
+    service.end().await;
     sdk.end().await;
 
     // Senders hear of it, over AMQP.

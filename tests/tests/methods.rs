@@ -1,15 +1,33 @@
-//! Direct methods with the SDKs that others wrote: a service calls a device through a cluster whose nodes die.
+//! Direct methods with the SDKs that others wrote: services call a device through a cluster whose nodes die, that of
+//! the device among them.
 
-use dunlin_tests::field::Field;
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::clients::{SdkDevice, azure_field, must_succeed, python, script};
+use crate::clients::{SdkDevice, azure_field, device_connection, service_at};
 
-async fn call(field: &Field, body: Value) -> (StatusCode, Value) {
-    let path = "/twins/sdk/methods";
-    field.hub.call(Method::POST, path, Some(body)).await
+const SERVICE: &str = "azure_service_method.py";
+
+/// Has a service SDK call the device, for which it may wait for `connect_s` seconds; what came of it.
+async fn call(service: &mut SdkDevice, payload: &Value, connect_s: u64) -> (String, Value) {
+    let arguments = json!({
+        "method_name": "echo",
+        "payload": payload,
+        "connect_timeout_in_seconds": connect_s,
+        "response_timeout_in_seconds": 30,
+    });
+    service.say(&format!("call {arguments}")).await;
+    service.hear_any().await
+}
+
+/// The same, which the device answers, and is asked for once.
+async fn call_once(service: &mut SdkDevice, sdk: &mut SdkDevice, payload: Value) {
+    let (said, value) = call(service, &payload, 60).await;
+    assert_eq!(said, "answered", "{value}");
+    assert_eq!(value, json!({"status": 200, "payload": {"echo": payload}}));
+    assert_eq!(
+        sdk.hear("called").await,
+        json!({"name": "echo", "payload": payload})
+    );
 }
 
 #[tokio::test]
@@ -20,20 +38,16 @@ async fn the_azure_sdks_call_a_device_while_nodes_die() {
     let device = field.hub.create("sdk").await;
     field.hub.create("offline").await;
     let ready = field.cluster.ready().clone();
-    let connection = format!("HostName=localhost;DeviceId=sdk;SharedAccessKey={}", device.key);
+    let connection = device_connection(&device);
     let mut sdk = SdkDevice::start(
         "azure_method.py",
         &[connection.as_ref(), ready.ca_file.as_os_str()],
     );
     sdk.hear("listening").await;
 
-    let mut service = Command::new(python());
-    service
-        .arg(script("azure_service_method.py"))
-        .arg(&ready.connection_string)
-        .arg(&ready.ca_file)
-        .arg("sdk");
-    must_succeed(service).await;
+    let mut service = service_at(&field, 0, SERVICE).await;
+    service.say("walk").await;
+    service.hear("walked").await;
     for (name, payload) in [
         ("echo", json!({"in": [1, 2.5, null]})),
         ("echo", json!("text")),
@@ -48,29 +62,35 @@ async fn the_azure_sdks_call_a_device_while_nodes_die() {
         );
     }
 
-    // The device stays with the first node throughout; the second and the third are asked, and die in turn.
+    // The device and a service stay with the first node; the second and the third are asked, and die in turn.
     for node in [1, 2] {
         field.kill(node).await;
-        let payload = json!({"node": node});
-        let asked = json!({"methodName": "echo", "payload": payload, "connectTimeoutInSeconds": 30});
-        let (status, answer) = call(&field, asked).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        assert_eq!(answer, json!({"status": 200, "payload": {"echo": payload}}));
-        assert_eq!(
-            sdk.hear("called").await["payload"],
-            payload,
-            "each call comes once"
-        );
+        call_once(&mut service, &mut sdk, json!({"without": node})).await;
         field.restart(node).await;
-        let other = field.hub.through(field.cluster.node(node));
-        let payload = json!({"through": node});
-        let asked = json!({"methodName": "echo", "payload": payload, "connectTimeoutInSeconds": 30});
-        let (status, answer) = other.call(Method::POST, "/twins/sdk/methods", Some(asked)).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        assert_eq!(sdk.hear("called").await["payload"], payload);
+        let mut other = service_at(&field, node, SERVICE).await;
+        call_once(&mut other, &mut sdk, json!({"through": node})).await;
+        other.end().await;
     }
+    service.end().await;
+
+    // The first node dies, and with it the connection of the device, which subscribes to nothing again.
+    let mut other = service_at(&field, 1, SERVICE).await;
+    call_once(&mut other, &mut sdk, json!("before")).await;
+    field.kill(0).await;
+    let (said, value) = call(&mut other, &json!("away"), 0).await;
+    assert_eq!(said, "refused", "{value}");
+    assert!(
+        value == json!([404, "DeviceNotOnline"]) || value == json!([504, "GatewayTimeout"]),
+        "{value}"
+    );
+    field.restart(0).await;
+    call_once(&mut other, &mut sdk, json!("again")).await;
     sdk.end().await;
-    let (status, answer) = call(&field, json!({"methodName": "echo"})).await;
-    assert_eq!(status, StatusCode::NOT_FOUND, "{answer}");
+    let (said, value) = call(&mut other, &json!("gone"), 0).await;
+    assert_eq!(
+        (said.as_str(), value),
+        ("refused", json!([404, "DeviceNotOnline"]))
+    );
+    other.end().await;
     field.stop().await;
 }

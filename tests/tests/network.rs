@@ -1,16 +1,20 @@
-//! Three nodes that reach each other through a relay: one is cut off and comes back, the network loses,
+//! Three nodes that reach each other through a relay: one is cut off, lets nobody in and comes back, the network loses,
 //! repeats, reorders and spoils packets, source addresses change; nothing that was acked is lost.
 
 use dunlin_chaos::relay::faults::{Cause, DoorFaults, LinkFaults};
 use dunlin_chaos::relay::{Relay, relay_host};
+use dunlin_gateway::client::{Client, ClientError};
 use dunlin_tests::field::Field;
-use dunlin_tests::hub::Door;
+use dunlin_tests::hub::{Device, Door};
 use dunlin_tests::judge::assert_kept;
 use dunlin_tests::load::Load;
 use dunlin_tests::{PATIENCE, eventually};
 use serde_json::Value;
 
 const NODES: usize = 3;
+
+/// MQTT 5: "the server is not available".
+const SERVER_UNAVAILABLE: u8 = 0x88;
 
 /// All directed links between different nodes.
 fn links() -> impl Iterator<Item = (usize, usize)> {
@@ -40,6 +44,20 @@ async fn wait_alive(field: &Field, place: usize, wanted: bool) {
     .await;
 }
 
+/// Returns when the node in place `place`, which is cut off, turns the device away for the time being. At no moment may
+/// it be let in.
+async fn wait_turned_away(field: &Field, place: usize, device: &Device) {
+    let what = format!("{} turned away by node {}", device.id, place + 1);
+    eventually(&what, PATIENCE, || async {
+        match Client::connect(&field.hub.doors[place].options(device)).await {
+            Err(ClientError::Refused(SERVER_UNAVAILABLE)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => panic!("{} is let in by a node that is cut off", device.id),
+        }
+    })
+    .await;
+}
+
 fn tell_all(relay: &Relay, faults: LinkFaults) {
     for (from, to) in links() {
         relay.set(from, to, faults).expect("faults within bounds");
@@ -59,6 +77,7 @@ async fn a_node_that_is_cut_off_is_done_without_and_comes_back() {
     let mut all = Vec::new();
     for cut_off in 0..NODES {
         let devices = field.hub.create_many(&format!("without-{cut_off}-"), 6).await;
+        let late = field.hub.create(&format!("late-{cut_off}")).await;
         let others: Vec<usize> = (0..NODES).filter(|place| *place != cut_off).collect();
         let doors: Vec<_> = others
             .iter()
@@ -68,7 +87,9 @@ async fn a_node_that_is_cut_off_is_done_without_and_comes_back() {
         load.wait_acked(200).await;
         relay.partition(&[others, vec![cut_off]]);
         wait_alive(&field, cut_off, false).await;
+        wait_turned_away(&field, cut_off, &late).await;
         load.wait_acked(300).await;
+        wait_turned_away(&field, cut_off, &late).await;
         relay.heal_all();
         field.settled("the node back", |_| true).await;
         wait_alive(&field, cut_off, true).await;
@@ -77,6 +98,9 @@ async fn a_node_that_is_cut_off_is_done_without_and_comes_back() {
         let lost: u32 = logs.iter().map(|log| log.connections_lost).sum();
         assert_eq!(lost, 0, "gateways on the side of the majority drop nobody");
         all.extend(logs);
+        let back = Load::start(&field.hub.doors[cut_off..=cut_off], &[late]);
+        back.wait_acked(20).await;
+        all.extend(back.finish().await);
         for (from, to) in links() {
             let dropped = relay.counters(from, to).dropped(Cause::Cut);
             let is_felt = from == cut_off || to == cut_off;

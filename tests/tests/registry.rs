@@ -7,9 +7,8 @@ use reqwest::{Method, StatusCode};
 use ring::digest;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::process::Command;
 
-use crate::clients::{SdkDevice, azure_field, python, script};
+use crate::clients::{SdkDevice, azure_field};
 
 /// A certificate that its own key has signed, as files: its certificate, its key, and its thumbprint.
 struct OwnCertificate {
@@ -60,6 +59,13 @@ fn signed_for(device: &str) -> (String, TempDir) {
     (root.pem(), folder)
 }
 
+/// Has the service SDK go through the whole registry with devices of this name. `round` counts from 1.
+async fn walk(service: &mut SdkDevice, name: &str, round: u64) {
+    service.say(name).await;
+    let left = json!({"devices": ["kept", "parent", "x509"], "room": round + 1});
+    assert_eq!(service.hear("walked").await, left);
+}
+
 async fn call(field: &Field, path: &str, payload: u64) {
     let body = json!({"methodName": "echo", "payload": payload, "connectTimeoutInSeconds": 60});
     let (status, answer) = field.hub.call(Method::POST, path, Some(body)).await;
@@ -74,25 +80,16 @@ async fn the_azure_sdks_share_a_registry_while_nodes_die() {
     };
     let ready = field.cluster.ready().clone();
     let own = OwnCertificate::make();
-    let mut service = Command::new(python());
-    service
-        .arg(script("azure_service_registry.py"))
-        .arg(&ready.connection_string)
-        .arg(&ready.ca_file)
-        .arg(&own.thumbprint);
-    let output = service.output().await.expect("Python can be started");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let key = String::from_utf8(output.stdout).expect("a key");
-
     let ca_file = ready.ca_file.as_os_str();
-    let connection = format!(
-        "HostName=localhost;DeviceId=parent;ModuleId=cam;SharedAccessKey={}",
-        key.trim()
+    let mut service = SdkDevice::start(
+        "azure_service_registry.py",
+        &[ready.connection_string.as_ref(), ca_file, own.thumbprint.as_ref()],
     );
+    let made = service.hear("made").await;
+    let key = made.as_str().expect("a key");
+    walk(&mut service, "before", 1).await;
+
+    let connection = format!("HostName=localhost;DeviceId=parent;ModuleId=cam;SharedAccessKey={key}");
     let mut module = SdkDevice::start(
         "azure_identity.py",
         &[ca_file, "module".as_ref(), connection.as_ref()],
@@ -116,6 +113,7 @@ async fn the_azure_sdks_share_a_registry_while_nodes_die() {
     assert_eq!(device.hear("twin").await["reported"]["kind"], "x509");
     for node in [1, 2] {
         field.kill(node).await;
+        walk(&mut service, &format!("without-{node}"), 2 * node as u64).await;
         for sdk in [&mut module, &mut device] {
             sdk.say(&format!("send {node}")).await;
             sdk.hear("sent").await;
@@ -125,7 +123,9 @@ async fn the_azure_sdks_share_a_registry_while_nodes_die() {
         call(&field, "/twins/x509/methods", node as u64).await;
         device.hear("called").await;
         field.restart(node).await;
+        walk(&mut service, &format!("with-{node}"), 2 * node as u64 + 1).await;
     }
+    service.end().await;
     assert_eq!(field.hub.read_device("x509").await, [b"1", b"2"]);
     let stored = field.hub.read_device("parent").await;
     assert_eq!(stored, [b"1", b"2"], "a module's messages are its device's");

@@ -11,7 +11,7 @@ from azure.iot.device import IoTHubDeviceClient, MethodResponse
 connection, ca_file = sys.argv[1:3]
 with open(ca_file, encoding="utf-8") as file:
     client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read()
+        connection, server_verification_cert=file.read(), connection_retry_interval=1
     )
 
 

@@ -1,13 +1,14 @@
 """The service SDK's side of cloud-to-device messages, which it sends over AMQP.
 
-Arguments: connection string, CA file, device. Sends a message for each line that it reads, a JSON object with `data` and
-`properties`, and says what came of it.
+Arguments: connection string, CA file, device. Sends a message for each line that it reads, a JSON object with `data`
+and `properties`, and says what came of it: how many managers it has had by then, or why the message was refused.
 """
 
 import json
 import os
 import sys
 import tempfile
+import time
 
 import certifi
 
@@ -23,21 +24,43 @@ trusted.close()
 certifi.where = lambda: trusted.name
 
 from azure.iot.hub import IoTHubRegistryManager  # noqa: E402: it must find the bundle above
+from uamqp.errors import AMQPError  # noqa: E402
 
 
 def say(what, value):
     print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
-manager = IoTHubRegistryManager.from_connection_string(connection)
+class Service:
+    def __init__(self):
+        self.managers = 0
+        self.connect()
+
+    def connect(self):
+        self.manager = IoTHubRegistryManager.from_connection_string(connection)
+        self.managers += 1
+
+    def send(self, message):
+        """The SDK does not mend a connection that is lost: a new manager has a new one."""
+        to = message.get("to", device)
+        for _ in range(600):
+            try:
+                self.manager.send_c2d_message(to, message["data"], properties=message["properties"])
+                return
+            except AMQPError:
+                time.sleep(0.1)
+                self.connect()
+        raise SystemExit("no connection")
+
+
+service = Service()
 say("ready", True)
 for line in sys.stdin:
     if line.strip() == "end":
         break
-    message = json.loads(line)
     try:
-        manager.send_c2d_message(message.get("to", device), message["data"], properties=message["properties"])
-        say("sent", True)
+        service.send(json.loads(line))
+        say("sent", service.managers)
     except Exception as error:  # what the SDK makes of a refusal
         say("refused", str(error))
 os.unlink(trusted.name)

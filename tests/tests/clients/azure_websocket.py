@@ -1,0 +1,46 @@
+"""A device over WebSocket with the device SDK, which dials port 443: sends, receives messages, answers methods.
+
+Arguments: connection string, CA file. Writes a line for each thing that has happened, and sends what `send` is followed
+by; `end` ends it.
+"""
+
+import json
+import sys
+import threading
+
+from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse
+
+connection, ca_file = sys.argv[1:3]
+with open(ca_file, encoding="utf-8") as file:
+    client = IoTHubDeviceClient.create_from_connection_string(
+        connection, server_verification_cert=file.read(), websockets=True, connection_retry_interval=1
+    )
+lock = threading.Lock()
+
+
+def say(what, value):
+    with lock:
+        print(what, json.dumps(value, sort_keys=True), flush=True)
+
+
+def answer(request):
+    say("called", request.payload)
+    client.send_method_response(MethodResponse.create_from_method_request(request, 200, request.payload))
+
+
+client.on_background_exception = lambda error: say("lost", {"error": type(error).__name__})
+client.connect()
+client.on_message_received = lambda message: say("message", message.data.decode())
+client.on_method_request_received = answer
+# A twin read tells that the subscriptions before it are in force.
+client.get_twin()
+say("listening", True)
+for line in sys.stdin:
+    verb, _, text = line.strip().partition(" ")
+    if verb == "send":
+        client.send_message(Message(text))
+        say("sent", text)
+    elif verb == "end":
+        break
+client.shutdown()
+say("ended", True)
