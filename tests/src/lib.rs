@@ -15,3 +15,10 @@ pub mod program;
 mod wait;
 
 pub use wait::{Look, PATIENCE, eventually};
+
+/// Says what is not tested here for want of something, on standard error itself: what is printed there goes past whoever
+/// keeps a passing test's output to himself.
+pub fn untested(what: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
+}

@@ -70,7 +70,7 @@ pub(crate) async fn is_there(program: &str, arguments: &[&str], install: &str) -
             "{program} {arguments:?} does not run. Install it ({install}), or set \
              DUNLIN_TEST_WITHOUT_CLIENTS=1 to leave this client untested."
         );
-        eprintln!("NOT TESTED: {program} {arguments:?} is not installed");
+        dunlin_tests::untested(format_args!("{program} {arguments:?} is not installed"));
     }
     is_there
 }
@@ -130,7 +130,9 @@ pub(crate) async fn azure_field_with_https() -> Option<([File; 3], bool, Field)>
     let turn = File::create(std::env::temp_dir().join("dunlin-test-port-443.lock")).expect("a lock file");
     let may_bind = TcpListener::bind(("127.0.0.1", HTTPS_PORT)).is_ok();
     if !may_bind {
-        eprintln!("NOT TESTED: WebSocket with the device SDK, which dials port 443; it cannot be bound here");
+        dunlin_tests::untested(
+            "WebSocket with the device SDK, which dials port 443; it cannot be bound here",
+        );
         let field = Field::at_ports(3, (SDK_PORT, AMQPS_PORT)).await;
         let [mqtts, amqps] = turns;
         return Some(([mqtts, amqps, turn], false, field));

@@ -43,7 +43,7 @@ fn must_mount<T>(mounted: Result<T, ChaosFsError>) -> Option<T> {
                 "{error}. Run as root with /dev/fuse and fusermount3, or set DUNLIN_TEST_WITHOUT_MOUNT=1 to \
                  leave disk faults untested."
             );
-            eprintln!("NOT TESTED: {error}");
+            dunlin_tests::untested(error);
         })
         .ok()
 }

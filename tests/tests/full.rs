@@ -39,7 +39,7 @@ impl Mounted {
             "no file system can be mounted here. Run as root, or set DUNLIN_TEST_WITHOUT_MOUNT=1 to leave \
              a really full disk untested."
         );
-        eprintln!("NOT TESTED: no file system can be mounted here");
+        dunlin_tests::untested("no file system can be mounted here");
         None
     }
 

@@ -86,7 +86,7 @@ async fn files_come_through_a_cluster_whose_nodes_die() {
     }
     let _turns = [port_of_its_own(SDK_PORT).await, port_of_its_own(AMQPS_PORT).await];
     if TcpListener::bind(("127.0.0.1", HTTPS_PORT)).is_err() {
-        eprintln!("NOT TESTED: uploads with the device SDK, which dials port 443; it cannot be bound here");
+        dunlin_tests::untested("uploads with the device SDK, which dials port 443; it cannot be bound here");
         return;
     }
     let _turn = port_of_its_own(HTTPS_PORT).await;

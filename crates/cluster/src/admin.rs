@@ -289,7 +289,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             let renewal = policies::renew(&shared.view.get(), name, key)?;
             change(&shared, renewal, None).await
         }
-        AdminRequest::RemovePolicy { name } => change(&shared, policies::remove(name), None).await,
+        AdminRequest::RemovePolicy { name } => {
+            let removal = policies::remove(&shared.view.get(), name)?;
+            change(&shared, removal, None).await
+        }
         AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
         AdminRequest::PutAuthority { name, certificate } => {
             let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);

@@ -75,8 +75,7 @@ pub(crate) fn renew(
     name: String,
     which: PolicyKey,
 ) -> Result<DirectoryCommand, QueryError> {
-    let known = directory.policies.get(&name);
-    let known = known.ok_or_else(|| QueryError::Refused(format!("there is no policy '{name}'")))?;
+    let known = known(directory, &name)?;
     let before = known.keys.clone();
     let after = match which {
         PolicyKey::Primary => SymmetricKeys {
@@ -99,9 +98,15 @@ pub(crate) fn renew(
     }))
 }
 
-/// One policy less.
-pub(crate) fn remove(name: String) -> DirectoryCommand {
-    DirectoryCommand::Policy(PolicyChange::Remove { name })
+/// One policy less than there are in `directory`.
+pub(crate) fn remove(directory: &Directory, name: String) -> Result<DirectoryCommand, QueryError> {
+    known(directory, &name)?;
+    Ok(DirectoryCommand::Policy(PolicyChange::Remove { name }))
+}
+
+fn known<'a>(directory: &'a Directory, name: &str) -> Result<&'a Policy, QueryError> {
+    let known = directory.policies.get(name);
+    known.ok_or_else(|| QueryError::Refused(format!("there is no policy '{name}'")))
 }
 
 fn draw_keys() -> SymmetricKeys {
@@ -140,5 +145,6 @@ mod tests {
             (before.secondary, before.primary)
         );
         assert!(renew(&directory, "nobody".into(), PolicyKey::Swap).is_err());
+        assert!(remove(&directory, "nobody".into()).is_err());
     }
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::ShardClient;
 use dunlin_model::routing::routes::Routes;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Hooks;
 use crate::amqp::seats::Seats;
+use crate::auth::standing::StandingChanges;
 use crate::events::endpoint::RoutesCache;
 use crate::http::files;
 use crate::metrics::Metrics;
@@ -65,7 +66,7 @@ pub(crate) struct Shared {
     /// Files that devices upload.
     pub(crate) uploads: Uploads,
     /// Told when policies or authorities have changed.
-    pub(crate) standing_changes: watch::Sender<()>,
+    pub(crate) standing_changes: StandingChanges,
     /// Cancelled when draining begins.
     pub(crate) draining: CancellationToken,
     /// Every task of the gateway; draining waits for them.
@@ -104,7 +105,7 @@ impl Shared {
             latencies: Latencies::default(),
             pending: Pending::default(),
             uploads: Uploads::new(uploads),
-            standing_changes: watch::Sender::default(),
+            standing_changes: StandingChanges::default(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -2,7 +2,8 @@
 //! rolled or that is removed, an authority that the hub trusts no more.
 //!
 //! A device's own key or certificate is not here: changing it changes the device's generation, and its shard ends the
-//! session. Nothing here looks at a token's time, which is its session's.
+//! session. Nothing here looks at a token's time, which is its session's. A gateway that hears nothing of the directory
+//! learns of a change when it hears of it again; meanwhile it admits nobody.
 
 use std::sync::Arc;
 
@@ -16,7 +17,6 @@ use crate::limits::STANDING_LOOK;
 use crate::shared::Shared;
 
 /// What a credential was good by.
-#[derive(Debug)]
 pub(crate) enum RestsOn {
     /// Nothing in the directory.
     Itself,
@@ -53,6 +53,14 @@ impl RestsOn {
     }
 }
 
+/// Told when what sessions rest on has changed: policies, and authorities, each by itself, since it costs more to look
+/// whether certificates still count.
+#[derive(Debug, Default)]
+pub(crate) struct StandingChanges {
+    policies: watch::Sender<()>,
+    authorities: watch::Sender<()>,
+}
+
 /// The watch over one session's ground.
 pub(crate) struct Standing {
     rests_on: RestsOn,
@@ -64,10 +72,14 @@ pub(crate) struct Standing {
 impl Standing {
     /// Watches from now on; a change since the credential was verified is seen.
     pub(crate) fn new(shared: &Shared, rests_on: RestsOn) -> Self {
+        let changes = match &rests_on {
+            RestsOn::Authority { .. } => &shared.standing_changes.authorities,
+            RestsOn::Itself | RestsOn::Policy { .. } => &shared.standing_changes.policies,
+        };
         Self {
             rests_on,
             client: Arc::clone(&shared.client),
-            changes: shared.standing_changes.subscribe(),
+            changes: changes.subscribe(),
             is_unchecked: true,
         }
     }
@@ -105,8 +117,11 @@ async fn run(shared: Arc<Shared>) {
             _ = clock.tick() => {}
         }
         let now = shared.client.directory();
-        if now.policies != seen.policies || now.authorities != seen.authorities {
-            shared.standing_changes.send_replace(());
+        if now.policies != seen.policies {
+            shared.standing_changes.policies.send_replace(());
+        }
+        if now.authorities != seen.authorities {
+            shared.standing_changes.authorities.send_replace(());
         }
         seen = now;
     }

@@ -88,13 +88,21 @@ pub(crate) async fn send(
             telemetry::encode(&mut record, Source::Http, *method, generation, &device, content);
             count(&shared.metrics.publishes);
             count_by(&shared.metrics.publish_bytes, record.len() as u64);
-            submitted.push(submit(&shared, &device, &record)?);
+            match submit(&shared, &device, &record) {
+                Ok(one) => submitted.push(one),
+                Err(refused) if submitted.is_empty() => return Err(refused),
+                // Those before it are on their way: that it was refused is not true of all.
+                Err(_) => return Err(ApiError::unknown()),
+            }
         }
         let mut fenced = Vec::new();
         let mut receipt = None;
         for (message, submitted) in left.into_iter().zip(submitted) {
             match submitted.end().await {
-                TelemetryAck::Stored(stored) => receipt = Some(stored),
+                TelemetryAck::Stored(stored) => {
+                    count(&shared.metrics.acks);
+                    receipt = Some(stored);
+                }
                 TelemetryAck::Unknown => {
                     count(&shared.metrics.unknown);
                     return Err(ApiError::unknown());
@@ -103,7 +111,7 @@ pub(crate) async fn send(
             }
         }
         match receipt {
-            Some(receipt) if fenced.is_empty() => return Ok(respond(&shared, receipt)),
+            Some(receipt) if fenced.is_empty() => return Ok(respond(receipt)),
             // Not stored. The generation may have been read from a leader that did not know better.
             _ if attempt == 0 => {
                 identity = authorize::device(&shared, claim, Consistency::Linearizable).await?;
@@ -174,8 +182,7 @@ fn read_batch(body: &[u8]) -> Result<Vec<(Vec<u8>, Body)>, ApiError> {
     messages.collect()
 }
 
-fn respond(shared: &Shared, receipt: Receipt) -> Response {
-    count(&shared.metrics.acks);
+fn respond(receipt: Receipt) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Ok(value) = HeaderValue::from_str(&receipt.to_string()) {
         response.headers_mut().insert(RECEIPT_HEADER, value);

@@ -121,8 +121,8 @@ async fn try_admit(
         .charge_within(Cost::of(Operation::Connect), patience)
         .await
         .map_err(unavailable)?;
+    let (epoch, present, waiting, view) = open(shared, proof, view, !request.clean, mailbox).await?;
     let rests_on = credential.rests_on(&view.record, &shared.client.directory(), now_s);
-    let (epoch, present, waiting) = open(shared, proof, view, !request.clean, mailbox).await?;
     let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
         expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
     });
@@ -233,7 +233,7 @@ async fn open(
     mut view: DeviceView,
     persistent: bool,
     mailbox: &Arc<Mailbox>,
-) -> Result<(u64, bool, bool), Why> {
+) -> Result<(u64, bool, bool, DeviceView), Why> {
     let device = proof.device;
     for attempt in 0..2 {
         let command = Command::SessionOpen {
@@ -251,7 +251,7 @@ async fn open(
                 ..
             } => {
                 opening.activate(epoch, mailbox);
-                return Ok((epoch, present, waiting));
+                return Ok((epoch, present, waiting, view));
             }
             Outcome::Refused(Refusal::StaleGeneration) if attempt == 0 => {
                 let again = timeout(ADMIT_WAIT, verify_as(shared, proof, Consistency::Linearizable));

@@ -369,7 +369,7 @@ where
             }
             match woken {
                 Woken::Mailbox | Woken::Time | Woken::Socket(Ok(Moved::Written)) => {}
-                Woken::Fallen => self.session.handle_end(End::Revoked),
+                Woken::Fallen => self.session.handle_end(End::Fallen),
                 Woken::Finished(finished) => self.handle_finished(finished),
                 Woken::Returned(returned) => self.handle_returned(returned),
                 Woken::Socket(Ok(Moved::Ended) | Err(_)) => self.session.handle_end(End::Lost),
@@ -851,14 +851,14 @@ where
     async fn close(mut self, end: End) {
         let metrics = &self.shared.metrics;
         match end {
-            End::Fenced | End::TakenOver | End::Revoked => count(&metrics.fenced),
+            End::Fenced | End::TakenOver | End::Revoked | End::Fallen => count(&metrics.fenced),
             End::Unknown => count(&metrics.unknown),
             End::Broke(_) => count(&metrics.protocol_errors),
             _ => {}
         }
         let (device, epoch) = self.identity();
         tracing::debug!(%device, epoch, ?end, "connection over");
-        if end == End::Revoked {
+        if matches!(end, End::Revoked | End::Fallen) {
             let detail = format!("epoch {epoch}");
             let record = AuditRecord::done("session.revoke", "hub", device.as_str());
             let record = AuditRecord { detail, ..record };

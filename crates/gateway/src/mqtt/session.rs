@@ -155,6 +155,8 @@ pub enum End {
     TakenOver,
     /// The device was disabled or deleted, or its key rolled.
     Revoked,
+    /// What the session rests on besides its device is gone. The shard does not know, and is told.
+    Fallen,
     /// The shard had given this gateway up.
     GatewayLost,
     /// This gateway is shutting down.
@@ -174,7 +176,7 @@ impl End {
             // MQTT 5 has 0x88 for CONNACK only; of DISCONNECT's codes "busy" says to try again.
             End::Unknown | End::Unavailable => Code::ServerBusy,
             End::StorageFull | End::OverQuota => Code::QuotaExceeded,
-            End::Revoked => Code::NotAuthorized,
+            End::Revoked | End::Fallen => Code::NotAuthorized,
             End::GatewayLost => Code::ServerBusy,
             End::Shutdown => Code::ServerShuttingDown,
         })
@@ -184,7 +186,7 @@ impl End {
     pub fn fires_will(self) -> bool {
         !matches!(
             self,
-            End::Disconnected | End::Fenced | End::TakenOver | End::Revoked | End::GatewayLost
+            End::Disconnected | End::Fenced | End::TakenOver | End::Revoked | End::Fallen | End::GatewayLost
         )
     }
 

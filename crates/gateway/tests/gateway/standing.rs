@@ -35,9 +35,12 @@ async fn a_session_ends_with_the_policy_that_opened_it() {
         (keys.primary, keys.secondary) = (KEY.into(), KEY.into());
     });
     assert!(matches!(next(&mut client).await, Event::Disconnected { .. }));
+    // The shard is told: it has not ended the session itself.
+    world.cluster.until_disconnected(&world.device).await;
     let mut client = by_policy(&world, KEY).await;
     world.cluster.remove_policy("device");
     assert!(matches!(next(&mut client).await, Event::Disconnected { .. }));
+    world.cluster.until_disconnected(&world.device).await;
     // A device by its own key rests on no policy.
     let mut own = world.connect(Version::V5).await;
     world

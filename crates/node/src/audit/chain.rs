@@ -244,14 +244,17 @@ pub struct Extent {
     pub last: Option<Mark>,
 }
 
-/// The files of the audit at `path`, oldest first: the older ones that are there, and `path` itself.
+/// The files of the audit at `path`, oldest first: the older ones that are there, and `path` itself, which is not there
+/// where a node died between two files.
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = (1..FILES_MAX)
         .rev()
         .map(|place| older(path, place))
         .filter(|older| older.exists())
         .collect();
-    paths.push(path.to_owned());
+    if paths.is_empty() || path.exists() {
+        paths.push(path.to_owned());
+    }
     paths
 }
 

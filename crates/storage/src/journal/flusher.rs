@@ -257,7 +257,9 @@ impl Flusher {
         };
         let error = JournalError::Full("the reserve for votes is used up".to_owned());
         if shared.lock().stopping || !matches!(op.what, What::Truncate(_) | What::Remove) {
-            shared.lock().restore_vote(op.id, op.incarnation);
+            if let What::Vote(vote) = &op.what {
+                shared.lock().restore_vote(op.id, op.incarnation, vote);
+            }
             self.backlog.push_front(Op {
                 refused: Some(error),
                 ..op
@@ -278,13 +280,11 @@ impl Flusher {
 
     fn refuse_votes(&mut self, shared: &Shared) {
         let error = JournalError::Full("the reserve for votes is used up".to_owned());
-        for op in self
-            .backlog
-            .iter_mut()
-            .filter(|op| matches!(op.what, What::Vote(_)))
-        {
-            shared.lock().restore_vote(op.id, op.incarnation);
-            op.refused = Some(error.clone());
+        for op in &mut self.backlog {
+            if let What::Vote(vote) = &op.what {
+                shared.lock().restore_vote(op.id, op.incarnation, vote);
+                op.refused = Some(error.clone());
+            }
         }
         self.complete_refused(shared);
     }

@@ -772,9 +772,11 @@ impl Core {
         self.forget_hot(freed);
     }
 
-    /// A refused vote is not the vote.
-    pub(super) fn restore_vote(&mut self, id: GroupReplica, incarnation: u64) {
-        if let Some(replica) = self.replica_mut(id, incarnation) {
+    /// A refused vote is not the vote; one behind it still is.
+    pub(super) fn restore_vote(&mut self, id: GroupReplica, incarnation: u64, refused: &Bytes) {
+        if let Some(replica) = self.replica_mut(id, incarnation)
+            && replica.vote.as_ref() == Some(refused)
+        {
             replica.vote = replica.vote_written.as_ref().map(|(vote, _)| vote.clone());
         }
     }
