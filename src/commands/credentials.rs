@@ -16,6 +16,20 @@ use super::{CommandError, CommandResult, Format, progress, say};
 /// Seconds that a token is good for, unless told otherwise.
 const TOKEN_LIFE_S_DEFAULT: u64 = 3_600;
 
+/// A shared access policy.
+#[derive(Args)]
+struct PolicyName {
+    /// The policy; `provisioningserviceowner` is that of the provisioning service
+    #[arg(
+        long,
+        visible_alias = "policy-name",
+        alias = "pn",
+        value_name = "NAME",
+        default_value = "iothubowner"
+    )]
+    policy: String,
+}
+
 #[derive(Args)]
 pub(crate) struct ConnectionStrings {
     #[command(subcommand)]
@@ -28,15 +42,8 @@ pub(crate) struct ConnectionStrings {
 enum StringAction {
     /// Print the connection string of a shared access policy, for services
     Show {
-        /// The policy; `provisioningserviceowner` is that of the provisioning service
-        #[arg(
-            long,
-            visible_alias = "policy-name",
-            alias = "pn",
-            value_name = "NAME",
-            default_value = "iothubowner"
-        )]
-        policy: String,
+        #[command(flatten)]
+        policy: PolicyName,
         /// In the form that clients of Event Hubs and Kafka read
         #[arg(long)]
         event_hub: bool,
@@ -58,15 +65,8 @@ pub(crate) struct Sas {
 enum SasAction {
     /// Print a shared access token: of a policy for all of the hub, or of a device
     Generate {
-        /// The policy
-        #[arg(
-            long,
-            visible_alias = "policy-name",
-            alias = "pn",
-            value_name = "NAME",
-            default_value = "iothubowner"
-        )]
-        policy: String,
+        #[command(flatten)]
+        policy: PolicyName,
         /// The device, instead of a policy
         #[arg(
             short,
@@ -106,7 +106,7 @@ impl ConnectionStrings {
     pub(crate) async fn run(self) -> CommandResult {
         let hub = Hub::find(&self.hub)?;
         let StringAction::Show {
-            policy,
+            policy: PolicyName { policy },
             event_hub,
             secondary,
         } = self.action;
@@ -137,7 +137,7 @@ impl Sas {
     pub(crate) async fn run(self) -> CommandResult {
         let hub = Hub::find(&self.hub)?;
         let SasAction::Generate {
-            policy,
+            policy: PolicyName { policy },
             device,
             duration,
         } = self.action;

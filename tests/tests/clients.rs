@@ -13,7 +13,7 @@ use std::process::Stdio;
 
 use dunlin_tests::field::Field;
 use dunlin_tests::hub::{Device, HOST, Hub};
-use dunlin_tests::program::{Serve, run, workspace};
+use dunlin_tests::program::{Serve, Serving, run, workspace};
 use dunlin_tests::{PATIENCE, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -103,6 +103,33 @@ pub(crate) async fn port_of_its_own(port: u16) -> File {
     turn
 }
 
+async fn has_device_sdk() -> bool {
+    let install = "pip install azure-iot-device";
+    is_there(&python(), &["-c", "import azure.iot.device"], install).await
+}
+
+/// One node where the device SDK finds it, and the right to its port; `None` if it is to be left untested.
+async fn azure_serving() -> Option<(File, Serving)> {
+    if !has_device_sdk().await {
+        return None;
+    }
+    let turn = sdk_port().await;
+    let mut serve = Serve::new(&[]);
+    serve.ports.mqtts = SDK_PORT;
+    Some((turn, serve.start().await))
+}
+
+/// A cluster of three nodes where the Event Hubs SDK finds it, and the right to its port; `None` if it is to be left
+/// untested.
+pub(crate) async fn event_hubs_field() -> Option<(File, Field)> {
+    let install = "pip install azure-eventhub==5.15.1";
+    if !is_there(&python(), &["-c", "import azure.eventhub"], install).await {
+        return None;
+    }
+    let turn = port_of_its_own(AMQPS_PORT).await;
+    Some((turn, Field::at_amqps_port(3, AMQPS_PORT).await))
+}
+
 /// A cluster of three nodes where both Azure SDKs find it, and the right to its ports; `None` if they are to be left
 /// untested.
 pub(crate) async fn azure_field() -> Option<([File; 2], Field)> {
@@ -117,13 +144,7 @@ pub(crate) async fn azure_field() -> Option<([File; 2], Field)> {
 
 /// The same, where the device SDK finds it over WebSocket as well, if that port may be bound here; and whether it may.
 pub(crate) async fn azure_field_with_https() -> Option<([File; 3], bool, Field)> {
-    if !is_there(
-        &python(),
-        &["-c", "import azure.iot.device"],
-        "pip install azure-iot-device",
-    )
-    .await
-    {
+    if !has_device_sdk().await {
         return None;
     }
     let turns = [port_of_its_own(SDK_PORT).await, port_of_its_own(AMQPS_PORT).await];
@@ -318,23 +339,12 @@ async fn paho_sends_a_message() {
 
 #[tokio::test]
 async fn the_azure_device_sdk_sends_a_message() {
-    let python = python();
-    if !is_there(
-        &python,
-        &["-c", "import azure.iot.device"],
-        "pip install azure-iot-device",
-    )
-    .await
-    {
+    let Some((turn, serving)) = azure_serving().await else {
         return;
-    }
-    let turn = sdk_port().await;
-    let mut serve = Serve::new(&[]);
-    serve.ports.mqtts = SDK_PORT;
-    let serving = serve.start().await;
+    };
     let hub = Hub::new(&serving.ready);
     let device = hub.create("azure").await;
-    let mut command = Command::new(python);
+    let mut command = Command::new(python());
     command
         .arg(script("azure_send.py"))
         .arg(format!(
@@ -451,14 +461,9 @@ async fn the_azure_device_sdk_loses_no_message_while_nodes_die_and_its_token_is_
 
 #[tokio::test]
 async fn two_azure_device_sdks_with_one_identity_are_slowed_down_and_neither_gives_up() {
-    let install = "pip install azure-iot-device";
-    if !is_there(&python(), &["-c", "import azure.iot.device"], install).await {
+    let Some((turn, serving)) = azure_serving().await else {
         return;
-    }
-    let turn = sdk_port().await;
-    let mut serve = Serve::new(&[]);
-    serve.ports.mqtts = SDK_PORT;
-    let serving = serve.start().await;
+    };
     let hub = Hub::new(&serving.ready);
     let connection = device_connection(&hub.create("one").await);
     let arguments = [connection.as_ref(), serving.ready.ca_file.as_os_str()];

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::clients::{AMQPS_PORT, SdkDevice, is_there, port_of_its_own, python};
+use crate::clients::{SdkDevice, event_hubs_field};
 
 /// A reader in a process of its own.
 struct Reader {
@@ -240,12 +240,9 @@ fn go_on(shard: u32, times: &BTreeMap<Place, u64>) -> (Value, Vec<Place>) {
 
 #[tokio::test]
 async fn the_event_hubs_sdk_reads_everything_while_a_node_dies() {
-    let install = "pip install azure-eventhub==5.15.1";
-    if !is_there(&python(), &["-c", "import azure.eventhub"], install).await {
+    let Some((_turn, mut field)) = event_hubs_field().await else {
         return;
-    }
-    let _turn = port_of_its_own(AMQPS_PORT).await;
-    let mut field = Field::at_amqps_port(3, AMQPS_PORT).await;
+    };
     let ready = field.cluster.ready().clone();
     let named = field.hub.create("named").await;
     let mut reader = Reader::start(&ready, "$Default", &beginning()).await;
@@ -306,12 +303,9 @@ async fn the_event_hubs_sdk_reads_everything_while_a_node_dies() {
 
 #[tokio::test]
 async fn the_event_hubs_sdk_goes_on_from_its_checkpoints_when_a_reader_and_a_node_die() {
-    let install = "pip install azure-eventhub==5.15.1";
-    if !is_there(&python(), &["-c", "import azure.eventhub"], install).await {
+    let Some((_turn, mut field)) = event_hubs_field().await else {
         return;
-    }
-    let _turn = port_of_its_own(AMQPS_PORT).await;
-    let mut field = Field::at_amqps_port(3, AMQPS_PORT).await;
+    };
     let ready = field.cluster.ready().clone();
     let folder = TempDir::new().expect("a folder for temporary files");
     let store = folder.path().join("checkpoints.json");

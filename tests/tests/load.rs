@@ -68,16 +68,22 @@ fn file(folder: &TempDir, name: &str) -> PathBuf {
     folder.path().join(name)
 }
 
-#[tokio::test]
-async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
-    let folder = TempDir::new().expect("a folder");
-    let field = Field::start(3, &["--mqtt-port", &free_port().to_string()]).await;
+/// Three healthy nodes, and the folder that all of theirs lie in.
+async fn healthy_cluster(arguments: &[&str]) -> (Field, PathBuf) {
+    let field = Field::start(3, arguments).await;
     field.settled("the cluster healthy", |_| true).await;
     let data = field
         .data(0)
         .parent()
         .expect("the cluster's own folder")
         .to_owned();
+    (field, data)
+}
+
+#[tokio::test]
+async fn a_cluster_that_keeps_its_word_passes_and_the_run_is_on_paper() {
+    let folder = TempDir::new().expect("a folder");
+    let (field, data) = healthy_cluster(&["--mqtt-port", &free_port().to_string()]).await;
     let (log, page) = (file(&folder, "a.hdr"), file(&folder, "a.html"));
     // Fewer messages each than a window holds, so that none waits for a busy machine's answers.
     let words = "pub -c 9 --rate 250 --duration 1 --warm-up 0 --verify -o json";
@@ -285,13 +291,7 @@ async fn a_load_is_open_and_slow_unless_it_is_told_otherwise_and_has_a_floor_on_
 #[tokio::test]
 async fn every_door_of_a_hub_has_the_same_figures() {
     let folder = TempDir::new().expect("a folder");
-    let field = Field::start(3, &[]).await;
-    field.settled("the cluster healthy", |_| true).await;
-    let data = field
-        .data(0)
-        .parent()
-        .expect("the cluster's own folder")
-        .to_owned();
+    let (field, data) = healthy_cluster(&[]).await;
     for (words, done, note) in [
         (
             "method -c 3 --rate 20 --duration 1 --warm-up 0",
@@ -389,13 +389,7 @@ async fn who_is_not_let_in_or_finds_nobody_is_told_why() {
 
 #[tokio::test]
 async fn a_group_of_consumers_reads_everything_once_and_leaves_nothing_behind() {
-    let field = Field::start(3, &[]).await;
-    field.settled("the cluster healthy", |_| true).await;
-    let data = field
-        .data(0)
-        .parent()
-        .expect("the cluster's own folder")
-        .to_owned();
+    let (field, data) = healthy_cluster(&[]).await;
     let mut publish = load("pub -c 9 --count 900 --closed --no-ceiling -o json");
     publish.arg("--data").arg(&data);
     assert_eq!(ended(publish).await.json()["counts"]["acked"], 900);

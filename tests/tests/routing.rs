@@ -15,7 +15,7 @@ use rcgen::{CertificateParams, KeyPair};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::clients::{AMQPS_PORT, SdkDevice, is_there, port_of_its_own, python};
+use crate::clients::{SdkDevice, event_hubs_field, is_there, python};
 use crate::eventhub::{beginning, connection};
 use crate::kafka::servers;
 
@@ -224,12 +224,9 @@ async fn kafka_readers_get_changes_of_twins_and_come_past_all_else() {
 
 #[tokio::test]
 async fn the_event_hubs_sdk_gets_changes_of_twins_and_comes_past_all_else() {
-    let install = "pip install azure-eventhub==5.15.1";
-    if !is_there(&python(), &["-c", "import azure.eventhub"], install).await {
+    let Some((_turn, mut field)) = event_hubs_field().await else {
         return;
-    }
-    let _turn = port_of_its_own(AMQPS_PORT).await;
-    let mut field = Field::at_amqps_port(3, AMQPS_PORT).await;
+    };
     let ready = field.cluster.ready().clone();
     lead_twins_alone(&field).await;
     let devices = field.hub.create_many("d", DEVICES).await;

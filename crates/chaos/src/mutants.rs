@@ -13,21 +13,25 @@ use crate::sim::{Plan, SimError, Simulator};
 /// Seeds of the drill, which takes some milliseconds for one.
 const DRILLS: u64 = 200;
 
+/// What may catch a mutant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// A simulated hub.
+    Simulation,
+    /// The drill of one shard's machine.
+    Drill,
+}
+
 /// How a hunt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caught {
-    /// A simulated hub failed.
+    /// One of the checks failed.
     By {
+        /// Which.
+        check: Check,
         /// Its seed.
         seed: u64,
-        /// The first thing that was wrong; begins with the invariant's id.
-        violation: String,
-    },
-    /// The drill of one shard's machine failed.
-    ByDrill {
-        /// Its seed.
-        seed: u64,
-        /// What was wrong.
+        /// The first thing that was wrong; of a simulated hub it begins with the invariant's id.
         violation: String,
     },
     /// None did.
@@ -55,14 +59,23 @@ pub fn hunt(simulator: &Simulator, mutant: Mutant, seeds: Range<u64>) -> Result<
         mutant::choose(None);
         tried += 1;
         if let Some(violation) = outcome?.violations.into_iter().next() {
-            return Ok(Caught::By { seed, violation });
+            let check = Check::Simulation;
+            return Ok(Caught::By {
+                check,
+                seed,
+                violation,
+            });
         }
     }
     mutant::choose(Some(mutant));
     let drilled = (0..DRILLS).find_map(|seed| Some((seed, drill::run(seed)?)));
     mutant::choose(None);
     Ok(match drilled {
-        Some((seed, violation)) => Caught::ByDrill { seed, violation },
+        Some((seed, violation)) => Caught::By {
+            check: Check::Drill,
+            seed,
+            violation,
+        },
         None => Caught::Not { seeds: tried },
     })
 }

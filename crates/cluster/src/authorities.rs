@@ -2,7 +2,7 @@
 //!
 //! Whether a device's certificate comes from one is decided at the doors.
 
-use dunlin_model::directory::{AUTHORITY_BYTES_MAX, Directory};
+use dunlin_model::directory::{AUTHORITY_BYTES_MAX, Directory, is_plain_name};
 use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -42,10 +42,7 @@ pub(crate) fn list(directory: &Directory) -> Vec<AuthorityLine> {
 /// The certificate alone, as PEM, if this can be an authority at `now_s`; otherwise why not. What else stands in the text,
 /// such as a key, goes no further.
 pub(crate) fn check(name: &str, certificate: &str, now_s: i64) -> Result<String, String> {
-    let is_plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !is_plain {
+    if !is_plain_name(name, NAME_CHARS_MAX) {
         return Err(format!(
             "the name of an authority is 1 to {NAME_CHARS_MAX} letters, digits and -._"
         ));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dunlin_model::directory::policies::PolicyChange;
-use dunlin_model::directory::{DEFAULT_POLICIES, Directory, DirectoryCommand, Policy, Right};
+use dunlin_model::directory::{Directory, DirectoryCommand, Policy, Right, first_policies};
 use dunlin_model::identity::SymmetricKeys;
 use dunlin_model::port::QueryError;
 use serde::{Deserialize, Serialize};
@@ -50,14 +50,7 @@ pub(crate) fn list(directory: &Directory) -> BTreeMap<String, PolicyLine> {
 
 /// The policies that a hub starts with, with keys that nobody has seen before.
 pub(crate) fn draw_first() -> BTreeMap<String, Policy> {
-    let first = DEFAULT_POLICIES.iter().map(|(name, rights)| {
-        let policy = Policy {
-            keys: draw_keys(),
-            rights: rights.to_vec(),
-        };
-        ((*name).to_owned(), policy)
-    });
-    first.collect()
+    first_policies(draw_keys)
 }
 
 /// One more policy, with new keys.
@@ -75,22 +68,13 @@ pub(crate) fn renew(
     name: String,
     which: PolicyKey,
 ) -> Result<DirectoryCommand, QueryError> {
-    let known = known(directory, &name)?;
-    let before = known.keys.clone();
-    let after = match which {
-        PolicyKey::Primary => SymmetricKeys {
-            primary: draw_key(),
-            ..before.clone()
-        },
-        PolicyKey::Secondary => SymmetricKeys {
-            secondary: draw_key(),
-            ..before.clone()
-        },
-        PolicyKey::Swap => SymmetricKeys {
-            primary: before.secondary.clone(),
-            secondary: before.primary.clone(),
-        },
-    };
+    let before = known(directory, &name)?.keys.clone();
+    let mut after = before.clone();
+    match which {
+        PolicyKey::Primary => after.primary = draw_key(),
+        PolicyKey::Secondary => after.secondary = draw_key(),
+        PolicyKey::Swap => std::mem::swap(&mut after.primary, &mut after.secondary),
+    }
     Ok(DirectoryCommand::Policy(PolicyChange::Renew {
         name,
         before,

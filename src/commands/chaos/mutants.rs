@@ -32,7 +32,7 @@ impl Mutants {
     /// Runs it.
     #[cfg(feature = "mutants")]
     pub(crate) fn run(self) -> CommandResult {
-        use dunlin_chaos::mutants::{Caught, hunt};
+        use dunlin_chaos::mutants::{Caught, Check, hunt};
         use dunlin_chaos::sim::Simulator;
 
         use crate::commands::say;
@@ -47,15 +47,18 @@ impl Mutants {
                 mutant,
                 self.first..self.first.saturating_add(self.seeds),
             )? {
-                Caught::By { seed, violation } => {
+                Caught::By {
+                    check,
+                    seed,
+                    violation,
+                } => {
                     caught += 1;
+                    let what = match check {
+                        Check::Simulation => "seed",
+                        Check::Drill => "drill",
+                    };
                     let short: String = violation.chars().take(120).collect();
-                    format!("caught    {:24} seed {seed}: {short}", mutant.name())
-                }
-                Caught::ByDrill { seed, violation } => {
-                    caught += 1;
-                    let short: String = violation.chars().take(120).collect();
-                    format!("caught    {:24} drill {seed}: {short}", mutant.name())
+                    format!("caught    {:24} {what} {seed}: {short}", mutant.name())
                 }
                 Caught::Not { seeds } => {
                     format!("SURVIVED  {:24} {seeds} seeds: {}", mutant.name(), mutant.what())

@@ -3,26 +3,12 @@
 Arguments: connection string, CA file. Writes a line for each message, and waits for a line that ends it.
 """
 
-import json
 import sys
-import threading
 
-from azure.iot.device import IoTHubDeviceClient
+from shared import device_client, say
 
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read(), connection_retry_interval=1
-    )
-
-
-# The SDK hands messages to several threads at once.
-lock = threading.Lock()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
+client = device_client(connection, ca_file, connection_retry_interval=1)
 
 
 def receive(message):

@@ -4,7 +4,6 @@ Arguments: connection string, CA file, consumer group, file of the store. Writes
 and a line for each event; of each partition, every tenth of them is a checkpoint. Ends when it is told to.
 """
 
-import base64
 import collections
 import json
 import os
@@ -15,19 +14,11 @@ import uuid
 
 from azure.eventhub import CheckpointStore, EventHubConsumerClient
 
+from shared import say, say_error, say_event
+
 CHECKPOINT_EVERY = 10
 
 connection, ca_file, group, path = sys.argv[1:5]
-lock = threading.Lock()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
-
-
-def shown(value):
-    return value.decode() if isinstance(value, bytes) else value
 
 
 class FileStore(CheckpointStore):
@@ -98,23 +89,10 @@ read = collections.Counter()
 
 def on_events(partition, events):
     for event in events:
-        say(
-            "event",
-            {
-                "partition": int(partition.partition_id),
-                "sequence": event.sequence_number,
-                "offset": event.offset,
-                "body": base64.b64encode(b"".join(event.body)).decode(),
-                "system": {shown(key): shown(value) for key, value in event.system_properties.items()},
-            },
-        )
+        say_event(partition, event)
         read[partition.partition_id] += 1
         if read[partition.partition_id] % CHECKPOINT_EVERY == 0:
             partition.update_checkpoint(event)
-
-
-def on_error(partition, error):
-    say("error", {"partition": partition and partition.partition_id, "error": repr(error)})
 
 
 store = FileStore(path)
@@ -131,7 +109,7 @@ say("checkpoints", store.checkpoints_of(group))
 reading = threading.Thread(
     target=client.receive_batch,
     # Of each partition it takes so many at a time, however fast they come.
-    kwargs={"on_event_batch": on_events, "on_error": on_error, "starting_position": "-1", "prefetch": 20},
+    kwargs={"on_event_batch": on_events, "on_error": say_error, "starting_position": "-1", "prefetch": 20},
 )
 reading.start()
 for line in sys.stdin:

@@ -5,7 +5,6 @@ text, a sequence number (read from there on), or {"time": milliseconds since 197
 each partition and one for each event, and ends when it is told to.
 """
 
-import base64
 import datetime
 import json
 import sys
@@ -13,21 +12,9 @@ import threading
 
 from azure.eventhub import EventHubConsumerClient
 
+from shared import say, say_error, say_event
+
 connection, ca_file, group, places = sys.argv[1:5]
-lock = threading.Lock()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True, default=shown), flush=True)
-
-
-def shown(value):
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def keyed(values):
-    return {shown(key): value for key, value in (values or {}).items()}
 
 
 def position(place):
@@ -38,21 +25,7 @@ def position(place):
 
 def on_events(partition, events):
     for event in events:
-        say(
-            "event",
-            {
-                "partition": int(partition.partition_id),
-                "sequence": event.sequence_number,
-                "offset": event.offset,
-                "body": base64.b64encode(b"".join(event.body)).decode(),
-                "system": keyed(event.system_properties),
-                "properties": keyed(event.properties),
-            },
-        )
-
-
-def on_error(partition, error):
-    say("error", {"partition": partition and partition.partition_id, "error": repr(error)})
+        say_event(partition, event)
 
 
 places = json.loads(places)
@@ -65,7 +38,7 @@ reading = threading.Thread(
     target=client.receive_batch,
     kwargs={
         "on_event_batch": on_events,
-        "on_error": on_error,
+        "on_error": say_error,
         "starting_position": {partition: position(place) for partition, place in places.items()},
         "starting_position_inclusive": {partition: isinstance(place, int) for partition, place in places.items()},
     },

@@ -4,10 +4,11 @@ Arguments: CA file, then `module` and a connection string, or `x509` and hub, de
 Writes a line for each thing that has happened, and waits for a line before it goes on.
 """
 
-import json
 import sys
 
 from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse
+
+from shared import say
 
 ca_file, kind = sys.argv[1:3]
 with open(ca_file, encoding="utf-8") as file:
@@ -19,10 +20,6 @@ else:
     client = IoTHubDeviceClient.create_from_x509_certificate(
         X509(certificate, key), hub, device, server_verification_cert=trusted
     )
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def answer(request):

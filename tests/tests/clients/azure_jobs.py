@@ -5,10 +5,11 @@ Does what the lines on standard input say, and says a line for each: `twin JOB V
 """
 
 import datetime
-import json
 import os
 import sys
 import time
+
+from shared import asked_again, say
 
 connection, ca_file = sys.argv[1:3]
 os.environ["REQUESTS_CA_BUNDLE"] = ca_file
@@ -16,15 +17,11 @@ os.environ["REQUESTS_CA_BUNDLE"] = ca_file
 from azure.iot.hub import IoTHubJobManager, IoTHubRegistryManager  # noqa: E402
 from azure.iot.hub.models import CloudToDeviceMethod, QuerySpecification, Twin, TwinProperties  # noqa: E402
 from azure.iot.hub.protocol.models import JobRequest  # noqa: E402
-from msrest.exceptions import ClientRequestError, HttpOperationError  # noqa: E402
+from msrest.exceptions import HttpOperationError  # noqa: E402
 
 jobs = IoTHubJobManager.from_connection_string(connection)
 registry = IoTHubRegistryManager.from_connection_string(connection)
 LOT = "tags.lot = 'a'"
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def now():
@@ -40,19 +37,6 @@ def twin_job(job, value, start):
         start_time=start,
         max_execution_time_in_seconds=600,
     )
-
-
-def asked_again(call):
-    """A node that has just lost its neighbour may have no answer for a moment."""
-    for _ in range(600):
-        try:
-            return call()
-        except (ClientRequestError, HttpOperationError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", 503)
-            if status < 500 and status != 429:
-                raise
-            time.sleep(0.1)
-    raise SystemExit("no answer")
 
 
 def ended(job):

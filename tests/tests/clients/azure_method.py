@@ -3,20 +3,14 @@
 Arguments: connection string, CA file. Writes a line for each call, and waits for a line that ends it.
 """
 
-import json
 import sys
 
-from azure.iot.device import IoTHubDeviceClient, MethodResponse
+from azure.iot.device import MethodResponse
+
+from shared import device_client, say
 
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read(), connection_retry_interval=1
-    )
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
+client = device_client(connection, ca_file, connection_retry_interval=1)
 
 
 def answer(request):

@@ -15,13 +15,11 @@ from azure.iot.device import (
     ProvisioningDeviceClient,
 )
 
+from shared import say
+
 host, scope, ca_file = sys.argv[1:4]
 with open(ca_file, encoding="utf-8") as file:
     ca = file.read()
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def provision(wanted):

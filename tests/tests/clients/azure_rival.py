@@ -4,12 +4,12 @@ Arguments: connection string, CA file. Says when a connection was lost, and when
 never jumps. `send TEXT` sends as soon as there is a connection; `end` ends it.
 """
 
-import json
 import sys
-import threading
 import time
 
-from azure.iot.device import IoTHubDeviceClient, Message, exceptions
+from azure.iot.device import Message, exceptions
+
+from shared import device_client, say
 
 PAUSE_S = 0.02
 # What the SDK raises while it has no connection.
@@ -21,16 +21,7 @@ PASSING = (
 )
 
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read(), connection_retry_interval=1
-    )
-lock = threading.Lock()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
+client = device_client(connection, ca_file, connection_retry_interval=1)
 
 
 def lost(error):

@@ -12,6 +12,8 @@ import time
 
 import certifi
 
+from shared import say
+
 connection, ca_file, device = sys.argv[1:4]
 # The SDK's AMQP trusts certifi's bundle and nothing else.
 with open(ca_file, encoding="utf-8") as file:
@@ -25,10 +27,6 @@ certifi.where = lambda: trusted.name
 
 from azure.iot.hub import IoTHubRegistryManager  # noqa: E402: it must find the bundle above
 from uamqp.errors import AMQPError  # noqa: E402
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 class Service:

@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+from shared import say
+
 connection, ca_file, device = sys.argv[1:4]
 os.environ["REQUESTS_CA_BUNDLE"] = ca_file
 
@@ -20,10 +22,6 @@ from msrest.exceptions import HttpOperationError  # noqa: E402
 NOT_NOW = (429, 503)
 
 manager = IoTHubRegistryManager.from_connection_string(connection)
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def refused(status, device, **call):

@@ -6,10 +6,10 @@ made before, and says what there is at the end. `end` ends it.
 """
 
 import base64
-import json
 import os
 import sys
-import time
+
+from shared import asked_again, say
 
 connection, ca_file, thumbprint = sys.argv[1:4]
 os.environ["REQUESTS_CA_BUNDLE"] = ca_file
@@ -21,14 +21,10 @@ from azure.iot.hub.models import (  # noqa: E402
     SymmetricKey,
     Twin,
 )
-from msrest.exceptions import ClientRequestError, HttpOperationError  # noqa: E402
+from msrest.exceptions import HttpOperationError  # noqa: E402
 
 manager = IoTHubRegistryManager.from_connection_string(connection)
 FIRST, SECOND, THIRD = (base64.b64encode(bytes([n]) * 32).decode() for n in range(3))
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def refused(status, code, call, *arguments):
@@ -44,16 +40,7 @@ def refused(status, code, call, *arguments):
 
 
 def names():
-    """A node that has just lost its neighbour may have no answer for a moment; whoever reads may ask again."""
-    for _ in range(600):
-        try:
-            return sorted(device.device_id for device in manager.get_devices())
-        except (ClientRequestError, HttpOperationError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", 503)
-            if status < 500 and status != 429:
-                raise
-            time.sleep(0.1)
-    raise SystemExit("no answer")
+    return asked_again(lambda: sorted(device.device_id for device in manager.get_devices()))
 
 
 def devices_with_keys(own, drawn):

@@ -8,33 +8,21 @@ seen last, `end` ends it.
 import json
 import os
 import sys
-import time
+
+from shared import asked_again, say
 
 connection, ca_file, device = sys.argv[1:4]
 os.environ["REQUESTS_CA_BUNDLE"] = ca_file
 
 from azure.iot.hub import IoTHubRegistryManager  # noqa: E402
 from azure.iot.hub.models import Twin, TwinProperties  # noqa: E402
-from msrest.exceptions import ClientRequestError, HttpOperationError  # noqa: E402
+from msrest.exceptions import HttpOperationError  # noqa: E402
 
 manager = IoTHubRegistryManager.from_connection_string(connection)
 
 
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
-
-
 def look():
-    """A node that has just lost its neighbour may have no answer for a moment; whoever reads may ask again."""
-    for _ in range(600):
-        try:
-            return manager.get_twin(device)
-        except (ClientRequestError, HttpOperationError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", 503)
-            if status < 500 and status != 429:
-                raise
-            time.sleep(0.1)
-    raise SystemExit("no answer")
+    return asked_again(lambda: manager.get_twin(device))
 
 
 def desired(wanted, **more):

@@ -7,13 +7,14 @@ messages and tells, when all are acknowledged, what has happened; `end` ends it.
 """
 
 import collections
-import json
 import logging
 import sys
 import threading
 import time
 
-from azure.iot.device import IoTHubDeviceClient, Message, exceptions
+from azure.iot.device import Message, exceptions
+
+from shared import device_client, say
 
 THREADS = 3
 PAUSE_S = 0.05
@@ -27,13 +28,7 @@ PASSING = (
 )
 
 connection, ca_file, token_s = sys.argv[1:4]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection,
-        server_verification_cert=file.read(),
-        sastoken_ttl=int(token_s),
-        connection_retry_interval=1,
-    )
+client = device_client(connection, ca_file, sastoken_ttl=int(token_s), connection_retry_interval=1)
 
 changed = threading.Condition()
 acknowledged = [0] * THREADS
@@ -41,11 +36,6 @@ raised = collections.Counter()
 background = collections.Counter()
 renewed = 0
 is_over = False
-
-
-def say(what, value):
-    with changed:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 class Renewals(logging.Handler):

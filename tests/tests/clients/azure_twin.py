@@ -8,19 +8,10 @@ import json
 import sys
 import threading
 
-from azure.iot.device import IoTHubDeviceClient
+from shared import device_client, say
 
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read(), connection_retry_interval=1
-    )
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
-
-
+client = device_client(connection, ca_file, connection_retry_interval=1)
 client.connect()
 client.on_twin_desired_properties_patch_received = lambda patch: say("desired", patch)
 say("twin", client.get_twin())

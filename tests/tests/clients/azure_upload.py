@@ -9,19 +9,13 @@ import ssl
 import sys
 import urllib.parse
 
-from azure.iot.device import IoTHubDeviceClient
 from azure.storage.blob import BlobClient
 
+from shared import device_client, say
+
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read()
-    )
+client = device_client(connection, ca_file)
 trusting = ssl.create_default_context(cafile=ca_file)
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def content(size):

@@ -4,23 +4,14 @@ Arguments: connection string, CA file. Writes a line for each thing that has hap
 by; `end` ends it.
 """
 
-import json
 import sys
-import threading
 
-from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse
+from azure.iot.device import Message, MethodResponse
+
+from shared import device_client, say
 
 connection, ca_file = sys.argv[1:3]
-with open(ca_file, encoding="utf-8") as file:
-    client = IoTHubDeviceClient.create_from_connection_string(
-        connection, server_verification_cert=file.read(), websockets=True, connection_retry_interval=1
-    )
-lock = threading.Lock()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
+client = device_client(connection, ca_file, websockets=True, connection_retry_interval=1)
 
 
 def answer(request):

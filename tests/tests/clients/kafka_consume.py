@@ -4,20 +4,15 @@ Arguments: bootstrap servers, connection string, CA file, group. Says what it is
 committed it; ends when it is told to.
 """
 
-import json
 import sys
 import threading
 
 from confluent_kafka import Consumer, KafkaException
 
+from shared import say
+
 servers, connection, ca_file, group = sys.argv[1:5]
-lock = threading.Lock()
 is_over = threading.Event()
-
-
-def say(what, value):
-    with lock:
-        print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 def text(value):

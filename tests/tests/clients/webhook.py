@@ -11,13 +11,11 @@ import ssl
 import sys
 import threading
 
+from shared import say
+
 certificate, key, taken, well_times = sys.argv[1:5]
 lock = threading.Lock()
 asked = 0
-
-
-def say(what, value):
-    print(what, json.dumps(value, sort_keys=True), flush=True)
 
 
 class Webhook(http.server.BaseHTTPRequestHandler):

@@ -366,7 +366,7 @@ mod tests {
             let mut history = Vec::with_capacity(each);
             for number in 0..each as u64 {
                 let value = ((number / 2 + object) % 251) as u8;
-                // Three at once: two that write the same and a reader of it.
+                // Each write goes on beside the two that begin next: a read of it, and the write that follows.
                 history.push(match number % 2 {
                     0 => write(value, 10 * number, 10 * number + 25),
                     _ => read(value, 10 * number + 4, 10 * number + 9),

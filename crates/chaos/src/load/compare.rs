@@ -223,12 +223,8 @@ impl Comparison {
     }
 
     fn note(&self) -> String {
-        let ceiling = match (self.ceiling_per_s, self.ceiling_note.as_deref()) {
-            (Some(per_s), None) => format!("; generator ceiling {}", report::per_s(per_s)),
-            (Some(per_s), Some(note)) => format!("; generator ceiling {}, {note}", report::per_s(per_s)),
-            (None, Some(note)) => format!("; generator ceiling {note}"),
-            (None, None) => String::new(),
-        };
+        let ceiling = report::ceiling_of(self.ceiling_per_s, self.ceiling_note.as_deref());
+        let ceiling = ceiling.map_or(String::new(), |text| format!("; generator ceiling {text}"));
         let floor = self.floor.as_ref().map_or(String::new(), |floor| {
             format!("; durable floor {}", report::floor_of(floor))
         });

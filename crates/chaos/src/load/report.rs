@@ -207,8 +207,12 @@ fn facts(figures: &Figures) -> Vec<(String, String)> {
             ),
         );
     }
-    if let Some(ceiling) = ceiling(figures) {
-        fact("generator ceiling", ceiling);
+    if let Some(ceiling) = ceiling_of(figures.ceiling_per_s, figures.ceiling_note.as_deref()) {
+        let share = figures.ceiling_share();
+        let used = share.map_or(String::new(), |share| {
+            format!("; this run used {:.1} %", share * 100.0)
+        });
+        fact("generator ceiling", ceiling + &used);
     }
     if let (Some(floor), Some(share)) = (&figures.floor, figures.floor_share()) {
         fact(
@@ -242,17 +246,12 @@ fn received(figures: &Figures) -> String {
 }
 
 /// The generator's own ceiling, or why there is none.
-fn ceiling(figures: &Figures) -> Option<String> {
-    let note = figures.ceiling_note.as_deref();
-    let (Some(ceiling_per_s), Some(share)) = (figures.ceiling_per_s, figures.ceiling_share()) else {
-        return note.map(str::to_owned);
-    };
-    let note = note.map_or(String::new(), |note| format!(", {note}"));
-    Some(format!(
-        "{}{note}; this run used {:.1} %",
-        per_s(ceiling_per_s),
-        share * 100.0
-    ))
+pub(super) fn ceiling_of(ceiling_per_s: Option<f64>, note: Option<&str>) -> Option<String> {
+    let parts = [ceiling_per_s.map(per_s), note.map(str::to_owned)];
+    parts
+        .into_iter()
+        .flatten()
+        .reduce(|ceiling, note| format!("{ceiling}, {note}"))
 }
 
 /// What a sink comes to that syncs logs.

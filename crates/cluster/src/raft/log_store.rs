@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dunlin_model::id::LogPosition;
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::point::Point;
@@ -18,7 +17,7 @@ use dunlin_storage::journal::{JournalError, LogEntry, ReplicaLog};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
-use super::{Entry, LogId, TypeConfig, Vote, body, convert};
+use super::{Entry, LogId, TypeConfig, Vote, body, convert, word};
 use crate::codec;
 use crate::messages::WireVote;
 
@@ -69,12 +68,6 @@ impl LogStore {
             .map(|entry| body::from_bytes(entry.position, entry.body).map_err(io::Error::other))
             .collect()
     }
-}
-
-/// Whether a vote that is on disk is for the term and the leader of `vote`, whether a quorum had granted it or not.
-fn is_for_same_leader(kept: Option<&Bytes>, vote: &WireVote) -> bool {
-    let kept: Option<WireVote> = kept.and_then(|bytes| codec::decode(bytes).ok());
-    kept.is_some_and(|kept| (kept.term, kept.leader) == (vote.term, vote.leader))
 }
 
 /// Waits for a completion of the journal.
@@ -146,7 +139,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = convert::vote_out(vote);
         let bytes = codec::encode(&vote);
-        if vote.committed && self.log.is_vote_kept(|kept| is_for_same_leader(kept, &vote)) {
+        let is_for_same_leader = |kept: WireVote| (kept.term, kept.leader) == (vote.term, vote.leader);
+        if vote.committed && word::is_vote_kept(&self.log, is_for_same_leader) {
             // A quorum has granted what is on disk here already: to forget that makes this replica ask again, and no
             // other can have the vote meanwhile. What follows in the journal is synced with it, so that no entry of
             // this leader is on disk without it; the election costs a flush less. A journal that refuses it refuses

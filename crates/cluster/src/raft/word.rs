@@ -13,14 +13,19 @@ pub(crate) fn assert_vote_is_kept(log: &ReplicaLog, answer: &VoteAnswer) {
         return;
     }
     let given = &answer.vote;
-    let is_kept = log.is_vote_kept(|kept| {
-        let kept: Option<WireVote> = kept.and_then(|bytes| codec::decode(bytes).ok());
-        kept.is_some_and(|kept| (kept.term, kept.leader) >= (given.term, given.leader))
-    });
+    let is_kept = is_vote_kept(log, |kept| (kept.term, kept.leader) >= (given.term, given.leader));
     assert!(
         is_kept,
         "I14: the vote {given:?} would be told, and is not on disk"
     );
+}
+
+/// Whether there is a vote on disk, and it `is_enough`.
+pub(crate) fn is_vote_kept(log: &ReplicaLog, is_enough: impl FnOnce(WireVote) -> bool) -> bool {
+    log.is_vote_kept(|kept| {
+        kept.and_then(|bytes| codec::decode(bytes).ok())
+            .is_some_and(is_enough)
+    })
 }
 
 /// An entry that is confirmed is on disk.

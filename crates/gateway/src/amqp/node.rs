@@ -4,6 +4,8 @@
 //! [`management`](super::management), [`devicebound`](super::devicebound), [`feedback`](super::feedback),
 //! [`partition`](super::partition).
 
+use dunlin_model::directory::is_plain_name;
+
 use crate::feedback::Kind;
 
 /// Characters of a consumer group's name.
@@ -100,9 +102,7 @@ pub(crate) fn segments(address: &str) -> Vec<&str> {
 }
 
 fn is_group(name: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    name.eq_ignore_ascii_case("$default")
-        || (!name.is_empty() && name.len() <= GROUP_CHARS_MAX && name.chars().all(is_allowed))
+    name.eq_ignore_ascii_case("$default") || is_plain_name(name, GROUP_CHARS_MAX)
 }
 
 #[cfg(test)]

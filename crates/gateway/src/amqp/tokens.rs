@@ -140,25 +140,20 @@ fn verify(text: &str, path: &[&str], judge: Judge<'_>) -> Result<(), AuthError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_model::directory::Policy;
+    use dunlin_model::directory::first_policies;
     use dunlin_model::identity::SymmetricKeys;
 
     const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
     fn directory(key: &str) -> Directory {
-        let mut directory = Directory::default();
-        for (name, rights) in dunlin_model::directory::DEFAULT_POLICIES {
-            let keys = SymmetricKeys {
+        Directory {
+            policies: first_policies(|| SymmetricKeys {
                 primary: key.into(),
                 secondary: key.into(),
-            };
-            let rights = rights.to_vec();
-            directory
-                .policies
-                .insert((*name).to_owned(), Policy { keys, rights });
+            }),
+            ..Directory::default()
         }
-        directory
     }
 
     fn token(resource: &str, policy: &str) -> String {

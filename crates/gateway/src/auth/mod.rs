@@ -7,6 +7,7 @@
 mod certificate;
 mod connection_string;
 mod described;
+mod principal;
 pub(crate) mod standing;
 mod token;
 
@@ -14,6 +15,7 @@ pub use certificate::CHAIN_MAX;
 pub(crate) use certificate::{Shown, thumbprint_of_pem};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub(crate) use described::{CertificateInfo, certificate_info, read_certificate};
+pub use principal::Principal;
 pub(crate) use standing::{RestsOn, Standing};
 pub use token::{SasToken, sign};
 
@@ -300,18 +302,22 @@ pub(crate) fn verify_keys(
     keys: &SymmetricKeys,
     form: KeyForm,
 ) -> Result<(), AuthError> {
-    let matches = [&keys.primary, &keys.secondary].into_iter().any(|text| {
+    let key = signing_key(token, keys, form);
+    key.map(drop).ok_or(AuthError::BadSignature)
+}
+
+/// That of `keys` which a token is signed with.
+fn signing_key<'a>(token: &SasToken<'_>, keys: &'a SymmetricKeys, form: KeyForm) -> Option<&'a str> {
+    let is_signing = |text: &&str| {
         // A key that is not one as it should be counts in neither form.
         decode_key(text).is_ok_and(|key| {
             token.is_signed_with(&key)
                 || (form == KeyForm::DecodedOrText && token.is_signed_with(text.as_bytes()))
         })
-    });
-    if matches {
-        Ok(())
-    } else {
-        Err(AuthError::BadSignature)
-    }
+    };
+    [keys.primary.as_str(), keys.secondary.as_str()]
+        .into_iter()
+        .find(is_signing)
 }
 
 /// Decodes a key and checks its length.
@@ -338,7 +344,7 @@ pub fn draw_key() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_model::directory::Policy;
+    use dunlin_model::directory::first_policies;
     use dunlin_model::id::DeviceId;
     use dunlin_model::identity::{Authentication, DeviceSpec, DeviceStatus};
 
@@ -367,19 +373,13 @@ mod tests {
     }
 
     fn directory() -> Directory {
-        let mut directory = Directory::default();
-        let keys = SymmetricKeys {
-            primary: OTHER.into(),
-            secondary: KEY.into(),
-        };
-        for (name, rights) in dunlin_model::directory::DEFAULT_POLICIES {
-            let policy = Policy {
-                keys: keys.clone(),
-                rights: rights.to_vec(),
-            };
-            directory.policies.insert((*name).to_owned(), policy);
+        Directory {
+            policies: first_policies(|| SymmetricKeys {
+                primary: OTHER.into(),
+                secondary: KEY.into(),
+            }),
+            ..Directory::default()
         }
-        directory
     }
 
     fn check(text: &str, path: &[&str], now_s: u64) -> Result<AuthMethod, AuthError> {

@@ -12,7 +12,7 @@ use dunlin_model::port::ShardClient;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::{SasToken, Shown, decode_key};
+use super::{KeyForm, Principal, SasToken, Shown, signing_key};
 use crate::limits::STANDING_LOOK;
 use crate::shared::Shared;
 
@@ -21,34 +21,30 @@ pub(crate) enum RestsOn {
     /// Nothing in the directory.
     Itself,
     /// A key of a policy, and the right that the policy grants.
-    Policy { name: String, key: String, right: Right },
+    Policy(Principal, Right),
     /// Certificates, as they were in force at a time (seconds since 1970), below an authority of the hub.
     Authority { shown: Shown, at_s: u64 },
+    /// What has changed already since it was found good.
+    Fallen,
 }
 
 impl RestsOn {
-    /// What `token` rests on, which names a policy and counted for `right` just now. Of a policy that has changed since
-    /// it rests on no key, and does not stand.
+    /// What `token` rests on, which names a policy and counted for `right` just now.
     pub(crate) fn of_policy(token: &SasToken<'_>, directory: &Directory, right: Right) -> Self {
         let name = token.policy.as_deref().unwrap_or_default();
-        let keys = directory.policies.get(name).map(|policy| &policy.keys);
-        let mut keys = keys.into_iter().flat_map(|keys| [&keys.primary, &keys.secondary]);
-        let signing = keys.find(|key| decode_key(key).is_ok_and(|key| token.is_signed_with(&key)));
-        Self::Policy {
-            name: name.to_owned(),
-            key: signing.cloned().unwrap_or_default(),
-            right,
-        }
+        let policy = directory.policies.get(name);
+        let key = policy.and_then(|policy| signing_key(token, &policy.keys, KeyForm::Decoded));
+        key.map_or(Self::Fallen, |key| {
+            Self::Policy(Principal::new(name.to_owned(), key), right)
+        })
     }
 
     fn stands(&self, directory: &Directory) -> bool {
         match self {
             Self::Itself => true,
-            Self::Policy { name, key, right } => directory.policies.get(name).is_some_and(|policy| {
-                let has_key = policy.keys.primary == *key || policy.keys.secondary == *key;
-                has_key && !key.is_empty() && policy.grants(*right)
-            }),
+            Self::Policy(principal, right) => principal.is_good(directory, *right),
             Self::Authority { shown, at_s } => shown.verify_chain(&directory.authorities, *at_s).is_ok(),
+            Self::Fallen => false,
         }
     }
 }
@@ -74,7 +70,7 @@ impl Standing {
     pub(crate) fn new(shared: &Shared, rests_on: RestsOn) -> Self {
         let changes = match &rests_on {
             RestsOn::Authority { .. } => &shared.standing_changes.authorities,
-            RestsOn::Itself | RestsOn::Policy { .. } => &shared.standing_changes.policies,
+            RestsOn::Itself | RestsOn::Policy(..) | RestsOn::Fallen => &shared.standing_changes.policies,
         };
         Self {
             rests_on,
@@ -117,6 +113,9 @@ async fn run(shared: Arc<Shared>) {
             _ = clock.tick() => {}
         }
         let now = shared.client.directory();
+        if Arc::ptr_eq(&now, &seen) {
+            continue;
+        }
         if now.policies != seen.policies {
             shared.standing_changes.policies.send_replace(());
         }
@@ -167,9 +166,6 @@ mod tests {
         assert!(!rests_on.stands(&directory(KEY, KEY, &[Right::ServiceConnect])));
         assert!(!rests_on.stands(&Directory::default()), "removed");
         let late = RestsOn::of_policy(&token, &directory(OTHER, OTHER, &[right]), right);
-        assert!(
-            !late.stands(&directory("", "", &[right])),
-            "no key is none that anybody has"
-        );
+        assert!(!late.stands(&directory(OTHER, KEY, &[right])), "fallen before");
     }
 }

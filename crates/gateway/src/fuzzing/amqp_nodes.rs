@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
-use dunlin_model::directory::{DEFAULT_POLICIES, Directory, Policy};
+use dunlin_model::directory::{Directory, first_policies};
 use dunlin_model::identity::SymmetricKeys;
 use dunlin_model::messages::{MESSAGE_BYTES_MAX, MESSAGE_ID_BYTES_MAX};
 
@@ -151,19 +151,12 @@ fn partition_asked(body: &Bytes) -> bool {
 /// A directory with a hub's first policies, whose key is known here.
 fn directory() -> &'static Directory {
     static DIRECTORY: OnceLock<Directory> = OnceLock::new();
-    DIRECTORY.get_or_init(|| {
-        let policies = DEFAULT_POLICIES.iter().map(|(name, rights)| {
-            let keys = SymmetricKeys {
-                primary: KEY.to_owned(),
-                secondary: KEY.to_owned(),
-            };
-            let rights = rights.to_vec();
-            ((*name).to_owned(), Policy { keys, rights })
-        });
-        Directory {
-            policies: policies.collect(),
-            ..Directory::default()
-        }
+    DIRECTORY.get_or_init(|| Directory {
+        policies: first_policies(|| SymmetricKeys {
+            primary: KEY.to_owned(),
+            secondary: KEY.to_owned(),
+        }),
+        ..Directory::default()
     })
 }
 

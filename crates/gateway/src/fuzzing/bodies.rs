@@ -13,9 +13,10 @@ use dunlin_model::routing::routes::Routes;
 use dunlin_model::twin::{Object, TEXT_BYTES_MAX};
 use serde_json::{Value, json};
 
+use crate::bag;
 use crate::http::configurations::{self, complete, read_object};
 use crate::http::twins::Wanted;
-use crate::http::{bulk, enrollments, files, jobs, methods, queries, quota, routing};
+use crate::http::{bulk, enrollments, files, jobs, methods, queries, quota, routing, telemetry};
 
 /// The first byte says which.
 pub fn http_bodies(data: &[u8]) {
@@ -26,7 +27,7 @@ fn is_read(data: &[u8]) -> bool {
     let Some((kind, body)) = data.split_first() else {
         return false;
     };
-    match kind % 11 {
+    match kind % 12 {
         0 => twin(body),
         1 => method(body),
         2 => job(body),
@@ -37,6 +38,7 @@ fn is_read(data: &[u8]) -> bool {
         7 => plan_of_hub(body),
         8 => read_object::<routing::TrialInput>(body).is_ok(),
         9 => serde_json::from_slice::<enrollments::Bulk>(body).is_ok(),
+        10 => messages(body),
         _ => {
             let begins = serde_json::from_slice::<files::BeginInput>(body).is_ok();
             begins || serde_json::from_slice::<files::EndInput>(body).is_ok()
@@ -144,6 +146,16 @@ fn plan_of_hub(body: &[u8]) -> bool {
     true
 }
 
+/// Each of several messages has a bag that a message may have.
+fn messages(body: &[u8]) -> bool {
+    let Ok(read) = telemetry::read_batch(body) else {
+        return false;
+    };
+    assert!((1..=telemetry::BATCH_MESSAGES_MAX).contains(&read.len()));
+    assert!(read.iter().all(|(bag, _)| bag::check(bag) == Ok(())));
+    true
+}
+
 /// Seeds of [`http_bodies`].
 pub fn http_bodies_seeds() -> Vec<Vec<u8>> {
     let made = |tag: u8, body: Value| [&[tag], body.to_string().as_bytes()].concat();
@@ -223,9 +235,16 @@ pub fn http_bodies_seeds() -> Vec<Vec<u8>> {
             9,
             json!({ "mode": "updateIfMatchETag", "enrollments": [{ "registrationId": "sn-1" }] }),
         ),
-        made(10, json!({ "blobName": "a folder/x.txt" })),
         made(
             10,
+            json!([
+                { "body": "b25l", "properties": { "iothub-app-Room": "a b", "iothub-messageid": "m-1", "other": "x" } },
+                { "body": "two", "base64Encoded": false },
+            ]),
+        ),
+        made(11, json!({ "blobName": "a folder/x.txt" })),
+        made(
+            11,
             json!({ "correlationId": "1", "isSuccess": true, "statusCode": 200 }),
         ),
     ]

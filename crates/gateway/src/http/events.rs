@@ -133,9 +133,15 @@ pub(crate) async fn read(
     let count_max = query.max.unwrap_or(EVENTS_PAGE_DEFAULT).clamp(1, EVENTS_PAGE_MAX);
     let wait_ms = query.wait_ms.unwrap_or(0).min(EVENTS_WAIT_MS_MAX);
     let from = query.from(ReadFrom::Offset(0))?;
-    let page = tokio::select! {
-        page = endpoint::read(&shared, BUILT_IN, shard, from, (EVENTS_READ_BYTES, wait_ms)) => page?,
-        () = authorize::spent(&shared, &headers, Right::ServiceConnect) => return Err(ApiError::unauthorized()),
+    let reading = endpoint::read(&shared, BUILT_IN, shard, from, (EVENTS_READ_BYTES, wait_ms));
+    let page = match wait_ms {
+        0 => reading.await?,
+        _ => tokio::select! {
+            page = reading => page?,
+            () = authorize::spent(&shared, &headers, Right::ServiceConnect) => {
+                return Err(ApiError::unauthorized());
+            }
+        },
     };
     let (first, end) = (page.first_offset, page.end_offset);
     let (found, next) = take(shard, page, (source, count_max));

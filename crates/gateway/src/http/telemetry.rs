@@ -11,12 +11,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::BytesMut;
-use dunlin_model::command::{Consistency, Receipt, TelemetryAck};
+use dunlin_model::command::{Consistency, DeviceView, Receipt, TelemetryAck};
 use dunlin_model::id::DeviceId;
 use dunlin_model::limits::MESSAGE_BYTES_MAX;
 use dunlin_model::port::{AckSink, TraceSpan};
-use dunlin_model::quota::Operation;
-use dunlin_model::telemetry::{self, Source};
+use dunlin_model::telemetry::{self, AuthMethod, Source};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
@@ -28,7 +27,6 @@ use crate::downward::ACK_PROPERTY;
 use crate::limits::{HTTP_RECEIPT_WAIT, QUOTA_MESSAGE_WAIT};
 use crate::listen::Peer;
 use crate::metrics::{count, count_by};
-use crate::quota::Cost;
 use crate::shared::Shared;
 
 /// Header with the receipt of a stored message: `shard/offset/term`.
@@ -37,7 +35,7 @@ pub(crate) const RECEIPT_HEADER: &str = "dunlin-receipt";
 /// What a body of several messages says that it is.
 const BATCH_TYPE: &str = "application/vnd.microsoft.iothub.json";
 /// Messages of such a body.
-const BATCH_MESSAGES_MAX: usize = 500;
+pub(crate) const BATCH_MESSAGES_MAX: usize = 500;
 
 /// Prefix of headers that become application properties.
 pub(crate) const APP_PREFIX: &str = "iothub-app-";
@@ -66,61 +64,79 @@ pub(crate) async fn send(
 ) -> Result<Response, ApiError> {
     let device = DeviceId::parse(&id).map_err(|_| ApiError::unauthorized())?;
     let claim = Claim::of(&device, &headers, &peer);
-    let mut identity = authorize::device(&shared, claim, Consistency::Leader).await?;
+    let identity = authorize::device(&shared, claim, Consistency::Leader).await?;
     let body = body.map_err(|_| ApiError::too_large())?;
     let messages = match is_batch(&headers) {
         true => read_batch(&body)?,
         false => vec![(bag_of(&headers)?, body)],
     };
-    let bytes = messages.iter().map(|(bag, body)| bag.len() + body.len()).sum();
-    if bytes > MESSAGE_BYTES_MAX {
+    let sizes = messages.iter().map(|(bag, body)| bag.len() + body.len());
+    if sizes.clone().sum::<usize>() > MESSAGE_BYTES_MAX {
         return Err(ApiError::too_large());
     }
-    let cost = Cost::message(Operation::DeviceMessage, bytes);
-    shared.charge_within(cost, Some(QUOTA_MESSAGE_WAIT)).await?;
-    let mut left: Vec<_> = messages.iter().collect();
-    for attempt in 0..2 {
-        let (view, method) = &identity;
-        let mut submitted = Vec::new();
-        for (bag, body) in &left {
-            let mut record = BytesMut::new();
-            let (generation, content) = (view.record.generation, (&bag[..], &body[..]));
-            telemetry::encode(&mut record, Source::Http, *method, generation, &device, content);
-            count(&shared.metrics.publishes);
-            count_by(&shared.metrics.publish_bytes, record.len() as u64);
-            match submit(&shared, &device, &record) {
-                Ok(one) => submitted.push(one),
-                Err(refused) if submitted.is_empty() => return Err(refused),
-                // Those before it are on their way: that it was refused is not true of all.
-                Err(_) => return Err(ApiError::unknown()),
-            }
-        }
-        let mut fenced = Vec::new();
-        let mut receipt = None;
-        for (message, submitted) in left.into_iter().zip(submitted) {
-            match submitted.end().await {
-                TelemetryAck::Stored(stored) => {
-                    count(&shared.metrics.acks);
-                    receipt = Some(stored);
-                }
-                TelemetryAck::Unknown => {
-                    count(&shared.metrics.unknown);
-                    return Err(ApiError::unknown());
-                }
-                TelemetryAck::Fenced => fenced.push(message),
-            }
-        }
-        match receipt {
-            Some(receipt) if fenced.is_empty() => return Ok(respond(receipt)),
-            // Not stored. The generation may have been read from a leader that did not know better.
-            _ if attempt == 0 => {
-                identity = authorize::device(&shared, claim, Consistency::Linearizable).await?;
-            }
-            _ => count_by(&shared.metrics.fenced, fenced.len() as u64),
-        }
-        left = fenced;
+    shared.charge_messages(sizes, QUOTA_MESSAGE_WAIT).await?;
+    let (stored, fenced) = store(&shared, &device, &identity, messages).await?;
+    if let Some(receipt) = stored
+        && fenced.is_empty()
+    {
+        return Ok(respond(receipt));
     }
-    Err(ApiError::unauthorized())
+    // The generation may have been read from a leader that did not know better.
+    let again = async {
+        let identity = authorize::device(&shared, claim, Consistency::Linearizable).await?;
+        let (stored, fenced) = store(&shared, &device, &identity, fenced).await?;
+        count_by(&shared.metrics.fenced, fenced.len() as u64);
+        match stored {
+            Some(receipt) if fenced.is_empty() => Ok(respond(receipt)),
+            Some(_) => Err(ApiError::unknown()),
+            None => Err(ApiError::unauthorized()),
+        }
+    };
+    let answer = again.await;
+    // What is refused then is a part: where another was stored, that is not true of all.
+    answer.map_err(|refused| match stored {
+        Some(_) => ApiError::unknown(),
+        None => refused,
+    })
+}
+
+/// Has messages stored, in their order. Returns the receipt of the last that was, and those that were fenced off, which
+/// are not.
+async fn store(
+    shared: &Shared,
+    device: &DeviceId,
+    (view, method): &(DeviceView, AuthMethod),
+    messages: Vec<Message>,
+) -> Result<(Option<Receipt>, Vec<Message>), ApiError> {
+    let mut submitted = Vec::with_capacity(messages.len());
+    for (bag, body) in &messages {
+        let mut record = BytesMut::new();
+        let (generation, content) = (view.record.generation, (&bag[..], &body[..]));
+        telemetry::encode(&mut record, Source::Http, *method, generation, device, content);
+        count(&shared.metrics.publishes);
+        count_by(&shared.metrics.publish_bytes, record.len() as u64);
+        match submit(shared, device, &record) {
+            Ok(one) => submitted.push(one),
+            Err(refused) if submitted.is_empty() => return Err(refused),
+            // Those before it are on their way: that it was refused is not true of all.
+            Err(_) => return Err(ApiError::unknown()),
+        }
+    }
+    let (mut receipt, mut fenced) = (None, Vec::new());
+    for (message, submitted) in messages.into_iter().zip(submitted) {
+        match submitted.end().await {
+            TelemetryAck::Stored(stored) => {
+                count(&shared.metrics.acks);
+                receipt = Some(stored);
+            }
+            TelemetryAck::Unknown => {
+                count(&shared.metrics.unknown);
+                return Err(ApiError::unknown());
+            }
+            TelemetryAck::Fenced => fenced.push(message),
+        }
+    }
+    Ok((receipt, fenced))
 }
 
 fn is_batch(headers: &HeaderMap) -> bool {
@@ -135,15 +151,19 @@ fn is_batch(headers: &HeaderMap) -> bool {
 #[derive(Deserialize)]
 struct Batched {
     body: String,
-    #[serde(rename = "base64Encoded", default = "yes")]
-    is_base64: bool,
+    /// True where it is left out.
+    #[serde(rename = "base64Encoded")]
+    is_base64: Option<bool>,
     /// Under the names that headers have.
     #[serde(default)]
     properties: BTreeMap<String, String>,
 }
 
+/// Property bag and body.
+type Message = (Vec<u8>, Body);
+
 /// A name as a header has it, but for the letters of an application's property, which a body keeps as they are.
-fn lower(name: &str) -> String {
+fn header_name(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     match lower.strip_prefix(APP_PREFIX) {
         Some(_) => format!("{APP_PREFIX}{}", &name[APP_PREFIX.len()..]),
@@ -151,12 +171,8 @@ fn lower(name: &str) -> String {
     }
 }
 
-fn yes() -> bool {
-    true
-}
-
-/// The messages of a batch, in its order: property bag and body of each.
-fn read_batch(body: &[u8]) -> Result<Vec<(Vec<u8>, Body)>, ApiError> {
+/// The messages of a batch, in its order.
+pub(crate) fn read_batch(body: &[u8]) -> Result<Vec<Message>, ApiError> {
     let read: Vec<Batched> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the batch cannot be read: {error}")))?;
     if read.is_empty() || read.len() > BATCH_MESSAGES_MAX {
@@ -165,13 +181,14 @@ fn read_batch(body: &[u8]) -> Result<Vec<(Vec<u8>, Body)>, ApiError> {
     }
     let messages = read.into_iter().map(|message| {
         let properties = message.properties.iter();
-        let named: Vec<_> = properties.map(|(name, value)| (lower(name), value)).collect();
-        let bag = bag_from(
-            named
-                .iter()
-                .map(|(name, value)| (name.as_str(), Some(value.as_str()))),
-        )?;
-        let body = match message.is_base64 {
+        let named: Vec<_> = properties
+            .map(|(name, value)| (header_name(name), value))
+            .collect();
+        let named = named
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(value.as_str())));
+        let bag = bag_from(named)?;
+        let body = match message.is_base64.unwrap_or(true) {
             true => BASE64
                 .decode(&message.body)
                 .map_err(|_| ApiError::invalid("a body of the batch is no Base64"))?,

@@ -5,7 +5,6 @@
 //! [`members`](super::members), [`offsets`](super::offsets), [`groups`](super::groups). The words of consumer groups
 //! stand in [`group`](super::group).
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ pub use super::group::{
     Committed, Described, DescribedMember, Join, JoinRefused, Joined, JoinedMember, Joining, Leaver, Listed,
     Member, Synced, Syncing,
 };
+pub use crate::auth::Principal;
 
 /// Who may be dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,21 +28,6 @@ pub struct Broker {
     pub host: String,
     /// Where it listens for Kafka.
     pub port: u16,
-}
-
-/// Somebody whose password counted.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The policy that was named.
-    pub policy: String,
-    /// SHA-256 of the key that was shown, so that a rolled key is noticed and none is kept.
-    pub key_hash: [u8; 32],
-}
-
-impl fmt::Debug for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Principal({})", self.policy)
-    }
 }
 
 /// Why somebody is not let in.

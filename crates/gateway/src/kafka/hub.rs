@@ -19,7 +19,6 @@ use dunlin_model::id::{NodeId, ShardId};
 use dunlin_model::port::{EventPage, QueryError, SubmitError};
 use dunlin_model::routing::BUILT_IN;
 use futures_util::future::BoxFuture;
-use ring::digest;
 
 use super::backend::{
     Backend, Bounds, Broker, Code, Committed, Described, Event, Join, JoinRefused, Joined, JoinedMember,
@@ -61,13 +60,6 @@ fn read_error(error: QueryError) -> ReadError {
             ReadError::Other
         }
     }
-}
-
-/// The digest by which a key is known.
-fn key_hash(key: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
-    hash
 }
 
 fn identity(member: &str, instance: Option<&String>) -> MemberIdentity {
@@ -131,10 +123,7 @@ impl Hub {
         if !self.shared.client.is_fresh() {
             return Err(Refused::Unavailable);
         }
-        let principal = Principal {
-            key_hash: key_hash(&shown.shared_access_key),
-            policy,
-        };
+        let principal = Principal::new(policy, &shown.shared_access_key);
         let is_ours = auth::is_host(&self.shared.host_names, &shown.host_name);
         if is_ours && self.is_still_good(&principal) {
             Ok(principal)
@@ -257,16 +246,7 @@ impl Backend for Hub {
     }
 
     fn is_still_good(&self, principal: &Principal) -> bool {
-        let directory = self.shared.client.directory();
-        let Some(policy) = directory.policies.get(&principal.policy) else {
-            return false;
-        };
-        let keys = [&policy.keys.primary, &policy.keys.secondary];
-        // Digests are compared: what their comparison takes tells nothing of the keys.
-        policy.grants(Right::ServiceConnect)
-            && keys
-                .into_iter()
-                .any(|key| auth::decode_key(key).is_ok() && key_hash(key) == principal.key_hash)
+        principal.is_good(&self.shared.client.directory(), Right::ServiceConnect)
     }
 
     fn bounds(&self, partition: u32) -> BoxFuture<'_, Result<Bounds, ReadError>> {

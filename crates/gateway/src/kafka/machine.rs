@@ -301,10 +301,7 @@ mod tests {
     /// A machine whose peer is known.
     fn known() -> Machine {
         let mut machine = Machine::new();
-        machine.phase = Phase::Known(Principal {
-            policy: "service".into(),
-            key_hash: [0; 32],
-        });
+        machine.phase = Phase::Known(Principal::new("service".into(), "a key"));
         machine
     }
 

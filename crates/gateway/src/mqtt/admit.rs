@@ -121,14 +121,14 @@ async fn try_admit(
         .charge_within(Cost::of(Operation::Connect), patience)
         .await
         .map_err(unavailable)?;
-    let (epoch, present, waiting, view) = open(shared, proof, view, !request.clean, mailbox).await?;
-    let rests_on = credential.rests_on(&view.record, &shared.client.directory(), now_s);
+    let opened = open(shared, proof, view, !request.clean, mailbox).await?;
+    let rests_on = credential.rests_on(&opened.view.record, &shared.client.directory(), now_s);
     let life_s = credential.expiry_s().map_or(TOKEN_LIFE_S_MAX, |expiry_s| {
         expiry_s.saturating_sub(now_s).min(TOKEN_LIFE_S_MAX)
     });
     let terms = Terms {
         device,
-        epoch,
+        epoch: opened.epoch,
         auth: method,
         version: request.version,
         keep_alive_s: request.keep_alive_s,
@@ -139,8 +139,8 @@ async fn try_admit(
     Ok(Admitted {
         terms,
         standing: Standing::new(shared, rests_on),
-        present,
-        deliveries: Deliveries::new(request.receive_max, waiting),
+        present: opened.present,
+        deliveries: Deliveries::new(request.receive_max, opened.waiting),
     })
 }
 
@@ -225,6 +225,17 @@ pub(crate) async fn query_device(
     }
 }
 
+/// A session that the log has.
+struct Opened {
+    epoch: u64,
+    /// Whether earlier subscriptions go on.
+    present: bool,
+    /// Whether messages wait for the device.
+    waiting: bool,
+    /// The device as it was when its session was opened.
+    view: DeviceView,
+}
+
 /// Opens the session in the log. A credential that was rolled meanwhile gets one more look, since the
 /// token's other key may still be good.
 async fn open(
@@ -233,7 +244,7 @@ async fn open(
     mut view: DeviceView,
     persistent: bool,
     mailbox: &Arc<Mailbox>,
-) -> Result<(u64, bool, bool, DeviceView), Why> {
+) -> Result<Opened, Why> {
     let device = proof.device;
     for attempt in 0..2 {
         let command = Command::SessionOpen {
@@ -251,7 +262,12 @@ async fn open(
                 ..
             } => {
                 opening.activate(epoch, mailbox);
-                return Ok((epoch, present, waiting, view));
+                return Ok(Opened {
+                    epoch,
+                    present,
+                    waiting,
+                    view,
+                });
             }
             Outcome::Refused(Refusal::StaleGeneration) if attempt == 0 => {
                 let again = timeout(ADMIT_WAIT, verify_as(shared, proof, Consistency::Linearizable));

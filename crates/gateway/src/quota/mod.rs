@@ -123,26 +123,26 @@ impl Quota {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stands in line under `plan`, no longer than `wait` if that is given.
-    fn enter(&self, plan: Plan, cost: Cost, wait: Option<Duration>) -> Turn {
+    /// Stands in line, no longer than `wait` if that is given.
+    fn enter(&self, operation: Operation, want: Want, wait: Option<Duration>) -> Turn {
         let patience = Patience {
             until: wait.map(|wait| Instant::now() + wait),
             outlasts_silence: false,
         };
-        self.stand_in_line(plan, cost, patience)
+        self.stand_in_line(operation, want, patience)
     }
 
-    /// The same for what waits, however long, while nobody can say: whoever sent it is connected, and hears of it then.
+    /// The same under `plan` for what waits, however long, while nobody can say: whoever sent it is connected, and hears of it then.
     pub(crate) fn enter_patiently(&self, plan: Plan, cost: Cost, wait: Duration) -> Turn {
         let patience = Patience {
             until: Some(Instant::now() + wait),
             outlasts_silence: true,
         };
-        self.stand_in_line(plan, cost, patience)
+        self.stand_in_line(cost.operation, cost.want(plan), patience)
     }
 
-    fn stand_in_line(&self, plan: Plan, cost: Cost, patience: Patience) -> Turn {
-        let turn = self.gate().enter(cost.operation, cost.want(plan), patience);
+    fn stand_in_line(&self, operation: Operation, want: Want, patience: Patience) -> Turn {
+        let turn = self.gate().enter(operation, want, patience);
         self.bell.notify_one();
         turn
     }
@@ -182,7 +182,29 @@ impl Shared {
         let Some(plan) = self.client.directory().plan else {
             return Ok(());
         };
-        wait(&self.metrics, self.quota.enter(plan, cost, patience)).await
+        let turn = self.quota.enter(cost.operation, cost.want(plan), patience);
+        wait(&self.metrics, turn).await
+    }
+
+    /// Pays for a device's messages of so many bytes each, for all of them or for none, and waits as long as is said.
+    pub(crate) async fn charge_messages(
+        &self,
+        bytes_of_each: impl Iterator<Item = usize>,
+        patience: Duration,
+    ) -> Result<(), Over> {
+        let Some(plan) = self.client.directory().plan else {
+            return Ok(());
+        };
+        let none = Want {
+            count: 0,
+            messages: 0,
+        };
+        let want = bytes_of_each.fold(none, |all, bytes| Want {
+            count: all.count.saturating_add(1),
+            messages: all.messages.saturating_add(plan.metered(bytes)),
+        });
+        let turn = self.quota.enter(Operation::DeviceMessage, want, Some(patience));
+        wait(&self.metrics, turn).await
     }
 
     /// Pays for what an answer of `bytes` has beyond what was paid as one message before. Nobody waits for it.

@@ -112,6 +112,18 @@ impl Stranger {
         stranger
     }
 
+    /// The same, with a token for all of the hub and a link for messages to devices.
+    async fn sender(world: &World) -> Stranger {
+        let mut stranger = Self::open(world).await;
+        let token = auth::sign(HOST, KEY, NOW_S + 60, Some("service")).unwrap();
+        assert_eq!(stranger.show(&format!("https://{HOST}"), &token).await, 202);
+        stranger
+            .attach(2, SEND, "amqps://h/messages/deviceBound", None, None)
+            .await;
+        stranger.hear_of(FLOW).await;
+        stranger
+    }
+
     async fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
@@ -287,13 +299,7 @@ async fn a_message_to_a_device_is_accepted_when_it_is_queued_and_rejected_by_nam
         condition(&stranger.hear_of(DETACH).await),
         "amqp:unauthorized-access"
     );
-    let mut known = Stranger::open(&world).await;
-    let token = auth::sign(HOST, KEY, NOW_S + 60, Some("service")).unwrap();
-    assert_eq!(known.show(&format!("https://{HOST}"), &token).await, 202);
-    known
-        .attach(2, SEND, "amqps://h/messages/deviceBound", None, None)
-        .await;
-    known.hear_of(FLOW).await;
+    let mut known = Stranger::sender(&world).await;
     let own = "/devices/dev-1/messages/devicebound";
     let accepted = [0x00, 0x53, 0x24];
     for number in 1..=50 {
@@ -322,13 +328,7 @@ async fn a_message_to_a_device_is_accepted_when_it_is_queued_and_rejected_by_nam
 #[tokio::test]
 async fn a_message_to_a_shard_that_nobody_leads_is_to_be_sent_again() {
     let world = World::new().await;
-    let mut known = Stranger::open(&world).await;
-    let token = auth::sign(HOST, KEY, NOW_S + 60, Some("service")).unwrap();
-    assert_eq!(known.show(&format!("https://{HOST}"), &token).await, 202);
-    known
-        .attach(2, SEND, "amqps://h/messages/deviceBound", None, None)
-        .await;
-    known.hear_of(FLOW).await;
+    let mut known = Stranger::sender(&world).await;
     let own = "/devices/dev-1/messages/devicebound";
     let shard = world.cluster.shard_of(&world.device);
     world.cluster.lose_shard(Some(shard));

@@ -9,7 +9,7 @@ use dunlin_model::command::{
     Command, Consistency, DeviceView, Outcome, Place, Query, ReadFrom, Receipt, TelemetryAck, View,
 };
 use dunlin_model::device::owed_downlink;
-use dunlin_model::directory::{DEFAULT_POLICIES, Directory, DirectoryCommand, DirectoryRefusal, Policy};
+use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, first_policies};
 use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
 use dunlin_model::identity::{
     Authentication, Condition, DeviceSpec, DeviceStatus, SessionRecord, SymmetricKeys,
@@ -175,25 +175,16 @@ impl FakeCluster {
     }
 
     pub(crate) fn new() -> Arc<Self> {
-        let mut directory = Directory {
+        let directory = Directory {
             cluster_id: "fake".into(),
             shard_count: SHARDS,
             log_epoch: 1,
-            ..Directory::default()
-        };
-        for (name, rights) in DEFAULT_POLICIES {
-            let keys = SymmetricKeys {
+            policies: first_policies(|| SymmetricKeys {
                 primary: KEY.into(),
                 secondary: OTHER_KEY.into(),
-            };
-            directory.policies.insert(
-                (*name).to_owned(),
-                Policy {
-                    keys,
-                    rights: rights.to_vec(),
-                },
-            );
-        }
+            }),
+            ..Directory::default()
+        };
         let state = State {
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             hold: false,

@@ -4,6 +4,7 @@ use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_gateway::{Audience, Gateway, GatewayConfig, Hooks, StartError};
+use dunlin_model::command::TelemetryAck;
 use dunlin_model::port::ShardClient;
 use serde_json::{Value, json};
 
@@ -359,6 +360,38 @@ async fn a_message_over_http_has_a_receipt_and_is_read_back() {
 }
 
 #[tokio::test]
+async fn a_batch_of_which_a_part_is_stored_is_not_refused() {
+    let world = World::new().await;
+    let token = device_token(HOST, "dev-1", KEY, NOW_S + 60).unwrap();
+    world.cluster.hold(true);
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("Content-Type", "application/vnd.microsoft.iothub.json"),
+    ];
+    let batch = json!([{"body": "b25l"}, {"body": "dHdv"}]).to_string();
+    let (answer, ()) = tokio::join!(
+        world.http_as(
+            "POST",
+            "/devices/dev-1/messages/events",
+            &headers,
+            batch.as_bytes()
+        ),
+        async {
+            world.cluster.until_held(2).await;
+            world.cluster.release();
+            world.cluster.release_as(TelemetryAck::Fenced);
+            // The second alone is tried again.
+            world.cluster.until_held(1).await;
+            world.cluster.release_as(TelemetryAck::Fenced);
+        }
+    );
+    assert_eq!(answer.status, 504, "{}", answer.body);
+    let stored = world.cluster.records(&world.device);
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].payload, b"one"[..]);
+}
+
+#[tokio::test]
 async fn a_message_whose_end_is_unknown_is_answered_504() {
     let world = World::new().await;
     let token = device_token(HOST, "dev-1", KEY, NOW_S + 60).unwrap();
@@ -368,9 +401,7 @@ async fn a_message_whose_end_is_unknown_is_answered_504() {
         world.http_as("POST", "/devices/dev-1/messages/events", &headers, b"x"),
         async {
             world.cluster.until_held(1).await;
-            world
-                .cluster
-                .release_as(dunlin_model::command::TelemetryAck::Unknown);
+            world.cluster.release_as(TelemetryAck::Unknown);
         }
     );
     assert_eq!(

@@ -33,6 +33,24 @@ async fn send(world: &World, bytes: usize) -> Answer {
         .await
 }
 
+/// So many messages of a byte in one body.
+async fn send_batch(world: &World, count: usize) -> Answer {
+    let token = device_token(HOST, "dev-1", KEY, NOW_S + 3600).unwrap();
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("Content-Type", "application/vnd.microsoft.iothub.json"),
+    ];
+    let body = Value::from(vec![json!({ "body": "eA==" }); count]).to_string();
+    world
+        .http_as(
+            "POST",
+            "/devices/dev-1/messages/events",
+            &headers,
+            body.as_bytes(),
+        )
+        .await
+}
+
 /// Uses up a day of F1, but for so many messages.
 async fn use_day_up(world: &World, left: usize) {
     hold_to(world, "F1", 1).await;
@@ -114,6 +132,19 @@ async fn as_many_operations_pass_as_a_minute_has() {
     // One unit more, and there is room at once.
     hold_to(&world, "S1", 2).await;
     assert_eq!(world.http("POST", "/devices", &[], &bulk).await.status, 200);
+}
+
+#[tokio::test]
+async fn messages_in_one_body_count_each_and_pass_together_or_not_at_all() {
+    let world = World::new().await;
+    use_day_up(&world, 3).await;
+    let stored = world.cluster.records(&world.device).len();
+    assert_eq!(error(&send_batch(&world, 4).await), (403, "IotHubQuotaExceeded"));
+    assert_eq!(used(&world).await, 7_997);
+    assert_eq!(world.cluster.records(&world.device).len(), stored);
+    assert_eq!(send_batch(&world, 3).await.status, 204);
+    assert_eq!(used(&world).await, 8_000);
+    assert_eq!(world.cluster.records(&world.device).len(), stored + 3);
 }
 
 #[tokio::test]

@@ -279,6 +279,24 @@ pub const DEFAULT_POLICIES: &[(&str, &[Right])] = &[
     ),
 ];
 
+/// [`DEFAULT_POLICIES`], each with keys that `draw` makes.
+pub fn first_policies(mut draw: impl FnMut() -> SymmetricKeys) -> BTreeMap<String, Policy> {
+    let first = DEFAULT_POLICIES.iter().map(|(name, rights)| {
+        let policy = Policy {
+            keys: draw(),
+            rights: rights.to_vec(),
+        };
+        ((*name).to_owned(), policy)
+    });
+    first.collect()
+}
+
+/// Whether `text` may be the name of a policy or an authority: 1 to `chars_max` ASCII letters, digits and `-._`.
+pub fn is_plain_name(text: &str, chars_max: usize) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    (1..=chars_max).contains(&text.len()) && text.bytes().all(is_sign)
+}
+
 /// The directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Directory {

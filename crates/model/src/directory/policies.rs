@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DirectoryRefusal, POLICIES_MAX, Policy};
+use super::{DirectoryRefusal, POLICIES_MAX, Policy, is_plain_name};
 use crate::identity::SymmetricKeys;
 
 /// Characters of a policy's name.
@@ -82,10 +82,7 @@ pub(super) fn apply(
 }
 
 fn check_name(name: &str) -> Result<(), DirectoryRefusal> {
-    let is_plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    if name.is_empty() || name.len() > POLICY_NAME_CHARS_MAX || !is_plain {
+    if !is_plain_name(name, POLICY_NAME_CHARS_MAX) {
         return Err(DirectoryRefusal::Invalid(format!(
             "the name of a policy is 1 to {POLICY_NAME_CHARS_MAX} letters, digits and -._"
         )));

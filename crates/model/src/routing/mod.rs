@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::is_plain_name;
 use crate::query_language::Condition;
 use crate::telemetry::Source;
 
@@ -358,8 +359,7 @@ fn check_name(name: &str) -> Result<(), RoutingError> {
 }
 
 fn is_name(name: &str) -> bool {
-    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_sign) && !name.starts_with('.')
+    is_plain_name(name, NAME_BYTES_MAX) && !name.starts_with('.')
 }
 
 #[cfg(test)]

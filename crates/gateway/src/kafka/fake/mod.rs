@@ -259,10 +259,7 @@ impl Backend for Gateway {
             if !is_good || self.1.state().is_revoked {
                 return Err(Refused::Wrong);
             }
-            Ok(Principal {
-                policy,
-                key_hash: [7; 32],
-            })
+            Ok(Principal::new(policy, KEY))
         })
     }
 
