@@ -109,14 +109,15 @@ async fn has_device_sdk() -> bool {
 }
 
 /// One node where the device SDK finds it, and the right to its port; `None` if it is to be left untested.
-async fn azure_serving() -> Option<(File, Serving)> {
+async fn azure_serving() -> Option<(File, Serve, Serving)> {
     if !has_device_sdk().await {
         return None;
     }
     let turn = sdk_port().await;
     let mut serve = Serve::new(&[]);
     serve.ports.mqtts = SDK_PORT;
-    Some((turn, serve.start().await))
+    let serving = serve.start().await;
+    Some((turn, serve, serving))
 }
 
 /// A cluster of three nodes where the Event Hubs SDK finds it, and the right to its port; `None` if it is to be left
@@ -339,7 +340,7 @@ async fn paho_sends_a_message() {
 
 #[tokio::test]
 async fn the_azure_device_sdk_sends_a_message() {
-    let Some((turn, serving)) = azure_serving().await else {
+    let Some((turn, _serve, serving)) = azure_serving().await else {
         return;
     };
     let hub = Hub::new(&serving.ready);
@@ -461,7 +462,7 @@ async fn the_azure_device_sdk_loses_no_message_while_nodes_die_and_its_token_is_
 
 #[tokio::test]
 async fn two_azure_device_sdks_with_one_identity_are_slowed_down_and_neither_gives_up() {
-    let Some((turn, serving)) = azure_serving().await else {
+    let Some((turn, _serve, serving)) = azure_serving().await else {
         return;
     };
     let hub = Hub::new(&serving.ready);

@@ -169,6 +169,30 @@ struct Consumer {
     commit_due: Instant,
 }
 
+/// What a code means to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// The group shares out anew: the way to learn of it, and no refusal.
+    ShareAnew,
+    /// The group is served by another gateway: the same.
+    AskElsewhere,
+    /// The group has given this member up.
+    Forgotten,
+    /// Anything else.
+    Refused,
+}
+
+impl std::convert::From<Code> for Told {
+    fn from(code: Code) -> Told {
+        match code {
+            Code::REBALANCE_IN_PROGRESS | Code::ILLEGAL_GENERATION => Told::ShareAnew,
+            Code::NOT_COORDINATOR => Told::AskElsewhere,
+            Code::UNKNOWN_MEMBER_ID => Told::Forgotten,
+            _ => Told::Refused,
+        }
+    }
+}
+
 impl Consumer {
     fn new(load: Arc<Load>, number: usize) -> Self {
         let door = load.plan.doors[number % load.plan.doors.len()].clone();
@@ -193,7 +217,7 @@ impl Consumer {
         }
     }
 
-    /// Over one pair of connections: to a gateway for events, and to the coordinator.
+    /// Over one pair of connections: to a gateway for events, and to the coordinator, for as long as it is the coordinator.
     async fn consume(&mut self) -> Result<(), KafkaError> {
         let mut reader = Reader::dial(&self.door).await?;
         self.partitions = reader.partitions().await?;
@@ -207,18 +231,20 @@ impl Consumer {
         while !self.load.is_over() {
             let done = self.go_on(&mut reader, &mut group).await;
             if let Err(error) = done {
-                match error.code() {
+                self.is_joined = false;
+                match error.code().map(Told::from) {
                     None => return Err(error),
-                    Some(Code::UNKNOWN_MEMBER_ID) => self.member.forget(),
-                    // How a member learns that the group shares out anew.
-                    Some(Code::REBALANCE_IN_PROGRESS | Code::ILLEGAL_GENERATION) => {
+                    Some(Told::ShareAnew) => {
                         let _ = self.commit(&mut group).await;
-                        self.is_joined = false;
                         continue;
                     }
-                    Some(_) => {}
+                    Some(Told::AskElsewhere) => {
+                        sleep(PAUSE).await;
+                        return Ok(());
+                    }
+                    Some(Told::Forgotten) => self.member.forget(),
+                    Some(Told::Refused) => {}
                 }
-                self.is_joined = false;
                 self.load.meter.refused(&error.to_string());
                 sleep(PAUSE).await;
             }
@@ -332,6 +358,13 @@ impl Consumer {
 mod tests {
     use super::*;
     use crate::load::engine::Unseen;
+
+    #[test]
+    fn a_group_that_has_moved_is_looked_for_again_and_refuses_nobody() {
+        assert_eq!(Told::from(Code::NOT_COORDINATOR), Told::AskElsewhere);
+        assert_eq!(Told::from(Code::ILLEGAL_GENERATION), Told::ShareAnew);
+        assert_eq!(Told::from(Code::COORDINATOR_NOT_AVAILABLE), Told::Refused);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_share_there_is_an_end_and_nothing_was_read() {
