@@ -21,6 +21,9 @@ pub(crate) struct Query {
     /// Print no more rows than this
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     top: u64,
+    /// Receipt of a write that the answer must have seen: shard/offset/term of a message, shard/@index/term of any other
+    #[arg(long = "receipt", value_name = "RECEIPT", value_delimiter = ',')]
+    receipts: Vec<String>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -29,7 +32,7 @@ impl Query {
     pub(crate) async fn run(self) -> CommandResult {
         let hub = Hub::find(&self.hub)?;
         let top = usize::try_from(self.top).unwrap_or(usize::MAX);
-        let asking = rows(&hub, &self.query, top);
+        let asking = rows(&hub, &self.query, &self.receipts, top);
         let (rows, is_whole) = progress::waiting("asking the hub", asking).await?;
         match self.hub.output {
             Format::Json => say(Value::from(rows))?,
@@ -47,13 +50,21 @@ impl Query {
 }
 
 /// The first `top` rows, and whether those are all.
-async fn rows(hub: &Hub, query: &str, top: usize) -> Result<(Vec<Value>, bool), HubError> {
+async fn rows(
+    hub: &Hub,
+    query: &str,
+    receipts: &[String],
+    top: usize,
+) -> Result<(Vec<Value>, bool), HubError> {
     let mut rows: Vec<Value> = Vec::new();
     let mut continuation: Option<String> = None;
     loop {
-        let call = Call::new(Method::POST, &["devices", "query"])
+        let mut call = Call::new(Method::POST, &["devices", "query"])
             .json(json!({ "query": query }))
             .header("x-ms-max-item-count", PAGE.min(top - rows.len()).to_string());
+        if !receipts.is_empty() {
+            call = call.header("dunlin-receipt", receipts.join(","));
+        }
         let page;
         (page, continuation) = hub.page(call, continuation).await?;
         rows.extend(page);

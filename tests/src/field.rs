@@ -48,6 +48,16 @@ impl Field {
         Self::apart(nodes, 0, arguments).await
     }
 
+    /// The same on addresses of another subnet than other hubs of this machine have.
+    pub async fn on_subnet(nodes: usize, subnet: [u8; 3], arguments: &[&str]) -> Field {
+        let folder = TempDir::new().expect("a folder for temporary files");
+        let options = LocalOptions {
+            subnet,
+            ..options(&folder, nodes, arguments)
+        };
+        Self::run(folder, options).await
+    }
+
     /// The same with a port for MQTT over TLS that is not drawn.
     pub async fn at_port(nodes: usize, mqtts_port: u16) -> Field {
         let folder = TempDir::new().expect("a folder for temporary files");

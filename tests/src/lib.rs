@@ -12,6 +12,7 @@ pub mod judge;
 pub mod load;
 pub mod ports;
 pub mod program;
+pub mod registering;
 mod wait;
 
 pub use wait::{Look, PATIENCE, eventually};

@@ -14,6 +14,7 @@ mod hostile;
 mod house;
 mod jobs;
 mod kafka;
+mod linked_hubs;
 mod load;
 mod members;
 mod messages;

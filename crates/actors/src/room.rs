@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{DeviceId, NodeId, ShardId};
 use dunlin_model::port::{Clock, Leadership, Replication};
 use ractor::{ActorId, ActorRef, ActorRuntime};
@@ -159,6 +160,7 @@ impl ShardRoom {
                 Role::Leading { tenure, actor }
             }
             Err(error) => {
+                Alarm::ShardActorFailed.raise();
                 tracing::error!(shard = %self.shard, %error, "start shard actor");
                 Role::Following { hint: None }
             }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dunlin_model::alarm::Alarm;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SpawnErr, SupervisionEvent};
 
 use crate::room::ShardRoom;
@@ -74,6 +75,7 @@ impl Actor for Root {
                 let Some(room) = rooms.remove(&cell.get_id()) else {
                     return Ok(());
                 };
+                Alarm::ShardActorFailed.raise();
                 tracing::error!(shard = %room.shard, %error, "a shard supervisor failed");
                 // Its children went with it.
                 let number = room.fail(None);

@@ -162,19 +162,21 @@ pub fn damage(data: &Path, class: Class, how: &Damage, seed: u64) -> Result<Vec<
                         length,
                     )?,
                 };
-                change(&part.path, page.start, length, |bytes| {
-                    bytes.copy_from_slice(&from)
-                })?;
-                let verb = if *how == Damage::ZeroPage {
-                    "zero"
-                } else {
-                    "overwrite"
-                };
-                note(&part.path, page.start, format!("{verb} {length} bytes"));
+                // What is written over itself is no damage.
+                if read(&part.path, page.start, length)? != from {
+                    change(&part.path, page.start, length, |bytes| {
+                        bytes.copy_from_slice(&from)
+                    })?;
+                    let verb = match how {
+                        Damage::ZeroPage => "zero",
+                        _ => "overwrite",
+                    };
+                    note(&part.path, page.start, format!("{verb} {length} bytes"));
+                }
             }
         }
         Damage::Truncate => {
-            if let Some(part) = draw_whole(data, class, &mut random)? {
+            if let Some(part) = draw_to_cut(data, class, &mut random)? {
                 let at = draw_in(&part, &mut random);
                 open(&part.path)?
                     .set_len(at)
@@ -183,7 +185,7 @@ pub fn damage(data: &Path, class: Class, how: &Damage, seed: u64) -> Result<Vec<
             }
         }
         Damage::Delete => {
-            if let Some(part) = draw_whole(data, class, &mut random)? {
+            if let Some(part) = draw_to_remove(data, class, &mut random)? {
                 fs::remove_file(&part.path).map_err(io_at("remove", &part.path))?;
                 note(&part.path, 0, format!("delete {} bytes", part.bytes.end));
             }
@@ -323,12 +325,18 @@ fn journal_parts(files: &[PathBuf], class: Class) -> Result<Vec<Part>, CorruptEr
     Ok(parts)
 }
 
+/// All flushes that read, also those behind damage that was done before.
 fn flushes(bytes: &[u8], header: &SegmentHeader) -> Vec<Flush> {
     let mut found = Vec::new();
     let mut start = BLOCK_BYTES;
-    while let Some(flush) = read_flush(bytes, header, start) {
-        start = align_up(flush.end);
-        found.push(flush);
+    while (start as usize) < bytes.len() {
+        match read_flush(bytes, header, start) {
+            Some(flush) => {
+                start = align_up(flush.end);
+                found.push(flush);
+            }
+            None => start += BLOCK_BYTES,
+        }
     }
     found
 }
@@ -393,24 +401,50 @@ fn draw_in(part: &Part, random: &mut StdRng) -> u64 {
     random.random_range(part.bytes.clone())
 }
 
-/// A whole file, drawn; of the journal none that holds the final flush.
-fn draw_whole(data: &Path, class: Class, random: &mut StdRng) -> Result<Option<Part>, CorruptError> {
+/// A file that ends early from now on, drawn. Of the journal any: a segment is made at its full length, and its
+/// header is left. Of others none that nothing follows, which a crash may leave shorter.
+fn draw_to_cut(data: &Path, class: Class, random: &mut StdRng) -> Result<Option<Part>, CorruptError> {
+    if !matches!(class, Class::Journal | Class::Votes) {
+        return draw_to_remove(data, class, random);
+    }
+    let segments = whole_files(&files(data, class)?)?.into_iter();
+    let cuttable = segments.filter(|part| part.bytes.end > BLOCK_BYTES);
+    let cuttable = cuttable.map(|part| Part {
+        bytes: BLOCK_BYTES..part.bytes.end,
+        ..part
+    });
+    Ok(draw_one(cuttable.collect(), random))
+}
+
+/// A file that is gone from now on, drawn. None that is the last in its folder: names are in order, and that
+/// nothing was written behind the others cannot be told from its loss.
+fn draw_to_remove(data: &Path, class: Class, random: &mut StdRng) -> Result<Option<Part>, CorruptError> {
+    let whole = whole_files(&files(data, class)?)?;
+    let followed = whole
+        .windows(2)
+        .filter(|pair| pair[0].path.parent() == pair[1].path.parent())
+        .map(|pair| pair[0].clone());
+    Ok(draw_one(followed.collect(), random))
+}
+
+/// Files that are not empty, each as a whole.
+fn whole_files(paths: &[PathBuf]) -> Result<Vec<Part>, CorruptError> {
     let mut whole = Vec::new();
-    for path in files(data, class)? {
-        let length = fs::metadata(&path).map_err(io_at("look at", &path))?.len();
+    for path in paths {
+        let length = fs::metadata(path).map_err(io_at("look at", path))?.len();
         if length > 0 {
             whole.push(Part {
-                path,
+                path: path.clone(),
                 bytes: 0..length,
             });
         }
     }
-    if matches!(class, Class::Journal | Class::Votes) {
-        // Numbers are names, in order.
-        whole.pop();
-    }
-    let count = whole.len();
-    Ok((count > 0).then(|| whole.swap_remove(random.random_range(0..count))))
+    Ok(whole)
+}
+
+fn draw_one(mut parts: Vec<Part>, random: &mut StdRng) -> Option<Part> {
+    let count = parts.len();
+    (count > 0).then(|| parts.swap_remove(random.random_range(0..count)))
 }
 
 /// The page that `at` is in, as far as it is in `part`.

@@ -305,6 +305,7 @@ impl Drill {
         let counting = payloads.iter().filter(|(_, counts)| *counts);
         let result = FrameResult::Applied(dunlin_model::port::FrameApplied {
             term: 1,
+            index: self.index + 1,
             first_offset: self.next_offset,
             record_count: frame.record_count,
             fenced,

@@ -4,11 +4,13 @@
 //! one answers or the attempts are used up.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_cluster::admin::{AdminRequest, ClusterStatus};
 use dunlin_node::ready::Ready;
+use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,17 +81,32 @@ pub struct Page {
 pub struct PageEvent {
     /// Its place.
     pub offset: u64,
+    /// When it was stored: milliseconds since 1970, by the leader's clock.
+    pub enqueued_time_ms: u64,
     /// Who sent it, as the hub says.
     pub device_id: String,
     /// Its payload in Base64.
     pub body: String,
 }
 
+/// An answer to one attempt.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// How it went.
+    pub status: StatusCode,
+    /// What stands before the body.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// The hub's HTTPS side.
 pub struct Hub {
     http: reqwest::Client,
     /// `host:port` of each; empty for one that is never asked.
-    nodes: Vec<String>,
+    nodes: Mutex<Vec<String>>,
+    /// A bit for each node that serves operators alone, and is asked only by name.
+    for_operators: u32,
     /// The whole header that opens what is asked.
     authorization: String,
     /// A bit for each node that is known to be down.
@@ -105,7 +122,12 @@ impl Hub {
         let roots = std::fs::read(&ready.ca_file).map_err(|error| setup(&error))?;
         let config = dunlin_gateway::tls::client_config(&roots).map_err(|error| setup(&error))?;
         let nodes = ready.nodes.iter().map(|node| node.https.clone()).collect();
-        Self::of_nodes(nodes, &config, format!("Bearer {}", ready.admin_token))
+        let hub = Self::of_nodes(nodes, &config, format!("Bearer {}", ready.admin_token))?;
+        let without_devices = (0..).zip(&ready.nodes).filter(|(_, node)| node.mqtts.is_empty());
+        Ok(Self {
+            for_operators: without_devices.fold(0, |bits, (place, _)| bits | 1 << place),
+            ..hub
+        })
     }
 
     /// For nodes anywhere (`host:port` of HTTPS), with what opens them as an `Authorization` header.
@@ -124,7 +146,8 @@ impl Hub {
             .map_err(|error| setup(&error))?;
         Ok(Self {
             http,
-            nodes,
+            nodes: Mutex::new(nodes),
+            for_operators: 0,
             authorization,
             down: AtomicU32::new(0),
             first: AtomicUsize::new(0),
@@ -157,14 +180,14 @@ impl Hub {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            for _ in 0..self.nodes.len() {
-                let place = node % self.nodes.len();
-                if !self.is_down(place) && !self.address(place).is_empty() {
+            let count = self.node_count();
+            for _ in 0..count {
+                if self.answers_all(node % count) {
                     break;
                 }
                 node += 1;
             }
-            let address = &self.nodes[node % self.nodes.len()];
+            let address = self.address(node % count.max(1));
             node += 1;
             let mut request = self
                 .http
@@ -250,9 +273,32 @@ impl Hub {
         self.call(Method::POST, path, Some(request)).await.map(drop)
     }
 
+    /// Puts the routing document, in place of what there is.
+    pub async fn put_routing(&self, document: &Value) -> Result<(), HubError> {
+        let document = Some(document.clone());
+        self.call(Method::PUT, "/routing", document).await.map(drop)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Vec<String>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node can be asked whatever a service may ask.
+    fn answers_all(&self, node: usize) -> bool {
+        let is_for_operators = self.for_operators & (1 << node) != 0;
+        !is_for_operators && !self.is_down(node) && !self.address(node).is_empty()
+    }
+
     /// `host:port` of a node's HTTPS; empty for one that is not asked, or was not there at the beginning.
-    pub fn address(&self, node: usize) -> &str {
-        self.nodes.get(node).map_or("", String::as_str)
+    pub fn address(&self, node: usize) -> String {
+        self.nodes().get(node).cloned().unwrap_or_default()
+    }
+
+    /// Says where a node is reached from now on that was there at the beginning.
+    pub fn set_address(&self, node: usize, address: &str) {
+        if let Some(known) = self.nodes().get_mut(node) {
+            address.clone_into(known);
+        }
     }
 
     /// One attempt at one node, with a token of the caller's or the admin's, and the condition of an `If-Match`.
@@ -267,31 +313,54 @@ impl Hub {
         body: Option<Vec<u8>>,
         if_match: Option<&str>,
     ) -> Result<(StatusCode, Bytes), String> {
+        // A device's token goes as it is.
+        let mut headers = vec![("authorization", token.unwrap_or(&self.authorization))];
+        headers.extend(if_match.map(|condition| ("if-match", condition)));
+        headers.extend(body.is_some().then_some(("content-type", "application/json")));
+        let answered = self.ask(node, (method, path), &headers, body).await?;
+        Ok((answered.status, answered.body))
+    }
+
+    /// The same with these headers and no others, so with an `authorization` only where it is among them.
+    ///
+    /// # Errors
+    /// Why there is no answer. What was asked for may have happened all the same.
+    pub async fn ask(
+        &self,
+        node: usize,
+        (method, path): (Method, &str),
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Result<Answered, String> {
         let url = format!("https://{}{path}", self.address(node));
         let mut request = self.http.request(method, url);
-        request = match token {
-            // A device's token goes as it is.
-            Some(token) => request.header(reqwest::header::AUTHORIZATION, token),
-            None => request.header(reqwest::header::AUTHORIZATION, &self.authorization),
-        };
-        if let Some(condition) = if_match {
-            request = request.header(reqwest::header::IF_MATCH, condition);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(body) = body {
-            request = request
-                .header(reqwest::header::CONTENT_TYPE, "application/json")
-                .body(body);
+            request = request.body(body);
         }
         let answer = async {
             let response = request.send().await?;
-            Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.bytes().await?;
+            Ok::<_, reqwest::Error>(Answered {
+                status,
+                headers,
+                body,
+            })
         };
         answer.await.map_err(|error| error.to_string())
     }
 
+    /// The header that opens everything.
+    pub fn authorization(&self) -> &str {
+        &self.authorization
+    }
+
     /// Nodes that were there at the beginning.
     pub fn node_count(&self) -> usize {
-        self.nodes.len()
+        self.nodes().len()
     }
 
     /// The offset behind the last event of each shard.

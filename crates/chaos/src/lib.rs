@@ -34,6 +34,7 @@ pub mod page;
 pub mod payload;
 pub mod readback;
 pub mod record;
+pub mod registering;
 pub mod relay;
 pub mod run;
 pub mod scenario;

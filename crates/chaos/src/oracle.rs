@@ -314,6 +314,12 @@ impl History {
         )
     }
 
+    /// When the last acknowledgement came; 0 if there is none.
+    pub fn last_acked_us(&self) -> u64 {
+        let messages = self.devices.iter().flat_map(|device| &device.messages);
+        messages.filter_map(|message| message.acked_us).max().unwrap_or(0)
+    }
+
     /// Messages of QoS 1 without an acknowledgement: device and sequence number.
     pub fn never_acked(&self) -> impl Iterator<Item = (&str, u64)> {
         self.devices.iter().flat_map(|device| {

@@ -63,6 +63,19 @@ impl Payloads {
         })
     }
 
+    /// What devices of a run with this seed say: made-up rows, with that much padding.
+    pub fn of_run(seed: u64, padding_bytes: Option<(u64, u64)>) -> Self {
+        let payloads = Self {
+            writer: format!("{seed:012x}"),
+            padding: None,
+            rows: (0..MADE_UP_ROWS).map(made_up_row).collect(),
+        };
+        match padding_bytes {
+            Some((low, high)) => payloads.padded(low as usize, high as usize),
+            None => payloads,
+        }
+    }
+
     /// The same with `bytes_min` to `bytes_max` bytes of padding in each payload, the sizes spread evenly
     /// over their orders of magnitude. Of a message everything but the padding stays below 200 bytes where
     /// rows are made up, so the whole has at least about so many.

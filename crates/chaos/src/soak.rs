@@ -355,6 +355,8 @@ mod tests {
             sent: 12,
             acked: 11,
             datagrams: Counts::default(),
+            sights: 1,
+            words: 1,
             violations: violations.iter().map(|text| (*text).to_owned()).collect(),
         }
     }

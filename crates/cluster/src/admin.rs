@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::authorities::AuthorityLine;
 use crate::changes::ChangeError;
 use crate::entropy;
+use crate::maintenance::confirm_directory;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 pub use crate::policies::{PolicyKey, PolicyLine};
@@ -28,6 +29,10 @@ use crate::{authorities, policies};
 
 /// How long a node may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long the directory's leader is looked for.
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Minutes that a join token may be good for.
 const TOKEN_MINUTES_MAX: u32 = 24 * 60;
@@ -281,17 +286,20 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::JoinTokenUse { hash, now_ms }, None).await
         }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
-        AdminRequest::Policies => answer(&policies::list(&shared.view.get())),
+        AdminRequest::Policies => {
+            let directory = directory_now(&shared).await?;
+            answer(&policies::list(&directory))
+        }
         AdminRequest::CreatePolicy { name, rights } => {
             change(&shared, policies::create(name, rights), None).await
         }
         AdminRequest::RenewPolicyKey { name, key } => {
-            let renewal = policies::renew(&shared.view.get(), name, key)?;
-            change(&shared, renewal, None).await
+            let directory = directory_now(&shared).await?;
+            change(&shared, policies::renew(&directory, name, key)?, None).await
         }
         AdminRequest::RemovePolicy { name } => {
-            let removal = policies::remove(&shared.view.get(), name)?;
-            change(&shared, removal, None).await
+            let directory = directory_now(&shared).await?;
+            change(&shared, policies::remove(&directory, name)?, None).await
         }
         AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
         AdminRequest::PutAuthority { name, certificate } => {
@@ -311,6 +319,19 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::SetReplication(replicas), None).await
         }
     }
+}
+
+/// The directory as it is now, and not as this node last heard of it: keys that were changed elsewhere are shown, and
+/// changed again, as they are.
+async fn directory_now(shared: &Arc<Shared>) -> Result<Arc<Directory>, QueryError> {
+    let confirming = async {
+        while !confirm_directory(shared).await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let confirmed = tokio::time::timeout(DIRECTORY_TIMEOUT, confirming).await;
+    confirmed.map_err(|_| QueryError::CutOff)?;
+    Ok(shared.view.get())
 }
 
 fn answer(answer: &impl Serialize) -> Result<Bytes, QueryError> {
@@ -375,7 +396,7 @@ async fn change(
             directory_version: shared.view.get().version,
         }),
         Err(ChangeError::Refused(refusal)) => Err(QueryError::Refused(refusal.to_string())),
-        Err(ChangeError::Unavailable) => Err(QueryError::CutOff),
+        Err(ChangeError::Unavailable) => Err(QueryError::Unknown),
     }
 }
 

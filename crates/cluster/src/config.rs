@@ -9,6 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use crate::transport::Datagrams;
+use crate::witness::Witness;
 
 /// Times of consensus and failure detection, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub struct Simulated {
     pub pid: u32,
     /// Sources that follow from the seed, and so protect nothing.
     pub tls: TlsSources,
+    /// Who hears what this node's replicas say.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// What TLS between nodes draws from. Its bytes matter to a simulation: a late answer to a connection that is

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::directory::{Directory, DirectoryCommand, NodeEntry, NodeState, Role};
 use dunlin_model::id::NodeId;
 use dunlin_model::port::Clock as _;
@@ -81,6 +82,7 @@ pub(crate) fn remember(shared: &Shared) {
     };
     let bytes = serde_json::to_vec(&remembered).expect("the directory is plain data");
     if let Err(error) = shared.data.write(CLUSTER_FILE, &bytes) {
+        Alarm::FileFailed.raise();
         tracing::error!(%error, "cannot write {CLUSTER_FILE}");
     }
 }

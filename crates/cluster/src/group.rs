@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_model::command::{Query, ReadFrom, View};
@@ -50,9 +51,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 type Ended = Result<Reply, ProposeError>;
 type Successor = Arc<std::sync::Mutex<Option<NodeId>>>;
 
+/// Runs of replicas that this process has begun.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
 /// A running replica.
 pub(crate) struct Group {
     id: GroupReplica,
+    /// Which run in this process it is.
+    run: u64,
     raft: Raft,
     log: ReplicaLog,
     machine: StateMachine,
@@ -118,7 +124,10 @@ fn places(nodes: BTreeMap<ReplicaId, NodeId>) -> BTreeMap<u64, Place> {
 fn raft_config(group: GroupId, timing: &Timing) -> openraft::Config {
     openraft::Config {
         cluster_name: group.to_string(),
-        heartbeat_interval: timing.heartbeat_ms,
+        // The node beats for all its groups at once: see `beat` of `crate::maintenance`. What is left of the
+        // interval is how often openraft looks at its clocks, a fifth of it, and it must stay below the time-out.
+        enable_heartbeat: false,
+        heartbeat_interval: timing.election_min_ms * 5 / 6,
         election_timeout_min: timing.election_min_ms,
         election_timeout_max: timing.election_max_ms,
         enable_pre_vote: Some(true),
@@ -160,6 +169,7 @@ impl Group {
         let network = Network {
             group: id.group,
             peers: peers.clone(),
+            heartbeat_wait: Duration::from_millis(timing.heartbeat_ms),
         };
         let raft = Raft::new(
             id.replica.0,
@@ -177,6 +187,7 @@ impl Group {
         let refused = Arc::default();
         Ok(Arc::new(Self {
             id,
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
             raft,
             log,
             machine,
@@ -197,6 +208,10 @@ impl Group {
 
     pub(crate) fn id(&self) -> GroupReplica {
         self.id
+    }
+
+    pub(crate) fn run(&self) -> u64 {
+        self.run
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -370,6 +385,12 @@ impl Group {
     async fn change_members(&self, change: ChangeMembers<u64, Place>, retain: bool) -> Result<(), String> {
         let changed = self.raft.change_membership(change, retain).await;
         changed.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// As leader, tells the followers that it is there. What is not taken at once is left out: a core with a full
+    /// queue has entries to send, which say the same.
+    pub(crate) fn beat(&self) {
+        let _ = self.raft.trigger().heartbeat().now_or_never();
     }
 
     /// Campaigns, if the others let go of their leader: asks first, so a live leader is not disturbed.

@@ -38,9 +38,13 @@ mod replicas;
 mod room;
 mod router;
 mod serve;
+mod sight;
 mod sweep;
 pub mod transport;
+mod witness;
 
 pub use agreed_clock::AgreedClock;
 pub use config::{ClusterConfig, Simulated, Timing, TimingError, TlsSources};
 pub use node::{Cluster, Parts, ShardHost, ShardParts, StartError, Stores};
+pub use sight::{ReplicaSight, Voters, read_vote};
+pub use witness::{Witness, Word};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::directory::placement::leader_moves;
 use dunlin_model::directory::{DirectoryCommand, NodeEntry, NodeState};
 use dunlin_model::id::{GroupId, NodeId};
@@ -47,6 +48,7 @@ const SNAPSHOT_WAIT_MAX: Duration = Duration::from_millis(1_000);
 const PRESSURE_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
+    shared.spawn_loop(beat(shared.clone()));
     shared.spawn_loop(ping(shared.clone(), router.clone()));
     shared.spawn_loop(confirm(shared.clone()));
     shared.spawn_loop(gossip(shared.clone()));
@@ -60,6 +62,21 @@ pub(crate) fn start(shared: &Arc<Shared>, router: &Arc<Router>) {
     shared.spawn_loop(moves::plan(shared.clone()));
     shared.spawn_loop(follow_directory(shared.clone(), router.clone()));
     shared.spawn_loop(write_first_entry(shared.clone()));
+}
+
+/// Heartbeats of all groups that this node leads, in the same moment: those for one peer leave in one packet, and
+/// are answered in one.
+async fn beat(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(Duration::from_millis(shared.config.timing.heartbeat_ms));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        for group in shared.groups() {
+            if group.sight().leads {
+                group.beat();
+            }
+        }
+    }
 }
 
 async fn ping(shared: Arc<Shared>, router: Arc<Router>) {
@@ -221,6 +238,7 @@ async fn checkpoint(shared: Arc<Shared>) {
                 false => Some((group.sight().last + 1).saturating_sub(ENTRIES_KEPT)),
             };
             if let Err(error) = checkpoint_group(&group, keep_from, is_pinning).await {
+                Alarm::CheckpointFailed.raise();
                 tracing::error!(replica = %group.id(), %error, "cannot make a checkpoint");
             }
         }

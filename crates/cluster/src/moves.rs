@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::directory::membership::{self, Sight, Step};
 use dunlin_model::directory::placement::{self, Observed, Presence};
 use dunlin_model::directory::{Directory, DirectoryCommand};
@@ -131,6 +132,7 @@ pub(crate) async fn plan(shared: Arc<Shared>) {
                 Ok(Ok(_)) => {
                     if mends(&command, &observed) {
                         Point::ReplicaMadeAnew.reach();
+                        Alarm::ReplicaMadeAnew.raise();
                     }
                 }
                 Ok(Err(refusal)) => tracing::debug!(?command, %refusal, "the directory has moved on"),

@@ -37,6 +37,7 @@ use crate::room::{self, Room};
 use crate::router::Router;
 use crate::serve::Server;
 use crate::transport::{Lane, Peers, TlsError};
+use crate::witness::Witness;
 
 /// Share of the journal's segments, the newest ones, whose entries stay when it fills up: a quarter. What a
 /// follower misses that is away for as long as it takes to write them comes from the log.
@@ -187,6 +188,11 @@ impl Shared {
             .is_some_and(|entry| entry.state == NodeState::Removed)
     }
 
+    /// Who hears what this node's replicas say, in a simulation.
+    pub(crate) fn witness(&self) -> Option<&Arc<dyn Witness>> {
+        self.config.simulated.as_ref()?.witness.as_ref()
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -307,6 +313,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Starts on the current runtime, which should be consensus's own. Returns at once; use
     /// [`ready`](Self::ready) to wait until the node can serve.
     pub async fn start(config: ClusterConfig, parts: Parts) -> Result<Cluster, StartError> {

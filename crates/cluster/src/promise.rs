@@ -8,6 +8,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::NodeId;
 use dunlin_storage::data_dir::DataDir;
 
@@ -82,6 +83,7 @@ fn read(kept: &mut Kept, data: &DataDir) -> bool {
     let found = match data.read(PROMISE_FILE) {
         Ok(found) => found,
         Err(error) => {
+            Alarm::FileFailed.raise();
             tracing::error!(%error, "cannot read {PROMISE_FILE}");
             return false;
         }
@@ -90,6 +92,7 @@ fn read(kept: &mut Kept, data: &DataDir) -> bool {
         None => {}
         Some(Ok(set)) => kept.set = set,
         Some(Err(error)) => {
+            Alarm::FileFailed.raise();
             tracing::error!(%error, "cannot read {PROMISE_FILE}");
             return false;
         }
@@ -103,6 +106,7 @@ fn write(data: &DataDir, set: Option<&[NodeId]>) -> bool {
     match data.write(PROMISE_FILE, &bytes) {
         Ok(()) => true,
         Err(error) => {
+            Alarm::FileFailed.raise();
             tracing::error!(%error, "cannot write {PROMISE_FILE}");
             false
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{GroupId, NodeId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
@@ -45,6 +46,7 @@ pub(crate) async fn mend(shared: Arc<Shared>) {
                 match mend_one(&shared, &group, events, first_offset).await {
                     Mended::From(peer) => {
                         Point::SegmentMended.reach();
+                        Alarm::SegmentMended.raise();
                         tracing::info!(replica = %group.id(), segment = first_offset, %peer, "mended an event segment");
                     }
                     Mended::NotYet => {}

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::directory::Directory;
 use dunlin_model::id::GroupReplica;
 use dunlin_model::port::{AppliedSink, StoreError};
@@ -96,6 +97,10 @@ impl Shared {
         };
         match trouble {
             Some(trouble) if before.as_ref() != Some(&trouble) => {
+                match trouble {
+                    Trouble::Damaged(_) => Alarm::ReplicaDamaged.raise(),
+                    Trouble::Failed(_) => Alarm::ReplicaFailed.raise(),
+                }
                 tracing::error!(replica = %id, reason = %trouble, "a replica does not serve");
             }
             _ => {}
@@ -177,6 +182,7 @@ impl Shared {
                 Machine::Shard(ShardMachine::open(shard, store, events, sink)?)
             }
         };
-        Ok(StateMachine::new(id, parts.journal.replica(id), machine))
+        let machine = StateMachine::new(id, parts.journal.replica(id), machine);
+        Ok(machine.heard_by(self.witness().cloned()))
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_storage::disk::Disk;
 use dunlin_storage::journal::Journal;
 
@@ -81,6 +82,7 @@ impl Room {
         self.disk_is_short.store(is_short, Ordering::Relaxed);
         match (was_short, is_short) {
             (false, true) => {
+                Alarm::DiskFull.raise();
                 tracing::error!(
                     free,
                     reserve = DISK_RESERVE_BYTES,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::command::{Command, Consistency, Outcome, Place, Query, ReadFrom, View};
+use dunlin_model::command::{Command, Consistency, Place, Query, ReadFrom, Settled, View};
 use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, Role};
 use dunlin_model::id::{DeviceId, NodeId, ShardId, Slot, StreamId};
 use dunlin_model::method::{Invocation, MethodAnswer, MethodError};
@@ -359,15 +359,15 @@ impl ShardClient for Router {
         .boxed()
     }
 
-    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
+    fn submit_for_receipt(&self, command: Command) -> BoxFuture<'_, Result<Settled, SubmitError>> {
         async move {
             let shard = self.shard_at(command.place());
             let lane = shard
                 .and_then(|shard| self.lane(shard))
                 .ok_or(SubmitError::CutOff)?;
-            let outcome = lane.submit_command(command)?;
-            match tokio::time::timeout(COMMAND_TIMEOUT, outcome).await {
-                Ok(Ok(Some(outcome))) => Ok(outcome),
+            let settled = lane.submit_command(command)?;
+            match tokio::time::timeout(COMMAND_TIMEOUT, settled).await {
+                Ok(Ok(Some(settled))) => Ok(settled),
                 _ => Err(SubmitError::Unknown),
             }
         }

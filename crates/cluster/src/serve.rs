@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{GroupId, NodeId, ReplicaId, ShardId, StreamId};
 use dunlin_model::limits::READ_BYTES_MAX;
 use dunlin_model::point::Point;
@@ -237,7 +238,7 @@ impl Server {
             Some(Ok(result)) => convert::reply_out(&result),
             _ => AppendReply::Gone,
         };
-        word::assert_entry_is_kept(group.log(), &reply);
+        word::handle_reply(self.0.witness(), group.log(), &reply);
         Response::Heartbeat(reply)
     }
 
@@ -255,7 +256,7 @@ impl Server {
             Ok(answer) => {
                 let answer = convert::answer_out(&answer);
                 if !pre {
-                    word::assert_vote_is_kept(group.log(), &answer);
+                    word::handle_vote(self.0.witness(), group.log(), &answer);
                 }
                 Response::Vote(answer)
             }
@@ -324,7 +325,7 @@ impl Server {
         let answering = async move {
             while let Some(answer) = answers.next().await {
                 let reply = answer.as_ref().map_or(AppendReply::Gone, convert::reply_out);
-                word::assert_entry_is_kept(group.log(), &reply);
+                word::handle_reply(self.0.witness(), group.log(), &reply);
                 if writer.send([codec::encode(&reply)]).await.is_err() {
                     return;
                 }
@@ -377,7 +378,10 @@ impl Server {
                     .await;
                 writer.finish();
             }
-            Err(error) => tracing::error!(replica = %group.id(), %error, "cannot install a snapshot"),
+            Err(error) => {
+                Alarm::SnapshotFailed.raise();
+                tracing::error!(replica = %group.id(), %error, "cannot install a snapshot");
+            }
         }
     }
 

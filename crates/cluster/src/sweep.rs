@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::directory::Directory;
 use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
 use dunlin_model::port::{Clock as _, Replication};
@@ -30,6 +31,7 @@ pub(crate) async fn remove_leftovers(shared: &Arc<Shared>) {
     let stored = match stored {
         Ok(Ok(stored)) => stored,
         Ok(Err(error)) => {
+            Alarm::RemovalFailed.raise();
             tracing::error!(%error, "cannot list the replicas in the stores");
             return;
         }
@@ -98,6 +100,7 @@ async fn remove(shared: &Arc<Shared>, parts: &ShardParts, id: GroupReplica) {
     match receiver.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
+            Alarm::RemovalFailed.raise();
             tracing::error!(replica = %id, %error, "cannot remove a replica from the journal");
             return;
         }
@@ -109,7 +112,12 @@ async fn remove(shared: &Arc<Shared>, parts: &ShardParts, id: GroupReplica) {
             shared.note_trouble(id, None);
             tracing::info!(replica = %id, "removed a replica that is no member any more");
         }
-        Ok(Err(error)) => tracing::error!(replica = %id, %error, "cannot delete what a replica left"),
-        Err(error) => tracing::error!(replica = %id, %error, "cannot delete what a replica left"),
+        Ok(Err(error)) => not_deleted(id, &error),
+        Err(error) => not_deleted(id, &error),
     }
+}
+
+fn not_deleted(id: GroupReplica, error: &dyn std::fmt::Display) {
+    Alarm::RemovalFailed.raise();
+    tracing::error!(replica = %id, %error, "cannot delete what a replica left");
 }

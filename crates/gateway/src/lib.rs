@@ -26,6 +26,7 @@ pub mod http;
 mod jobs;
 pub mod kafka;
 mod lease;
+mod leftovers;
 pub mod limits;
 mod listen;
 mod log_audit;
@@ -259,6 +260,7 @@ impl Gateway {
             dispatch::runner::spawn(&shared);
             quota::spawn(&shared);
             uploads::sweep::spawn(&shared);
+            leftovers::spawn(&shared);
         }
         let router = http::router(Arc::clone(&shared), config.audience);
         for listener in https {

@@ -319,7 +319,19 @@ pub const UPLOADS_CLEARED_AT_A_TIME: usize = 64;
 pub const UPLOADS_STAGED_KNOWN_MAX: usize = 4 * 1024;
 /// How often what uploads left behind is looked for.
 pub const UPLOADS_SWEEP_EVERY: Duration = Duration::from_secs(600);
-/// Blocks that cannot be removed, after which a sweep goes on another time.
+/// Files that cannot be removed, after which a sweep goes on another time.
 pub const UPLOADS_SWEEP_FAILED_MAX: usize = 1024;
-/// Blocks that are listed at a time then.
+/// Files that are listed at a time then.
 pub const UPLOADS_SWEPT_AT_A_TIME: usize = 256;
+
+/// How often a gateway looks what erased devices have left outside their shards.
+pub const LEFTOVERS_LOOK: Duration = Duration::from_secs(5);
+/// The same while files of some cannot be removed.
+pub const LEFTOVERS_PAUSE: Duration = Duration::from_secs(60);
+/// How long one gateway alone removes registrations of erased devices without asking again.
+pub const LEFTOVERS_LEASE: Duration = Duration::from_secs(20);
+/// How long an erased device is looked after: within it comes what was on its way into the store when it was erased, if it
+/// ever does.
+pub const LEFTOVERS_STAY: Duration = UPLOAD_ANSWER_WAIT;
+/// By how much stamps of two shards may differ that were made at the same time, and some more.
+pub const LEFTOVERS_STAMPS_APART: Duration = Duration::from_secs(4);

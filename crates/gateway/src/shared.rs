@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) queries: Arc<Semaphore>,
     /// Rung when a configuration was changed here, so that twins follow at once.
     pub(crate) configured: Notify,
+    /// Rung when a device was erased here, so that what it has left goes at once.
+    pub(crate) erased: Notify,
     /// Rung when a job was made here, so that it begins at once.
     pub(crate) scheduled: Notify,
     /// Rung when routes or endpoints were changed here.
@@ -98,6 +100,7 @@ impl Shared {
             routes: RoutesCache::default(),
             queries: Arc::new(Semaphore::new(crate::limits::QUERIES_MAX)),
             configured: Notify::new(),
+            erased: Notify::new(),
             scheduled: Notify::new(),
             rerouted: Notify::new(),
             attesting: Arc::new(Semaphore::new(crate::limits::ATTESTING_MAX)),

@@ -123,6 +123,7 @@ pub fn shard_state_seeds() -> Vec<Vec<u8>> {
     let tagged = |tag: u8, bytes: &[u8]| [&[tag], bytes].concat();
     let applied = FrameResult::Applied(FrameApplied {
         term: 3,
+        index: 41,
         first_offset: 900,
         record_count: 5,
         fenced: vec![0, 4],

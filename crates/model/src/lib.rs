@@ -5,6 +5,7 @@
 //! runtime; its manifest is the proof. Shells that do touch the world implement the traits in
 //! [`port`]. To follow one message, start at [`telemetry`], then [`shard`].
 
+pub mod alarm;
 pub mod audit;
 pub mod command;
 pub mod configuration;
@@ -17,6 +18,7 @@ pub mod id;
 pub mod identity;
 pub mod iso_time;
 pub mod job;
+pub mod leftover;
 pub mod limits;
 pub mod messages;
 pub mod method;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use crate::command::{Command, Outcome, Receipt, TelemetryAck};
+use crate::command::{Command, Receipt, Settled, TelemetryAck, WriteReceipt};
 use crate::id::{ShardId, StreamId};
 use crate::limits::{BATCH_BYTES_TARGET, FRAME_COMMANDS_MAX, STREAM_FRAMES_IN_FLIGHT_MAX};
 use crate::mutant::{self, Mutant};
@@ -48,7 +48,7 @@ pub enum Answer<R, C> {
     /// The end of a record.
     Record(R, TelemetryAck),
     /// The end of a command; `None` means unknown.
-    Command(C, Option<Outcome>),
+    Command(C, Option<Settled>),
 }
 
 impl<R, C> StreamSender<R, C> {
@@ -252,8 +252,14 @@ fn settle<R, C>(
         };
         answer(Answer::Record(ticket, ack));
     }
+    let receipt = WriteReceipt {
+        shard,
+        index: applied.index,
+        term: applied.term,
+    };
     for (ticket, outcome) in sent.commands.into_iter().zip(&applied.outcomes) {
-        answer(Answer::Command(ticket, Some(outcome.clone())));
+        let outcome = outcome.clone();
+        answer(Answer::Command(ticket, Some(Settled { outcome, receipt })));
     }
 }
 
@@ -401,7 +407,7 @@ mod tests {
             first_offset: 10,
             record_count: 3,
             fenced: vec![1],
-            outcomes: vec![],
+            ..FrameApplied::default()
         });
         let mut acks = Vec::new();
         s.handle_outcome(
@@ -417,6 +423,36 @@ mod tests {
             },
         );
         assert_eq!(acks, [Some(10), None, Some(11)]);
+    }
+
+    #[test]
+    fn a_command_is_answered_with_the_entry_that_decided_it() {
+        use crate::command::Outcome;
+        let mut s = sender();
+        let device = crate::id::DeviceId::parse("d").unwrap();
+        s.handle_command(Command::SessionClose { device, epoch: 1 }, 5);
+        s.handle_connected();
+        s.poll_frame().unwrap();
+        let applied = FrameApplied {
+            term: 7,
+            index: 41,
+            outcomes: vec![Outcome::Done],
+            ..FrameApplied::default()
+        };
+        let outcome = FrameOutcome {
+            stream: s.stream(),
+            sequence: 1,
+            result: FrameResult::Applied(applied),
+        };
+        let mut answers = Vec::new();
+        s.handle_outcome(outcome, |a| answers.push(a));
+        let receipt = WriteReceipt {
+            shard: ShardId(3),
+            index: 41,
+            term: 7,
+        };
+        let outcome = Outcome::Done;
+        assert_eq!(answers, [Answer::Command(5, Some(Settled { outcome, receipt }))]);
     }
 
     #[test]

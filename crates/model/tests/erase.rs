@@ -10,10 +10,12 @@ mod store;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use dunlin_model::command::{Command, Outcome, Query, View};
-use dunlin_model::id::{DeviceId, LogPosition, NodeId, StreamId};
+use dunlin_model::command::{Command, Outcome, Query, Refusal, View};
+use dunlin_model::id::{DeviceId, LogPosition, NodeId, ShardId, StreamId};
 use dunlin_model::identity::{Authentication, Condition, DeviceSpec};
+use dunlin_model::leftover::{LEFTOVERS_PAGE_MAX, Leftover};
 use dunlin_model::port::{EventRun, Frame, FrameApplied, FrameResult, ShardStore};
+use dunlin_model::provisioning::{ProofKind, RegistrationId, RegistrationSpec, Substatus};
 use dunlin_model::routing::EventSources;
 use dunlin_model::shard::erase::{begin_anew, hide, pending, rewritten, settle};
 use dunlin_model::shard::state::ShardState;
@@ -120,6 +122,44 @@ impl Shard {
             Outcome::Erased { upto } => upto,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn begin_upload(&mut self, name: &str, generation: u64, id: &str) -> Outcome {
+        self.submit(Command::UploadBegin {
+            device: self::id(name),
+            generation,
+            id: id.to_owned(),
+            blob: "x".to_owned(),
+            secret_digest: String::new(),
+            ttl_ms: 0,
+        })
+    }
+
+    /// What erased devices have left, all pages of it.
+    fn leftovers(&self) -> Vec<Leftover> {
+        let (mut all, mut after) = (Vec::new(), bytes::Bytes::new());
+        loop {
+            let shard = ShardId(0);
+            let View::Leftovers { found, next } =
+                read::read(self.store(), &Query::Leftovers { shard, after }).unwrap()
+            else {
+                panic!("an answer of another kind");
+            };
+            assert!(found.len() <= LEFTOVERS_PAGE_MAX);
+            all.extend(found);
+            match next {
+                Some(next) => after = next,
+                None => return all,
+            }
+        }
+    }
+
+    fn gone(&mut self, name: &str, index: u64) {
+        let device = id(name);
+        assert_eq!(
+            self.submit(Command::LeftoverGone { device, index }),
+            Outcome::Done
+        );
     }
 
     /// Device and body of each event, by offset, as readers get them.
@@ -241,4 +281,109 @@ fn a_replica_is_done_until_something_comes_that_it_has_not_looked_at() {
     assert_eq!(pending(shard.store()).unwrap(), None);
     assert!(begin_anew(shard.store()).unwrap());
     assert_eq!(pending(shard.store()).unwrap(), Some(second));
+}
+
+#[test]
+fn what_is_left_elsewhere_is_known_until_it_is_gone() {
+    let mut shard = Shard::new();
+    let d = shard.add("d");
+    assert!(matches!(
+        shard.begin_upload("d", d, "one"),
+        Outcome::UploadBegun { .. }
+    ));
+    assert_eq!(shard.leftovers(), []);
+    shard.erase("d");
+    let first = Leftover {
+        device: id("d"),
+        index: shard.index,
+        erased_ms: 1_000 + shard.index,
+        uploads: vec!["one".to_owned()],
+    };
+    assert_eq!(shard.leftovers(), std::slice::from_ref(&first));
+
+    // Another device of that name uploads nothing that could be taken for the erased one's; one of another name does.
+    let (d, e) = (shard.add("d"), shard.add("e"));
+    let refused = Outcome::Refused(Refusal::LeftoverThere);
+    assert_eq!(shard.begin_upload("d", d, "two"), refused);
+    assert!(matches!(
+        shard.begin_upload("e", e, "two"),
+        Outcome::UploadBegun { .. }
+    ));
+
+    // Erased once more: that the first is gone says nothing of the second.
+    shard.erase("d");
+    let second = shard.leftovers();
+    assert_eq!(second[0].uploads, first.uploads, "they may still be there");
+    shard.gone("d", first.index);
+    assert_eq!(shard.leftovers(), second);
+    shard.gone("e", second[0].index);
+    assert_eq!(shard.leftovers(), second);
+    shard.gone("d", second[0].index);
+    assert_eq!(shard.leftovers(), []);
+    shard.gone("d", second[0].index);
+    let d = shard.add("d");
+    assert!(matches!(
+        shard.begin_upload("d", d, "three"),
+        Outcome::UploadBegun { .. }
+    ));
+}
+
+#[test]
+fn what_is_left_is_told_page_by_page() {
+    let mut shard = Shard::new();
+    let names: Vec<String> = (0..2 * LEFTOVERS_PAGE_MAX + 1)
+        .map(|n| format!("d{n:04}"))
+        .collect();
+    for name in &names {
+        shard.erase(name);
+    }
+    let told: Vec<String> = shard
+        .leftovers()
+        .iter()
+        .map(|one| one.device.to_string())
+        .collect();
+    assert_eq!(told, names);
+}
+
+#[test]
+fn registrations_are_found_by_the_device_that_they_name() {
+    let mut shard = Shard::new();
+    for (name, device) in [("r1", "d"), ("r2", "e"), ("r3", "d"), ("d", "f")] {
+        let spec = RegistrationSpec {
+            name: name.to_owned(),
+            group: Some("g".to_owned()),
+            proof: ProofKind::SymmetricKey,
+            storage_root_key: None,
+            hub: "hub".to_owned(),
+            device: id(device),
+            leaving: None,
+            substatus: Substatus::InitialAssignment,
+            payload: None,
+            operation: String::new(),
+        };
+        let put = Command::RegistrationPut {
+            id: RegistrationId::parse(name).unwrap(),
+            spec: Box::new(spec),
+            enrollment: None,
+            condition: Condition::Absent,
+        };
+        assert!(matches!(shard.submit(put), Outcome::Kept { .. }));
+    }
+    let named = |devices: &[&str]| {
+        let query = Query::RegistrationsOf {
+            shard: ShardId(0),
+            devices: devices.iter().map(|name| id(name)).collect(),
+            after: bytes::Bytes::new(),
+        };
+        let View::Registrations { found, next } = read::read(shard.store(), &query).unwrap() else {
+            panic!("an answer of another kind");
+        };
+        assert_eq!(next, None);
+        let mut names: Vec<String> = found.into_iter().map(|found| found.spec.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(named(&["d"]), ["r1", "r3"]);
+    assert_eq!(named(&["e", "f"]), ["d", "r2"]);
+    assert_eq!(named(&[]), [""; 0]);
 }

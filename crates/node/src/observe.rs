@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dunlin_actors::ActorHost;
 use dunlin_cluster::{AgreedClock, Cluster};
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::GroupId;
 use dunlin_storage::journal::Journal;
 use prometheus_client::encoding::text::encode;
@@ -30,6 +31,7 @@ pub(crate) struct Observed {
     pub(crate) traces: Option<Arc<Traces>>,
     pub(crate) clock: Arc<AgreedClock>,
     pub(crate) faults: Option<Arc<Faults>>,
+    pub(crate) started_ms: u64,
 }
 
 impl Observed {
@@ -85,6 +87,7 @@ impl Observed {
         let mut registry = Registry::with_prefix("dunlin");
         self.add_journal(&mut registry);
         self.add_clock(&mut registry);
+        self.add_alarms(&mut registry);
         self.add_groups(&mut registry);
         self.add_actors(&mut registry);
         self.add_gateway(&mut registry);
@@ -148,6 +151,25 @@ impl Observed {
         );
     }
 
+    fn add_alarms(&self, registry: &mut Registry) {
+        add(
+            registry,
+            "started_ms",
+            "When this process began, in milliseconds since 1970",
+            self.started_ms as i64,
+        );
+        let alarms = Family::<Labels, Counter>::default();
+        registry.register(
+            "alarms",
+            "Damage and failures since start; the log has a line for each",
+            alarms.clone(),
+        );
+        for alarm in Alarm::ALL {
+            let labels: Labels = vec![("kind".into(), alarm.name().into())];
+            alarms.get_or_create(&labels).inc_by(alarm.count());
+        }
+    }
+
     fn add_groups(&self, registry: &mut Registry) {
         let (terms, leads, lag) = (
             family(registry, "group_term", "Raft term"),
@@ -164,6 +186,32 @@ impl Observed {
             leads.get_or_create(&labels).set(i64::from(status.leads));
             lag.get_or_create(&labels)
                 .set(status.last.saturating_sub(status.applied) as i64);
+        }
+        let replicas = family(registry, "group_replica", "Id of this node's replica");
+        let runs = family(
+            registry,
+            "group_run",
+            "Which run of a replica in this process it is",
+        );
+        let votes = family(registry, "group_vote_term", "Term of the vote that is on disk");
+        let committed = family(
+            registry,
+            "group_committed",
+            "The last entry that is known to be committed",
+        );
+        let applied = family(registry, "group_applied", "The last entry that is applied");
+        for sight in self.cluster.sights() {
+            let labels: Labels = vec![("group".into(), sight.id.group.0.to_string())];
+            let set = |family: &Family<Labels, Gauge>, value: Option<u64>| {
+                if let Some(value) = value {
+                    family.get_or_create(&labels).set(value as i64);
+                }
+            };
+            set(&replicas, Some(sight.id.replica.0));
+            set(&runs, Some(sight.run));
+            set(&votes, sight.vote.map(|(term, _)| term));
+            set(&committed, sight.committed.map(|at| at.index));
+            set(&applied, sight.applied.map(|at| at.index));
         }
     }
 

@@ -14,6 +14,7 @@ use dunlin_cluster::config::NodeIdentity;
 use dunlin_cluster::{AgreedClock, Cluster, ClusterConfig, Parts, ShardParts, Stores};
 use dunlin_gateway::Gateway;
 use dunlin_gateway::auth::ConnectionString;
+use dunlin_model::alarm::Alarm;
 use dunlin_model::audit::AuditRecord;
 use dunlin_model::directory::Role;
 use dunlin_model::id::GroupReplica;
@@ -176,6 +177,7 @@ impl RunningNode {
             Some(faults) => faults.clone(),
             None => Arc::new(SystemClock::new()),
         });
+        let started_ms = clock.wall_ms();
         let is_new = AtomicBool::new(data.cluster_id().is_none());
         let outside = Outside::start(&config, &authority, &data, clock.clone(), door_runtime.handle())?;
         let replicas = if config.roles.contains(&Role::Shard) {
@@ -214,6 +216,7 @@ impl RunningNode {
             certificates: outside.certificates,
             audit: outside.audit,
             traces: outside.traces,
+            started_ms,
             clock,
             faults,
         });
@@ -357,6 +360,7 @@ fn open_replicas(
     }));
     let state = StateDb::open(data.state_path())?;
     state.on_failure(|error| {
+        Alarm::StateFailed.raise();
         tracing::error!(%error, "the state database has failed; the node stops");
         std::process::abort();
     });

@@ -15,7 +15,7 @@ use crate::commands::{CommandError, CommandResult, say};
 #[derive(Args)]
 pub(crate) struct Hostile {
     /// What attackers do: malformed, half-open, half-tls, slow-connect, slow-reader, reconnect, take-over,
-    /// bombs, huge-length; several with commas
+    /// bombs, huge-length, reset, half-close, vanish; several with commas
     #[arg(long, value_name = "KIND", value_delimiter = ',', required = true)]
     kind: Vec<Kind>,
     /// Attackers, which is connections at one time

@@ -34,7 +34,7 @@ pub(super) fn show(name: &str) -> CommandResult {
 
 pub(super) fn faults() -> CommandResult {
     for kind in CATALOGUE {
-        say(format!("{:<4} {:<14} {}", kind.number, kind.name, kind.how))?;
+        say(format!("{:<4} {:<17} {}", kind.number, kind.name, kind.how))?;
         if let Some(how) = kind.in_containers {
             say(format!("       --compose: {}", how.replace('`', "")))?;
         }

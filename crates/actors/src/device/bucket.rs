@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::device::concerned_device;
 use dunlin_model::id::DeviceId;
 use dunlin_model::shard::Notice;
@@ -216,6 +217,7 @@ impl BucketWork {
         let Some(entry) = self.devices.get_mut(device) else {
             return;
         };
+        Alarm::DeviceActorFailed.raise();
         // What it was busy with is not tried again: that may be what it fails on.
         let lost = entry.inbox.abandon();
         let now_ms = self.room.clock.monotonic_ms();

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model::alarm::Alarm;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use crate::backoff::Backoff;
@@ -79,6 +80,7 @@ impl Actor for ShardSupervisor {
         watch: &mut Watch,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(cell, error) = event {
+            Alarm::ShardActorFailed.raise();
             tracing::error!(shard = %watch.room.shard, %error, "an actor of the shard failed");
             if let Some(number) = watch.room.fail(Some(cell.get_id())) {
                 watch.plan(&myself, number);

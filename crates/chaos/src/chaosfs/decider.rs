@@ -115,7 +115,11 @@ impl Decider {
         if self.faults.read_only && operation.is_change() {
             return Some(DiskError::ReadOnly);
         }
-        (self.faults.full && grows).then_some(DiskError::NoSpace)
+        match grows {
+            true if self.faults.full => Some(DiskError::NoSpace),
+            true if self.faults.over_quota => Some(DiskError::Quota),
+            _ => None,
+        }
     }
 
     /// Decides about the bytes of a read that was not refused.
@@ -253,6 +257,13 @@ mod tests {
             Some(DiskError::NoSpace)
         );
         assert_eq!(full.handle(Operation::Write, "a", false).error, None);
+        let mut over_quota = told(DiskFaults {
+            over_quota: true,
+            ..DiskFaults::default()
+        });
+        let grown = over_quota.handle(Operation::Create, "a", true);
+        assert_eq!(grown.error, Some(DiskError::Quota));
+        assert_eq!(over_quota.handle(Operation::Write, "a", false).error, None);
         let mut read_only = told(DiskFaults {
             read_only: true,
             ..DiskFaults::default()

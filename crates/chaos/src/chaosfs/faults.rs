@@ -125,6 +125,8 @@ pub struct DiskFaults {
     pub slow: Vec<Slowness>,
     /// Nothing can be made or grow, and nothing is free (F26).
     pub full: bool,
+    /// Nothing can be made or grow, though as much is free as before (F26).
+    pub over_quota: bool,
     /// Nothing can be changed (F26).
     pub read_only: bool,
     /// Share of reads with one bit flipped (F23).
@@ -196,7 +198,7 @@ pub struct DiskCounters {
     pub syncs: u64,
     /// Syncs that were confirmed and did nothing.
     pub lied: u64,
-    /// Operations that failed by a rule, or since the disk is full or read-only.
+    /// Operations that failed by a rule, or since the disk is full, over its quota or read-only.
     pub failed: u64,
     /// Operations that were made to take long.
     pub delayed: u64,

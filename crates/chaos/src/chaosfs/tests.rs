@@ -294,6 +294,14 @@ fn each_operation_fails_when_told_and_a_full_disk_says_that_it_is() {
     file.write_all_at(&[3; 9], 0).expect("what has its room");
     assert_eq!(rustix::fs::statvfs(&world.at).unwrap().f_bavail, 0);
     world.tell(DiskFaults {
+        over_quota: true,
+        ..DiskFaults::default()
+    });
+    let error = file.write_all_at(&[0; 9], 8_999).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+    file.write_all_at(&[3; 9], 0).expect("what has its room");
+    assert_ne!(rustix::fs::statvfs(&world.at).unwrap().f_bavail, 0);
+    world.tell(DiskFaults {
         read_only: true,
         ..DiskFaults::default()
     });

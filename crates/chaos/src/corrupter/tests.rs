@@ -13,15 +13,19 @@ use super::*;
 
 const FLIP: Damage = Damage::FlipPer { bytes: 4 << 10 };
 
-/// A stopped node with a journal of several segments, two event segments and some state.
-fn node() -> TempDir {
-    let folder = TempDir::new().unwrap();
+fn open(folder: &TempDir) -> Journal {
     let config = JournalConfig {
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_max: 8,
         ..JournalConfig::default()
     };
-    let journal = Journal::open(Arc::new(RealDisk::new(folder.path())), config).unwrap();
+    Journal::open(Arc::new(RealDisk::new(folder.path())), config).unwrap()
+}
+
+/// A stopped node with a journal of several segments, two event segments and some state.
+fn node() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let journal = open(&folder);
     let log = journal.replica(GroupReplica {
         group: GroupId(1),
         replica: ReplicaId(1),
@@ -180,6 +184,49 @@ fn pages_files_and_backups_are_damaged_as_told() {
         damage(node.path(), Class::Snapshots, &FLIP, 1).unwrap(),
         [],
         "there are none"
+    );
+}
+
+#[test]
+fn a_file_that_no_other_follows_is_neither_cut_nor_removed() {
+    for (how, seed) in (0..20).flat_map(|seed| [(Damage::Truncate, seed), (Damage::Delete, seed)]) {
+        let node = node();
+        let done = damage(node.path(), Class::Segments, &how, seed).unwrap();
+        assert!(done[0].path.ends_with("events/1-1/a.seg"), "{done:?}");
+    }
+}
+
+#[test]
+fn a_journal_is_called_damaged_wherever_it_is_cut() {
+    for seed in 0..20 {
+        let node = node();
+        let done = damage(node.path(), Class::Journal, &Damage::Truncate, seed).unwrap();
+        assert_eq!(open(&node).stats().damaged.len(), 1, "{done:?}");
+    }
+}
+
+#[test]
+fn what_lies_behind_an_earlier_damage_is_found() {
+    let node = node();
+    let before = parts(node.path(), Class::Journal).unwrap();
+    let first = &before[0];
+    change(&first.path, first.bytes.start, PAGE_BYTES as usize, |bytes| {
+        bytes.fill(0)
+    })
+    .unwrap();
+    let after = parts(node.path(), Class::Journal).unwrap();
+    assert_eq!(after, before[1..]);
+}
+
+#[test]
+fn what_is_as_it_was_is_no_damage() {
+    let node = node();
+    for name in ["a.seg", "b.seg"] {
+        fs::write(node.path().join("events/1-1").join(name), [0; 9_000]).unwrap();
+    }
+    assert_eq!(
+        damage(node.path(), Class::Segments, &Damage::ZeroPage, 1).unwrap(),
+        []
     );
 }
 

@@ -1,6 +1,6 @@
-//! F20, F21, F23, F25 to F27: the disk below a node loses what was not synced, tears, spoils, refuses, stalls.
+//! F20, F21, F23, F27: the disk below a node loses what was not synced, tears, spoils, stalls.
 //!
-//! Source: `docs/chaos.md`, fault list. Carried by [`chaosfs`](crate::chaosfs), which is mounted at the data
+//! Source: `docs/chaos.md`, fault list. What it refuses is in [`super::refusals`]. Carried by [`chaosfs`](crate::chaosfs), which is mounted at the data
 //! directory of each node that a run begins with, if the scenario names one of these kinds.
 
 use std::sync::Arc;
@@ -15,12 +15,17 @@ use super::{
     Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped,
 };
 use crate::chaosfs::ChaosFs;
-use crate::chaosfs::faults::{DiskCounters, DiskError, DiskFaults, Failure, Operation, Slowness};
+use crate::chaosfs::faults::{DiskCounters, DiskFaults, Operation, Slowness};
 use crate::chaosfs::pages::Tear;
+use crate::nodes::Starting;
 use crate::scenario::target::Target;
 
 /// Time for an operation to meet a fault. A node under load syncs many times a second.
 const FELT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a node that has to start first.
+const FELT_AT_START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for a process that has given up its start to be gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -34,7 +39,7 @@ impl Disks {
     }
 }
 
-const fn kind(
+pub(super) const fn kind(
     name: &'static str,
     number: &'static str,
     how: &'static str,
@@ -98,57 +103,6 @@ pub(super) const SPOIL: Kind = Kind {
                     ..DiskFaults::default()
                 },
                 // Readers of events come when they come.
-                None,
-            )
-        },
-    )
-};
-
-/// A sync of the journal that fails once.
-pub(super) const SYNC_FAILS: Kind = Kind {
-    may_end: true,
-    is_watched: true,
-    target: Target::MostLeaders,
-    alarms: &["the journal has failed"],
-    ..kind(
-        "sync-fails",
-        "F25",
-        "one sync of the journal fails with EIO, and the next succeeds",
-        |order| {
-            let failure = Failure {
-                on: Operation::Sync,
-                error: DiskError::Io,
-                after: 0,
-                times: Some(1),
-                path: Some("journal/".to_owned()),
-            };
-            DiskFault::begin(
-                order,
-                DiskFaults {
-                    fail: vec![failure],
-                    ..DiskFaults::default()
-                },
-                Some(|counters| counters.failed),
-            )
-        },
-    )
-};
-
-/// No room.
-pub(super) const FULL: Kind = Kind {
-    may_end: true,
-    target: Target::MostLeaders,
-    ..kind(
-        "full-disk",
-        "F26",
-        "nothing is free on the node's disk, and what would grow fails with ENOSPC",
-        |order| {
-            DiskFault::begin(
-                order,
-                DiskFaults {
-                    full: true,
-                    ..DiskFaults::default()
-                },
                 None,
             )
         },
@@ -296,41 +250,102 @@ impl Fault for PowerCut {
 }
 
 /// The disk of a node does something wrong for a while.
-struct DiskFault {
+pub(super) struct DiskFault {
     order: Order,
     faults: DiskFaults,
     /// What shows that it was met; without it, that it was told.
     felt: Option<fn(&DiskCounters) -> u64>,
+    /// Whether the node is killed first, and has to start on this disk.
+    starts: bool,
     before: u64,
     /// Since when it is on the disk; not at all, if it was skipped.
     from_us: Option<u64>,
+    /// A start that may never end well.
+    starting: Option<Starting>,
 }
 
 impl DiskFault {
-    fn begin(order: Order, faults: DiskFaults, felt: Option<fn(&DiskCounters) -> u64>) -> Box<dyn Fault> {
+    pub(super) fn begin(
+        order: Order,
+        faults: DiskFaults,
+        felt: Option<fn(&DiskCounters) -> u64>,
+    ) -> Box<dyn Fault> {
         Box::new(DiskFault {
             order,
             faults,
             felt,
+            starts: false,
             before: 0,
             from_us: None,
+            starting: None,
         })
+    }
+
+    /// The same for a node that is killed first.
+    pub(super) fn begin_at_start(
+        order: Order,
+        faults: DiskFaults,
+        felt: fn(&DiskCounters) -> u64,
+    ) -> Box<dyn Fault> {
+        Box::new(DiskFault {
+            order,
+            faults,
+            felt: Some(felt),
+            starts: true,
+            before: 0,
+            from_us: None,
+            starting: None,
+        })
+    }
+
+    /// Returns when a start has come to its end, whichever: the node is ready, or its process is gone.
+    async fn end_start(field: &Field, node: usize, starting: Starting) -> Result<(), FaultError> {
+        if field.ready(node, starting).await.is_ok() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + GONE_TIMEOUT;
+        while !field.ended_by_itself(node) {
+            if Instant::now() >= deadline {
+                return Err(indeterminate(format!(
+                    "node {} neither starts nor ends",
+                    node + 1
+                )));
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+        Ok(())
     }
 }
 
 impl Fault for DiskFault {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
+            let node = self.order.node();
             let disks = field.gear.get::<Disks>();
-            let disk = Disks::of(&disks, self.order.node())?;
+            let disk = Disks::of(&disks, node)?;
             if disk.faults() != DiskFaults::default() {
                 return Err(skipped("another fault has this disk"));
             }
             let from_us = field.now_us();
-            self.before = self.felt.map_or(0, |felt| felt(&disk.counters()));
-            disk.set(self.faults.clone()).map_err(skipped)?;
+            let killed = match self.starts {
+                true => {
+                    let killed = field.kill(node).await;
+                    // One of which it is not known what was done is started by healing.
+                    let is_skipped = matches!(killed, Err(FaultError::Skipped(_)));
+                    self.from_us = (!is_skipped).then_some(from_us);
+                    Some(killed?)
+                }
+                false => None,
+            };
             self.from_us = Some(from_us);
-            Ok(format!("the disk of node {} is told", self.order.node() + 1))
+            self.before = self.felt.map_or(0, |felt| felt(&disk.counters()));
+            disk.set(self.faults.clone()).map_err(indeterminate)?;
+            let told = format!("the disk of node {} is told", node + 1);
+            let Some(killed) = killed else {
+                return Ok(told);
+            };
+            self.starting = Some(field.spawn(node).await?);
+            Ok(format!("{killed}; {told}; the node starts"))
         }
         .boxed_local()
     }
@@ -342,7 +357,11 @@ impl Fault for DiskFault {
             let Some(felt) = self.felt else {
                 return Ok("it is told".into());
             };
-            let deadline = Instant::now() + FELT_TIMEOUT;
+            let deadline = Instant::now()
+                + match self.starts {
+                    true => FELT_AT_START_TIMEOUT,
+                    false => FELT_TIMEOUT,
+                };
             loop {
                 match felt(&disk.counters()) - self.before {
                     0 if Instant::now() >= deadline => {
@@ -367,9 +386,22 @@ impl Fault for DiskFault {
             if disk.faults() == self.faults {
                 disk.set(DiskFaults::default()).map_err(indeterminate)?;
             }
+            if let Some(starting) = self.starting.take() {
+                Self::end_start(field, node, starting).await?;
+            }
             field.disturbed(node, from_us);
+            if self.faults.full {
+                // Every gateway refuses messages for its shards, which in MQTT 3.1.1 is the end of a connection.
+                let others = (0..field.node_count()).filter(|other| *other != node);
+                others.for_each(|other| field.disturbed(other, from_us));
+            }
             // It may have ended over this, as it should where a sync has failed.
-            field.start(node).await
+            let has_ended = field.ended_by_itself(node);
+            let line = field.start(node).await?;
+            Ok(match has_ended {
+                true => format!("it had ended over it; {line}"),
+                false => line,
+            })
         }
         .boxed_local()
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{FaultError, indeterminate, skipped};
 use crate::hub::Hub;
-use crate::nodes::{Backend, Ended, Nodes, Starting};
+use crate::nodes::{Backend, Ended, Nodes, Resource, Starting};
 use crate::run::journal::{Event, Journal};
 use crate::scenario::target::Candidates;
 
@@ -237,6 +237,27 @@ impl Field {
         Ok(done?)
     }
 
+    /// Holds a node to this much of a resource; it lasts until [`let_go`](Self::let_go).
+    pub async fn hold(&self, node: usize, resource: Resource, amount: u64) -> Result<String, FaultError> {
+        self.must_run(node)?;
+        Ok(self.nodes.hold(node, resource, amount).await?)
+    }
+
+    /// Gives a node back what it was held to have less of.
+    pub async fn let_go(&self, node: usize, resource: Resource) -> Result<(), FaultError> {
+        Ok(self.nodes.let_go(node, resource).await?)
+    }
+
+    /// How often a node has met what it is held to, where that is seen.
+    pub fn times_met(&self, node: usize, resource: Resource) -> Option<u64> {
+        self.nodes.times_met(node, resource)
+    }
+
+    /// Has all that a node has logged so far in its [`log_file`](Self::log_file).
+    pub async fn keep_log(&self, node: usize) -> Result<(), FaultError> {
+        Ok(self.nodes.keep_log(node).await?)
+    }
+
     /// The process's end, if it has ended by itself.
     pub fn ended_by_itself(&self, node: usize) -> bool {
         self.nodes.ended_by_itself(node)
@@ -250,6 +271,7 @@ impl Field {
     /// Waits until a node that was spawned is ready.
     pub async fn ready(&self, node: usize, starting: Starting) -> Result<(), FaultError> {
         let ready = starting.await?;
+        self.hub.set_address(node, &ready.https);
         self.nodes.set_ready(node, ready);
         self.hub.set_down(node, false);
         Ok(())

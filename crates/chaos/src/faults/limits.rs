@@ -1,7 +1,8 @@
 //! F26 and F30: a node that may open nothing more, or gets no more memory.
 //!
 //! Source: `docs/chaos.md`, fault list. A node that ends over it has refused, which it may; it is started
-//! again when there is room. Memory needs a control group of version 1 that this process may make.
+//! again when there is room. Memory needs a control group of version 1 that this process may make; in
+//! containers it is [`held`].
 
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
 use super::processes::{self, Group};
-use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped};
+use super::{
+    Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, indeterminate, reach_into_containers,
+    skipped,
+};
 
 /// Time for a limit to be met.
 const MET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +22,8 @@ const MET_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const DESCRIPTORS: Kind = Kind {
     may_end: true,
     how: "prlimit of the node's open descriptors to what it has, and a few",
+    in_containers: Some("the same, of the container's process"),
+    prepare_in_containers: Some(reach_into_containers),
     for_ms: (3_000, 6_000),
     with: &[Parameter {
         name: "spare",
@@ -39,6 +45,8 @@ pub(super) const DESCRIPTORS: Kind = Kind {
 pub(super) const MEMORY: Kind = Kind {
     may_end: true,
     how: "limit of a memory control group just above what the node has",
+    in_containers: Some("`docker update --memory` to just above what the node has, and back"),
+    begin_in_containers: Some(held::memory),
     for_ms: (3_000, 6_000),
     with: &[Parameter {
         name: "spare_mib",

@@ -7,13 +7,16 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dunlin_cluster::admin::AdminRequest;
 use futures_util::FutureExt as _;
 
-use super::{Fault, FaultError, Field, Kind, Order, Step, indeterminate};
+use super::{
+    Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Step, indeterminate, reach_into_containers,
+};
 
 /// Time for the newcomer to have a share of the replicas.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,11 +24,16 @@ const SHARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Everything is gone.
 pub(super) const WIPED: Kind = Kind {
     how: "SIGKILL, data directory removed, the old node removed, a new one started in its place",
+    in_containers: Some(
+        "`docker kill`, data directory removed from the container's volume, started as a new node",
+    ),
+    prepare_in_containers: Some(reach_into_containers),
     ..Kind::new("wipe", "F24", |order| {
         Box::new(LostDisk {
             order,
             lost: Lost::All,
             id: None,
+            data: None,
         })
     })
 };
@@ -33,12 +41,15 @@ pub(super) const WIPED: Kind = Kind {
 /// What was written since the copy was made is gone.
 pub(super) const RESTORED: Kind = Kind {
     how: "data directory copied while the node is down; put back, after it had run on, in place of its own",
+    in_containers: Some("the same in the container's volume"),
+    prepare_in_containers: Some(reach_into_containers),
     for_ms: (3_000, 6_000),
     ..Kind::new("restore", "F24", |order| {
         Box::new(LostDisk {
             order,
             lost: Lost::Newest,
             id: None,
+            data: None,
         })
     })
 };
@@ -52,6 +63,8 @@ struct LostDisk {
     order: Order,
     lost: Lost,
     id: Option<String>,
+    /// The data directory, once it is known that it can be reached.
+    data: Option<PathBuf>,
 }
 
 impl LostDisk {
@@ -64,29 +77,40 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> FaultError {
     move |error| indeterminate(format!("{action}: {error}"))
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with all that is in it. It stays whose it was: in a container that may be another user's.
 fn copy_all(from: &Path, into: &Path) -> io::Result<()> {
     fs::create_dir_all(into)?;
+    stay_with_owner(from, into)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let copy = into.join(entry.file_name());
         match entry.file_type()?.is_dir() {
             true => copy_all(&entry.path(), &copy)?,
             false => {
-                fs::copy(entry.path(), copy)?;
+                fs::copy(entry.path(), &copy)?;
+                stay_with_owner(&entry.path(), &copy)?;
             }
         }
     }
     Ok(())
 }
 
+fn stay_with_owner(from: &Path, copy: &Path) -> io::Result<()> {
+    let (owner, now) = (fs::metadata(from)?, fs::metadata(copy)?);
+    match (owner.uid(), owner.gid()) == (now.uid(), now.gid()) {
+        true => Ok(()),
+        false => chown(copy, Some(owner.uid()), Some(owner.gid())),
+    }
+}
+
 impl Fault for LostDisk {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
-            self.id = field.id(node);
-            let killed = field.kill(node).await?;
             let data = field.data_dir(node)?;
+            self.id = field.id(node);
+            self.data = Some(data.clone());
+            let killed = field.kill(node).await?;
             match self.lost {
                 Lost::All => {
                     field.keep_audit(node).await?;
@@ -120,12 +144,17 @@ impl Fault for LostDisk {
     fn heal<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
+            let Some(data) = self.data.take() else {
+                return Ok(NOTHING_DONE.into());
+            };
             if let Lost::Newest = self.lost {
                 let killed = field.kill(node).await?;
                 field.keep_audit(node).await?;
-                let data = field.data_dir(node)?;
+                let copy = self.copy_dir(field);
                 fs::remove_dir_all(&data).map_err(failed("remove data directory"))?;
-                fs::rename(self.copy_dir(field), &data).map_err(failed("restore data directory"))?;
+                // Not renamed: the volume of a container may lie on another disk.
+                copy_all(&copy, &data).map_err(failed("restore data directory"))?;
+                fs::remove_dir_all(&copy).map_err(failed("remove the copy"))?;
                 let line = field.start(node).await?;
                 return Ok(format!("{killed}; {line} with the copy"));
             }

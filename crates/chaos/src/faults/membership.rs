@@ -9,7 +9,7 @@ use std::time::Duration;
 use dunlin_cluster::admin::{AdminRequest, ClusterStatus};
 use futures_util::FutureExt as _;
 
-use super::{Fault, FaultError, Field, Kind, Order, Step, skipped};
+use super::{Fault, FaultError, Field, Kind, Order, Step, skipped, spare_container};
 use crate::scenario::target::Target;
 
 /// Time for replicas to move.
@@ -18,6 +18,8 @@ const MOVED_TIMEOUT: Duration = Duration::from_secs(120);
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "a node is added, one of the old ones drained and let in again, the new one drained and removed",
+    in_containers: Some("the same, with one more container, made before the run"),
+    prepare_in_containers: Some(spare_container),
     damages: false,
     target: Target::Cluster,
     for_ms: (500, 2_000),

@@ -7,9 +7,12 @@
 //!
 //! The numbers are those of the fault list in `docs/chaos.md`.
 
+mod at_rest;
+mod clients;
 mod crash_loop;
 mod disk;
 pub mod field;
+mod held;
 mod isolation;
 mod kill;
 mod leaders;
@@ -17,12 +20,16 @@ mod limits;
 mod lost_disk;
 mod membership;
 mod network;
+mod partitions;
 mod pause;
 pub mod processes;
+mod reach;
+mod refusals;
 mod replica_making;
-mod rot;
 mod starve;
 mod stop;
+mod swizzle;
+mod weather;
 mod within;
 
 use std::collections::BTreeMap;
@@ -30,8 +37,10 @@ use std::collections::BTreeMap;
 use dunlin_node::local::LocalOptions;
 use futures_util::future::LocalBoxFuture;
 
+pub use clients::insiders;
 pub use field::{Field, Gear};
 
+use crate::nodes::compose::Outfit;
 use crate::nodes::{Backend, NodeError};
 use crate::scenario::target::Target;
 
@@ -44,7 +53,10 @@ pub const CATALOGUE: &[&Kind] = &[
     &within::PANIC,
     &pause::KIND,
     &starve::KIND,
-    &rot::KIND,
+    &at_rest::ROT,
+    &at_rest::ZEROED,
+    &at_rest::CUT,
+    &at_rest::LOST,
     &lost_disk::WIPED,
     &lost_disk::RESTORED,
     &within::STEP,
@@ -56,24 +68,46 @@ pub const CATALOGUE: &[&Kind] = &[
     &leaders::KIND,
     &replica_making::RECEIVER,
     &replica_making::SENDER,
-    &network::PARTITION,
-    &network::ONE_WAY,
-    &network::BRIDGE,
-    &network::FLAP,
-    &network::LOSS,
-    &network::LATENCY,
-    &network::REPEAT,
-    &network::CORRUPT,
-    &network::SLOW_LINK,
-    &network::MTU_HOLE,
-    &network::REBIND,
+    &partitions::PARTITION,
+    &partitions::ONE_WAY,
+    &partitions::BRIDGE,
+    &partitions::RING,
+    &partitions::FLAP,
+    &swizzle::KIND,
+    &weather::LOSS,
+    &weather::BURST_LOSS,
+    &weather::LATENCY,
+    &weather::SPIKES,
+    &weather::REPEAT,
+    &weather::CORRUPT,
+    &weather::SLOW_LINK,
+    &weather::MTU_HOLE,
+    &weather::REBIND,
+    &clients::HALF_OPEN,
+    &clients::HALF_TLS,
+    &clients::VANISH,
+    &clients::RESET,
+    &clients::HALF_CLOSE,
     &disk::POWER,
     &disk::TORN,
     &disk::SPOIL,
-    &disk::SYNC_FAILS,
-    &disk::FULL,
+    &refusals::SYNC,
+    &refusals::WRITE,
+    &refusals::READ,
+    &refusals::RENAME,
+    &refusals::FOLDER_SYNC,
+    &refusals::FULL,
+    &refusals::OVER_QUOTA,
+    &refusals::READ_ONLY,
     &disk::SLOW,
     &disk::STALL,
+    &clients::MALFORMED,
+    &clients::BOMBS,
+    &clients::HUGE_LENGTH,
+    &clients::SLOW_CONNECT,
+    &clients::SLOW_READER,
+    &clients::RECONNECT,
+    &clients::TAKE_OVER,
 ];
 
 /// States that a run may reach, and what each means.
@@ -92,11 +126,53 @@ pub const STATES: &[(&str, &str)] = &[
     ("leaders-moved", "another node led a shard after a fault"),
     ("taken-over", "a device took its own session over"),
     ("revoked", "a credential was revoked and probed on every gateway"),
+    (
+        "key-refused",
+        "a gateway turned a key of a shared access policy away",
+    ),
+    (
+        "assigned",
+        "a device that nobody knew was registered and told its hub",
+    ),
+    (
+        "turned-away",
+        "a device was not registered, as its enrolment or its key did not count",
+    ),
+    ("erased", "a device was erased with what it had sent"),
     ("told", "a device was told what a service wants of it"),
     ("received", "a device received a message that a service sent"),
+    (
+        "settled",
+        "a device completed or rejected a message that it had fetched",
+    ),
+    (
+        "lock-lost",
+        "a device was refused to settle a message whose lock was over",
+    ),
+    ("dead-lettered", "a message became a dead letter"),
+    ("expired", "a message became one because its time was over"),
+    ("worn-out", "a message became one because it was given too often"),
+    ("feedback-fetched", "a service was told how a message ended"),
     ("called", "a device answered a method"),
     ("job-done", "a job was seen to have ended"),
     ("queried", "a query over all devices was answered"),
+    ("routed", "the webhook said of an event that it has it"),
+    (
+        "turned-down",
+        "the webhook refused a parcel of events, or gave no answer",
+    ),
+    ("looked-back", "a range of past events was read that had some"),
+    (
+        "configured",
+        "twins had followed their configurations after some of these were changed",
+    ),
+    ("uploaded", "a device brought a file and said that it is done"),
+    ("file-told", "a service was told of a file"),
+    ("file-read", "a service read a file of a device"),
+    (
+        "heard-out",
+        "services were told of all files that had come, or waited long enough for it",
+    ),
     ("read", "a member of a consumer group read an event"),
     (
         "committed",
@@ -142,6 +218,9 @@ pub(crate) const NOTHING_DONE: &str = "nothing was done";
 /// Sets up what a kind needs, or says why it cannot.
 pub type Prepare = fn(&mut LocalOptions, &mut Gear) -> Result<(), String>;
 
+/// The same where nodes are containers.
+pub type PrepareContainers = fn(&mut Outfit, &mut Gear) -> Result<(), String>;
+
 /// One kind of fault.
 #[derive(Debug)]
 pub struct Kind {
@@ -168,6 +247,8 @@ pub struct Kind {
     /// Sets up what must stand before the first node starts. If it cannot, its faults are skipped, with
     /// the reason that it gives.
     pub prepare: Option<Prepare>,
+    /// The same where nodes are containers.
+    pub prepare_in_containers: Option<PrepareContainers>,
     /// Whether a node may end over it.
     pub may_end: bool,
     /// Makes a fault of it.
@@ -208,6 +289,7 @@ impl Kind {
             with: &[],
             alarms: &[],
             prepare: None,
+            prepare_in_containers: None,
             may_end: false,
             begin,
             begin_in_containers: None,
@@ -276,6 +358,22 @@ impl From<NodeError> for FaultError {
     }
 }
 
+/// For kinds that reach into containers from this machine, past Docker.
+fn reach_into_containers(_: &mut Outfit, _: &mut Gear) -> Result<(), String> {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err("only root reaches into containers".to_owned()),
+    }
+}
+
+/// For kinds that have one more node join.
+fn spare_container(outfit: &mut Outfit, gear: &mut Gear) -> Result<(), String> {
+    // The data of a node that has left is thrown away.
+    reach_into_containers(outfit, gear)?;
+    outfit.spares += 1;
+    Ok(())
+}
+
 fn skipped(reason: impl std::fmt::Display) -> FaultError {
     FaultError::Skipped(reason.to_string())
 }
@@ -320,11 +418,9 @@ mod tests {
             }
             // Nothing of what a local cluster is told reaches a container.
             let needs_local = kind.prepare.is_some() && kind.in_containers.is_some();
-            assert!(
-                !needs_local || kind.begin_in_containers.is_some(),
-                "{}",
-                kind.name
-            );
+            let is_done_otherwise =
+                kind.begin_in_containers.is_some() || kind.prepare_in_containers.is_some();
+            assert!(!needs_local || is_done_otherwise, "{}", kind.name);
         }
     }
 

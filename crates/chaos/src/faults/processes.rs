@@ -127,9 +127,7 @@ impl Group {
 
     /// A number out of one of the group's files: that behind `name`, or the first.
     pub fn number(&self, file: &str, name: &str) -> Option<u64> {
-        let text = fs::read_to_string(self.path.join(file)).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
+        GroupOf::folder(&self.path).number(file, name)
     }
 
     /// Writes a setting while the process is in the group.
@@ -148,7 +146,34 @@ impl Drop for Group {
     }
 }
 
-/// The group of `controller` that a process is in.
+/// A control group that is only looked at.
+#[derive(Debug)]
+pub struct GroupOf(Option<PathBuf>);
+
+impl GroupOf {
+    /// That of a process: of `controller` in version 1, or its only one in version 2.
+    pub fn process(pid: u32, controller: &str) -> GroupOf {
+        let below = |base: PathBuf, path: String| base.join(path.trim_start_matches('/'));
+        let base = Path::new(GROUPS).join(controller);
+        let old = home_of(pid, controller).filter(|_| base.exists());
+        let new = || home_of(pid, "").map(|path| below(GROUPS.into(), path));
+        GroupOf(old.map(|path| below(base.clone(), path)).or_else(new))
+    }
+
+    /// That of this folder.
+    pub fn folder(path: &Path) -> GroupOf {
+        GroupOf(Some(path.to_owned()))
+    }
+
+    /// A number out of one of its files: that behind `name`, or the first.
+    pub fn number(&self, file: &str, name: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.0.as_ref()?.join(file)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+}
+
+/// The group of `controller` that a process is in; that of version 2 has none.
 fn home_of(pid: u32, controller: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines().find_map(|line| {

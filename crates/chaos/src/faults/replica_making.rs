@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 
 use super::membership::{replicas, take_out};
-use super::{Fault, Field, Kind, Order, Step, indeterminate};
+use super::{Fault, Field, Kind, Order, Step, indeterminate, spare_container};
 use crate::scenario::target::Target;
 
 /// Time for replicas to be made.
@@ -19,6 +19,8 @@ const BEGUN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The newcomer dies.
 pub(super) const RECEIVER: Kind = Kind {
     how: "a node is added and killed while groups change their members; started again, later removed",
+    in_containers: Some("the same, with one more container, made before the run"),
+    prepare_in_containers: Some(spare_container),
     damages: false,
     target: Target::Cluster,
     ..Kind::new("kill-receiver", "F34", |order| {
@@ -33,6 +35,8 @@ pub(super) const RECEIVER: Kind = Kind {
 /// A node dies that leads a group.
 pub(super) const SENDER: Kind = Kind {
     how: "a node is added, and a leader is killed while groups change their members; the new one is removed later",
+    in_containers: Some("the same, with one more container, made before the run"),
+    prepare_in_containers: Some(spare_container),
     ..Kind::new("kill-sender", "F34", |order| {
         Box::new(ReplicaMaking {
             order,

@@ -1,12 +1,12 @@
 //! F07: a node that gets next to no processor time.
 //!
 //! Source: `docs/chaos.md`, fault list. Carried by a control group's quota, where one can be made: a hog
-//! beside it would starve the devices that do the measuring just as well.
+//! beside it would starve the devices that do the measuring just as well. In containers it is [`held`].
 
 use futures_util::FutureExt as _;
 
 use super::processes::Group;
-use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped};
+use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, indeterminate, skipped};
 
 /// Microseconds over which the quota counts.
 const PERIOD_US: u64 = 100_000;
@@ -14,6 +14,8 @@ const PERIOD_US: u64 = 100_000;
 /// The kind.
 pub(super) const KIND: Kind = Kind {
     how: "quota of a cpu control group",
+    in_containers: Some("`docker update --cpu-quota`, and back"),
+    begin_in_containers: Some(held::starve),
     for_ms: (3_000, 8_000),
     with: &[Parameter {
         name: "cpu_percent",

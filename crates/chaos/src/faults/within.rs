@@ -15,8 +15,14 @@ use tokio::time::{Instant, sleep};
 use super::{
     Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped,
 };
+use crate::nodes::compose::Outfit;
 use crate::scenario::target::Target;
 
+/// Has a node take orders.
+const ALLOW: &str = "--allow-faults";
+/// The same in containers, which another file stands over for that.
+const IN_CONTAINERS: Option<&str> =
+    Some("the same, with `--allow-faults` added to what the file tells nodes");
 /// Time for an order to take effect.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -31,7 +37,9 @@ pub(super) const PANIC: Kind = Kind {
     how: "the node makes an actor panic over the next thing it handles: a shard's, and devices'",
     target: Target::MostLeaders,
     alarms: &["an actor of the shard failed"],
+    in_containers: IN_CONTAINERS,
     prepare: Some(allow),
+    prepare_in_containers: Some(allow_in_containers),
     with: &[Parameter {
         name: "devices",
         meaning: "device actors that panic beside a shard's",
@@ -46,7 +54,9 @@ pub(super) const PANIC: Kind = Kind {
 pub(super) const STEP: Kind = Kind {
     how: "the node's wall clock is set ahead or back",
     alarms: &["this machine's clock is wrong"],
+    in_containers: IN_CONTAINERS,
     prepare: Some(allow),
+    prepare_in_containers: Some(allow_in_containers),
     with: &[
         Parameter {
             name: "seconds",
@@ -75,7 +85,9 @@ pub(super) const STEP: Kind = Kind {
 /// Clocks that run fast or slow.
 pub(super) const DRIFT: Kind = Kind {
     how: "the node's clocks run fast or slow",
+    in_containers: IN_CONTAINERS,
     prepare: Some(allow),
+    prepare_in_containers: Some(allow_in_containers),
     with: &[
         Parameter {
             name: "percent",
@@ -104,7 +116,9 @@ pub(super) const DRIFT: Kind = Kind {
 /// A wall clock that jumps to and fro.
 pub(super) const STROBE: Kind = Kind {
     how: "the node's wall clock is wrong and right in turn",
+    in_containers: IN_CONTAINERS,
     prepare: Some(allow),
+    prepare_in_containers: Some(allow_in_containers),
     with: &[
         Parameter {
             name: "seconds",
@@ -134,9 +148,19 @@ pub(super) const STROBE: Kind = Kind {
 /// Starts nodes that take orders.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of all kinds' preparations")]
 fn allow(local: &mut LocalOptions, _: &mut Gear) -> Result<(), String> {
-    let allow = "--allow-faults".to_owned();
+    let allow = ALLOW.to_owned();
     if !local.arguments.contains(&allow) {
         local.arguments.push(allow);
+    }
+    Ok(())
+}
+
+/// The same for containers.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of all kinds' preparations")]
+fn allow_in_containers(outfit: &mut Outfit, _: &mut Gear) -> Result<(), String> {
+    let allow = ALLOW.to_owned();
+    if !outfit.arguments.contains(&allow) {
+        outfit.arguments.push(allow);
     }
     Ok(())
 }

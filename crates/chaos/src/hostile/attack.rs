@@ -1,126 +1,40 @@
 //! The attackers: tasks that do one kind of harm over and over while they are let loose.
 //!
-//! They know no truth about the hub; what came of it is counted here and judged in [`super`]. Every wait has
-//! an end, so that a hub that neither answers nor closes does not keep an attacker for ever.
+//! They know no truth about the hub; what came of it is counted ([`super::count`]) and judged elsewhere. Every
+//! wait has an end, so that a hub that neither answers nor closes does not keep an attacker for ever. How many
+//! there are and where they go is in [`super::crowd`].
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
-use dunlin_gateway::mqtt::Version;
-use rustls::pki_types::ServerName;
-use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use dunlin_gateway::client::{Event, Transport};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::timeout;
 
+use super::count::Counters;
+use super::dial::{KEEP_ALIVE_S, STEP_TIMEOUT, Socket, closes, dial, enter, enter_bare, tcp};
+use super::kind::Kind;
+use super::pace::Pace;
 use super::packets::Mill;
-use super::{KINDS, Kind};
 
-/// Time for one step of an attacker: a connect, a write, a look for an answer.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Malformed packets in one write before CONNECT, of which the hub reads one or none.
 const BURST_FIRST: u64 = 4;
 /// Packets in one write of a connected device.
 const BURST: u64 = 32;
 /// Pause between two bytes of a slow CONNECT.
 const DRIBBLE_PAUSE: Duration = Duration::from_millis(500);
-/// Messages that a slow reader publishes between two pauses: fewer than the hub allows to be unacknowledged.
+/// Messages that are left without a look at their acknowledgements: fewer than the hub allows to be unacknowledged.
 const UNREAD_PUBLISHES: u64 = 8;
 /// Bytes that a slow reader's kernel keeps for it, as far as that can be told to.
 const UNREAD_BYTES: u32 = 4 * 1024;
+/// The keep-alive of devices that vanish: the hub owes them half as much again, and then their end.
+const VANISH_KEEP_ALIVE_S: u16 = 2;
+/// The beginning of a record that holds a ClientHello.
+const CLIENT_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3];
 /// Pause of an attacker that was not let in.
 const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(100);
-
-/// What attackers did and what they saw of it.
-#[derive(Debug, Default)]
-pub struct Counters {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-    connections: AtomicU64,
-    by_kind: [AtomicU64; KINDS.len()],
-    held: AtomicU64,
-    held_max: AtomicU64,
-    refused: AtomicU64,
-    closed: AtomicU64,
-    answered: AtomicU64,
-}
-
-/// The figures of [`Counters`] at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counted {
-    /// Packets that the hub has had to read. Of a malformed burst that is the first bad one: it closes there.
-    pub packets: u64,
-    /// Bytes written.
-    pub bytes: u64,
-    /// Connections made.
-    pub connections: u64,
-    /// Connections that were open at one time, at the most.
-    pub held_max: u64,
-    /// Attempts that did not get as far as a connection.
-    pub refused: u64,
-    /// Connections that the hub closed.
-    pub closed: u64,
-    /// Acknowledgements that came all the same.
-    pub answered: u64,
-}
-
-impl Counters {
-    /// The figures as of now.
-    pub fn counted(&self) -> Counted {
-        Counted {
-            packets: self.packets.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            connections: self.connections.load(Relaxed),
-            held_max: self.held_max.load(Relaxed),
-            refused: self.refused.load(Relaxed),
-            closed: self.closed.load(Relaxed),
-            answered: self.answered.load(Relaxed),
-        }
-    }
-
-    /// Packets written so far.
-    pub fn packets(&self) -> u64 {
-        self.packets.load(Relaxed)
-    }
-
-    /// Connections that are open.
-    pub fn held(&self) -> u64 {
-        self.held.load(Relaxed)
-    }
-
-    fn wrote(&self, packets: u64, bytes: usize) {
-        self.packets.fetch_add(packets, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// Connections made by attackers of `kind`.
-    pub fn connections_of(&self, kind: Kind) -> u64 {
-        self.by_kind[kind as usize].load(Relaxed)
-    }
-
-    fn hold(self: &Arc<Self>, kind: Kind) -> Held {
-        self.connections.fetch_add(1, Relaxed);
-        self.by_kind[kind as usize].fetch_add(1, Relaxed);
-        let held = self.held.fetch_add(1, Relaxed) + 1;
-        self.held_max.fetch_max(held, Relaxed);
-        Held(Arc::clone(self))
-    }
-}
-
-/// A connection that is open, for the count.
-struct Held(Arc<Counters>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Relaxed);
-    }
-}
 
 /// A device that an attacker speaks as.
 #[derive(Debug, Clone)]
@@ -152,48 +66,6 @@ pub struct Order {
     pub pace: Option<Arc<Pace>>,
 }
 
-/// How far attackers may be behind their rate before the rest is given up.
-const PACE_BEHIND_MAX: Duration = Duration::from_millis(20);
-
-/// A rate that attackers keep together, packet by packet: none has a time that another has.
-#[derive(Debug)]
-pub struct Pace {
-    between: Duration,
-    /// When the next packet is due.
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    /// So many packets a second; begins now.
-    pub fn new(packets_per_s: u64) -> Self {
-        Self {
-            between: Duration::from_secs(1).div_f64(packets_per_s.max(1) as f64),
-            next: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// They are let loose now: what was not sent before is not made up for.
-    pub fn begin(&self) {
-        *self.next() = Instant::now();
-    }
-
-    fn next(&self) -> MutexGuard<'_, Instant> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until another packet may be sent.
-    async fn wait(&self) {
-        let due = {
-            let mut next = self.next();
-            // Who falls behind catches up a little, and not in a burst.
-            let due = (*next).max(Instant::now() - PACE_BEHIND_MAX);
-            *next = due + self.between;
-            due
-        };
-        tokio::time::sleep_until(due).await;
-    }
-}
-
 /// Does harm whenever `loose` says so, until its sender is gone.
 pub async fn attack(order: Order, mut loose: watch::Receiver<bool>) {
     let mut mill = Mill::new(order.seed, &order.insider.device);
@@ -212,7 +84,7 @@ pub async fn attack(order: Order, mut loose: watch::Receiver<bool>) {
             _ = until(&mut loose, false) => continue,
         };
         if done.is_err() {
-            order.counters.refused.fetch_add(1, Relaxed);
+            order.counters.was_refused();
             tokio::time::sleep(TRY_AGAIN_PAUSE).await;
         }
         if order.counters.packets() >= order.packets_max {
@@ -224,7 +96,9 @@ pub async fn attack(order: Order, mut loose: watch::Receiver<bool>) {
 
 /// Waits until attackers are let loose, or held back; `false` when the run is over.
 async fn until(loose: &mut watch::Receiver<bool>, wanted: bool) -> bool {
-    loose.wait_for(|is_loose| *is_loose == wanted).await.is_ok()
+    let is_so = loose.wait_for(|is_loose| *is_loose == wanted).await.is_ok();
+    // Whoever let them loose may be gone without a word: what was said last still stands then.
+    is_so && loose.has_changed().is_ok()
 }
 
 /// One round of harm. An error says that there was no connection to do it on.
@@ -237,88 +111,14 @@ async fn once(order: &Order, mill: &mut Mill) -> io::Result<()> {
         Kind::HugeLength if mill.below(2) == 0 => strangers_claim(order, mill).await,
         Kind::HugeLength => insiders_burst(order, mill, Mill::huge).await,
         Kind::HalfOpen => sit(order, &[]).await,
-        // The beginning of a record that holds a ClientHello.
-        Kind::HalfTls => sit(order, &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]).await,
+        Kind::HalfTls => sit(order, CLIENT_HELLO).await,
         Kind::SlowConnect => dribble(order, mill).await,
         Kind::SlowReader => read_nothing(order, mill).await,
         Kind::Reconnect | Kind::TakeOver => come_and_go(order).await,
+        Kind::Reset => reset(order, mill).await,
+        Kind::HalfClose => half_close(order, mill).await,
+        Kind::Vanish => vanish(order, mill).await,
     }
-}
-
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
-
-async fn tcp(order: &Order, receive_bytes: Option<u32>) -> io::Result<TcpStream> {
-    let (Transport::Tcp { address } | Transport::Tls { address, .. } | Transport::WebSocket { address, .. }) =
-        &order.target;
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in lookup_host(address.as_str()).await? {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Some(bytes) = receive_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        match timeout(STEP_TIMEOUT, socket.connect(address)).await? {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// A connection that MQTT can be written to, as a stranger.
-async fn dial(order: &Order) -> io::Result<Box<dyn Wire>> {
-    dial_with(order, None).await
-}
-
-async fn dial_with(order: &Order, receive_bytes: Option<u32>) -> io::Result<Box<dyn Wire>> {
-    let stream = tcp(order, receive_bytes).await?;
-    match &order.target {
-        Transport::Tcp { .. } => Ok(Box::new(stream)),
-        Transport::Tls {
-            server_name, config, ..
-        }
-        | Transport::WebSocket {
-            server_name, config, ..
-        } => {
-            let name = ServerName::try_from(server_name.clone()).map_err(io::Error::other)?;
-            let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
-            Ok(Box::new(timeout(STEP_TIMEOUT, connecting).await??))
-        }
-    }
-}
-
-/// A connected device.
-async fn enter(order: &Order, is_v5: bool) -> io::Result<Client> {
-    let options = ConnectOptions {
-        version: if is_v5 { Version::V5 } else { Version::V3 },
-        window: usize::MAX / 2,
-        clean: true,
-        ..ConnectOptions::new(
-            order.target.clone(),
-            &order.host,
-            &order.insider.device,
-            order.insider.token.clone(),
-        )
-    };
-    let connected = timeout(2 * STEP_TIMEOUT, Client::connect(&options)).await?;
-    connected.map_err(io::Error::other)
-}
-
-/// Reads until the hub closes, for a moment; says whether it closed.
-async fn closes(stream: &mut (impl AsyncRead + Unpin)) -> bool {
-    let mut answer = [0; 512];
-    let closing = async {
-        loop {
-            match stream.read(&mut answer).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-    };
-    timeout(STEP_TIMEOUT, closing).await.is_ok()
 }
 
 /// Malformed packets on a connection that nobody has said CONNECT on.
@@ -327,7 +127,7 @@ async fn strangers_burst(order: &Order, mill: &mut Mill) -> io::Result<()> {
     for place in 0..BURST_FIRST {
         burst.extend(if place == 0 { mill.first() } else { mill.any() });
     }
-    let mut stream = dial(order).await?;
+    let mut stream = dial(order, Socket::default()).await?;
     let _held = order.counters.hold(order.kind);
     order.counters.wrote(1, burst.len());
     let written = timeout(STEP_TIMEOUT, stream.write_all(&burst)).await;
@@ -343,7 +143,7 @@ async fn strangers_burst(order: &Order, mill: &mut Mill) -> io::Result<()> {
         _ => timeout(DRIBBLE_PAUSE, closes(&mut stream)).await.unwrap_or(false),
     };
     if was_closed {
-        order.counters.closed.fetch_add(1, Relaxed);
+        order.counters.was_closed();
     }
     Ok(())
 }
@@ -368,47 +168,50 @@ async fn insiders_burst(order: &Order, mill: &mut Mill, make: fn(&mut Mill) -> V
     let listening = async {
         loop {
             match client.next_event().await {
-                Event::Puback { .. } => {
-                    order.counters.answered.fetch_add(1, Relaxed);
-                }
+                Event::Puback { .. } => order.counters.was_answered(),
                 Event::Disconnected { .. } => return,
                 _ => {}
             }
         }
     };
     if timeout(DRIBBLE_PAUSE, listening).await.is_ok() {
-        order.counters.closed.fetch_add(1, Relaxed);
+        order.counters.was_closed();
     }
     Ok(())
 }
 
 /// The head of a packet that never comes.
 async fn strangers_claim(order: &Order, mill: &mut Mill) -> io::Result<()> {
-    let mut stream = dial(order).await?;
+    let mut stream = dial(order, Socket::default()).await?;
     let _held = order.counters.hold(order.kind);
     let head = mill.huge();
     order.counters.wrote(1, head.len());
     let _ = timeout(STEP_TIMEOUT, stream.write_all(&head)).await;
     if closes(&mut stream).await {
-        order.counters.closed.fetch_add(1, Relaxed);
+        order.counters.was_closed();
     }
     Ok(())
 }
 
 /// Holds a bare TCP connection on which `greeting` was sent, until the hub closes it.
 async fn sit(order: &Order, greeting: &[u8]) -> io::Result<()> {
-    let mut stream = tcp(order, None).await?;
+    let mut stream = tcp(order, Socket::default()).await?;
     let _held = order.counters.hold(order.kind);
     let _ = timeout(STEP_TIMEOUT, stream.write_all(greeting)).await;
     order.counters.wrote(0, greeting.len());
-    while !closes(&mut stream).await {}
-    order.counters.closed.fetch_add(1, Relaxed);
+    wait_closed(order, &mut stream).await;
     Ok(())
+}
+
+/// Holds a connection until the hub closes it.
+async fn wait_closed(order: &Order, stream: &mut (impl AsyncRead + Unpin)) {
+    while !closes(stream).await {}
+    order.counters.was_closed();
 }
 
 /// A CONNECT, byte by byte.
 async fn dribble(order: &Order, mill: &mut Mill) -> io::Result<()> {
-    let mut stream = dial(order).await?;
+    let mut stream = dial(order, Socket::default()).await?;
     let _held = order.counters.hold(order.kind);
     // The beginning of a valid one that is longer than anybody has patience for.
     let connect = [
@@ -429,7 +232,7 @@ async fn dribble(order: &Order, mill: &mut Mill) -> io::Result<()> {
             Err(_) => false,
         };
         if is_closed {
-            order.counters.closed.fetch_add(1, Relaxed);
+            order.counters.was_closed();
         }
         return Ok(());
     }
@@ -437,28 +240,33 @@ async fn dribble(order: &Order, mill: &mut Mill) -> io::Result<()> {
     Ok(())
 }
 
+/// Messages whose acknowledgements nobody waits for.
+fn unread(order: &Order, mill: &mut Mill) -> Vec<u8> {
+    let mut burst = Vec::new();
+    for _ in 0..UNREAD_PUBLISHES {
+        burst.extend(mill.publish());
+    }
+    order.counters.wrote(UNREAD_PUBLISHES, burst.len());
+    burst
+}
+
 /// A device that publishes and reads no acknowledgement, until the hub has had enough. It has little room for
 /// what it does not read, so that the hub is soon the one that keeps it.
 async fn read_nothing(order: &Order, mill: &mut Mill) -> io::Result<()> {
-    let mut stream = dial_with(order, Some(UNREAD_BYTES)).await?;
-    let _held = order.counters.hold(order.kind);
-    let connect = mill.connect(&order.host, &order.insider.token);
-    timeout(STEP_TIMEOUT, stream.write_all(&connect)).await??;
-    let mut answer = [0; 64];
-    timeout(2 * STEP_TIMEOUT, stream.read(&mut answer)).await??;
+    let told = Socket {
+        receive_bytes: Some(UNREAD_BYTES),
+        ..Socket::default()
+    };
+    let (mut stream, _held) = enter_bare(order, mill, told, KEEP_ALIVE_S).await?;
     loop {
-        let mut burst = Vec::new();
-        for _ in 0..UNREAD_PUBLISHES {
-            burst.extend(mill.publish());
-        }
-        order.counters.wrote(UNREAD_PUBLISHES, burst.len());
+        let burst = unread(order, mill);
         // Where the hub stops reading, this waits with it, until it is thrown out.
         if stream.write_all(&burst).await.is_err() {
             break;
         }
         tokio::time::sleep(DRIBBLE_PAUSE).await;
     }
-    order.counters.closed.fetch_add(1, Relaxed);
+    order.counters.was_closed();
     Ok(())
 }
 
@@ -474,10 +282,69 @@ async fn come_and_go(order: &Order) -> io::Result<()> {
     {
         // Acknowledged, or thrown out by whoever came after.
         match timeout(STEP_TIMEOUT, client.next_event()).await {
-            Ok(Event::Puback { .. }) => order.counters.answered.fetch_add(1, Relaxed),
-            Ok(Event::Disconnected { .. }) => order.counters.closed.fetch_add(1, Relaxed),
-            _ => 0,
-        };
+            Ok(Event::Puback { .. }) => order.counters.was_answered(),
+            Ok(Event::Disconnected { .. }) => order.counters.was_closed(),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// A connection that ends by RST wherever it is just then: within the handshake, before CONNECT, or with messages
+/// under way, so that what the hub reads or writes next fails.
+async fn reset(order: &Order, mill: &mut Mill) -> io::Result<()> {
+    let told = Socket {
+        resets: true,
+        ..Socket::default()
+    };
+    match mill.below(3) {
+        0 => {
+            let mut stream = tcp(order, told).await?;
+            let _held = order.counters.hold(order.kind);
+            let said = &CLIENT_HELLO[..mill.below(CLIENT_HELLO.len() as u64 + 1) as usize];
+            order.counters.wrote(0, said.len());
+            let _ = timeout(STEP_TIMEOUT, stream.write_all(said)).await;
+        }
+        1 => {
+            let mut stream = dial(order, told).await?;
+            let _held = order.counters.hold(order.kind);
+            let first = mill.first();
+            order.counters.wrote(1, first.len());
+            let _ = timeout(STEP_TIMEOUT, stream.write_all(&first)).await;
+        }
+        _ => {
+            let (mut stream, _held) = enter_bare(order, mill, told, KEEP_ALIVE_S).await?;
+            let burst = unread(order, mill);
+            let _ = timeout(STEP_TIMEOUT, stream.write_all(&burst)).await;
+        }
+    }
+    Ok(())
+}
+
+/// A client that has said all that it will (FIN), as a stranger or as a device with messages under way, and waits for
+/// the hub to close.
+async fn half_close(order: &Order, mill: &mut Mill) -> io::Result<()> {
+    if mill.below(2) == 0 {
+        let mut stream = tcp(order, Socket::default()).await?;
+        let _held = order.counters.hold(order.kind);
+        let _ = stream.shutdown().await;
+        wait_closed(order, &mut stream).await;
+    } else {
+        let (mut stream, _held) = enter_bare(order, mill, Socket::default(), KEEP_ALIVE_S).await?;
+        let burst = unread(order, mill);
+        let _ = timeout(STEP_TIMEOUT, stream.write_all(&burst)).await;
+        let _ = timeout(STEP_TIMEOUT, stream.shutdown()).await;
+        wait_closed(order, &mut stream).await;
+    }
+    Ok(())
+}
+
+/// A device that has messages under way and is not heard of again, as when its power fails: neither FIN nor RST, and
+/// no ping. Only its kernel still takes what the hub sends, since nothing here can keep that one silent.
+async fn vanish(order: &Order, mill: &mut Mill) -> io::Result<()> {
+    let (mut stream, _held) = enter_bare(order, mill, Socket::default(), VANISH_KEEP_ALIVE_S).await?;
+    let burst = unread(order, mill);
+    let _ = timeout(STEP_TIMEOUT, stream.write_all(&burst)).await;
+    wait_closed(order, &mut stream).await;
     Ok(())
 }

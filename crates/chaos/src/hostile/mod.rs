@@ -5,29 +5,27 @@
 //! under attack: it lives, its memory keeps below a cap, and whoever behaves loses nothing that was
 //! acknowledged and keeps the connection. Latencies are told, with their ratio; a machine that runs hub and
 //! attackers on the same cores must not be judged by them. What is sent is made in [`packets`].
+//!
+//! The same crowds come as faults of a scenario, while nodes are killed: that is [`crate::faults`]' file `clients`.
 
 pub mod attack;
+pub mod count;
+pub mod crowd;
+mod dial;
+pub mod kind;
 mod memory;
 mod newcomer;
+pub mod pace;
 pub mod packets;
 mod report;
 
-use std::str::FromStr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use dunlin_gateway::auth::ConnectionString;
-use dunlin_gateway::client::device_token;
 use dunlin_node::local::{LocalCluster, LocalError, LocalOptions};
 use dunlin_node::ready::Ready;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde::Serialize;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fleet::{DevicePlan, Fleet, FleetPlan, Role, WINDOW, histogram};
@@ -35,12 +33,16 @@ use crate::hub::{Hub, HubError};
 use crate::oracle::{History, Stored};
 use crate::payload::{Payloads, RecordingError};
 use crate::readback;
-use crate::stage::{StageError, gateways, wait_for_fleet, wait_until_whole};
-use attack::{Counters, Insider, Order, Pace, attack};
+use crate::stage::{self, StageError, gateways, wait_for_fleet, wait_until_whole};
+use attack::Insider;
+use count::Counters;
+use crowd::{Crowd, Ground, Plan, no_room_for};
 use memory::Memory;
 use newcomer::Newcomers;
+use pace::Pace;
 use report::{judge, lost_connections};
 
+pub use kind::{KINDS, Kind};
 pub use memory::NodeMemory;
 pub use report::{Latency, Report};
 
@@ -54,75 +56,17 @@ pub const RATE_MAX: u64 = 1_000_000;
 pub const ROUNDS_MAX: u32 = 1_000;
 /// The longest phase in which packets are counted down.
 const PHASE_MAX: Duration = Duration::from_secs(600);
-/// Devices that attackers speak as at the least; each slow reader has one of its own, or they would throw
+/// Devices that attackers speak as at the least; each that does not let go has one of its own, or they would throw
 /// each other out.
 const INSIDERS_MIN: usize = 128;
-/// Devices that all attackers of a take-over fight for.
-const FOUGHT_OVER: usize = 4;
 /// Devices that are created at a time.
 const CREATES_AT_A_TIME: usize = 16;
 /// Between two messages of one good device.
 const GOOD_PERIOD: Duration = Duration::from_millis(20);
-/// How long a token is good, in seconds.
-const TOKEN_S: u64 = 6 * 3600;
 /// Time for the last acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at memory and counters.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// File descriptors that this process needs besides those of its attackers.
-const DESCRIPTORS_BESIDES: u64 = 200;
-
-/// What attackers do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Malformed packets of all kinds, before and after CONNECT.
-    Malformed,
-    /// TCP connections on which nothing comes.
-    HalfOpen,
-    /// TLS handshakes that end after their beginning.
-    HalfTls,
-    /// CONNECTs that come byte by byte.
-    SlowConnect,
-    /// Devices that publish and never read an acknowledgement.
-    SlowReader,
-    /// A fleet that connects, says a word, and is gone, over and over.
-    Reconnect,
-    /// The same few devices at many connections, each throwing out the other.
-    TakeOver,
-    /// Topics, property bags and properties as large and as many as fit.
-    Bombs,
-    /// Packets that claim the length that MQTT allows, and do not come.
-    HugeLength,
-}
-
-/// Every kind, by the name that a command line has for it.
-pub const KINDS: &[(&str, Kind)] = &[
-    ("malformed", Kind::Malformed),
-    ("half-open", Kind::HalfOpen),
-    ("half-tls", Kind::HalfTls),
-    ("slow-connect", Kind::SlowConnect),
-    ("slow-reader", Kind::SlowReader),
-    ("reconnect", Kind::Reconnect),
-    ("take-over", Kind::TakeOver),
-    ("bombs", Kind::Bombs),
-    ("huge-length", Kind::HugeLength),
-];
-
-impl FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = KINDS
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, kind)| *kind);
-        found.ok_or_else(|| {
-            let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-            format!("is one of {}", names.join(", "))
-        })
-    }
-}
 
 /// What a run is told.
 #[derive(Debug, Clone)]
@@ -183,12 +127,6 @@ pub enum HostileError {
     /// The hub does not start.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// A token cannot be made.
-    #[error("make token: {0}")]
-    Token(#[from] dunlin_gateway::auth::AuthError),
-    /// The hub's connection string makes no sense.
-    #[error("read connection string: {0}")]
-    ConnectionString(#[from] dunlin_gateway::auth::ConnectionStringError),
     /// The good devices have nothing to say.
     #[error(transparent)]
     Payloads(#[from] RecordingError),
@@ -234,15 +172,7 @@ fn check(options: &Options) -> Result<(), HostileError> {
         options.phase.as_millis() as u64,
         PHASE_MAX.as_millis() as u64,
     )?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let wanted = options.attackers as u64 + DESCRIPTORS_BESIDES;
-    if limit.is_some_and(|limit| limit < wanted) {
-        let limit = limit.unwrap_or_default();
-        let text =
-            format!("this process may open {limit} files and needs {wanted}: raise it with `ulimit -n`");
-        return Err(HostileError::Options(text));
-    }
-    Ok(())
+    no_room_for(options.attackers).map_or(Ok(()), |reason| Err(HostileError::Options(reason)))
 }
 
 /// A device that was registered for this run.
@@ -252,13 +182,10 @@ async fn register(
     names: Vec<String>,
     random: &mut StdRng,
 ) -> Result<Vec<Insider>, HostileError> {
-    let now_s = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
     let mut devices = Vec::new();
     for device in names {
-        let key = STANDARD.encode(random.random::<[u8; 32]>());
-        let token = device_token(host, &device, &key, now_s + TOKEN_S)?;
+        let key = stage::draw_key(random);
+        let token = stage::token(host, &device, &key)?;
         devices.push((Insider { device, token }, key));
     }
     let creates = devices
@@ -291,17 +218,15 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
     check(options)?;
     let hub = Hub::new(ready)?;
     wait_until_whole(&hub).await?;
-    let host = ConnectionString::parse(&ready.connection_string)?.host_name;
-    let host = host.split(':').next().unwrap_or_default().to_owned();
+    let host = stage::host_of(ready)?;
     let mut random = StdRng::seed_from_u64(options.seed);
     // Another run on the same hub has other devices.
     let run = format!("{:08x}", random.random::<u32>() ^ std::process::id());
     let names = |what: &str, count: usize| (0..count).map(|i| format!("{what}-{run}-{i}")).collect();
     let good = register(&hub, &host, names("good", options.good_devices), &mut random).await?;
-    let shares_devices = !options.kinds.contains(&Kind::SlowReader);
-    let insider_count = match shares_devices {
-        true => INSIDERS_MIN,
-        false => INSIDERS_MIN.max(options.attackers),
+    let insider_count = match options.kinds.iter().any(|kind| kind.keeps_its_device()) {
+        true => INSIDERS_MIN.max(options.attackers),
+        false => INSIDERS_MIN,
     };
     let insiders = register(&hub, &host, names("hostile", insider_count), &mut random).await?;
     let come = register(&hub, &host, names("newcomer", newcomer::DEVICES), &mut random).await?;
@@ -326,35 +251,29 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
     wait_for_fleet(&fleet, ids.len()).await?;
     fleet.set_phase(|phase| phase.start = Some(Instant::now()));
 
-    let counters = Arc::new(Counters::default());
-    let pace = options.rate.map(|rate| Arc::new(Pace::new(rate)));
-    let (loose, seen) = watch::channel(false);
-    let mut attackers = JoinSet::new();
-    for place in 0..options.attackers {
-        let kind = options.kinds[place % options.kinds.len()];
-        let insider = match kind {
-            Kind::TakeOver => place % FOUGHT_OVER,
-            _ => place % insiders.len(),
-        };
-        let order = Order {
-            kind,
-            target: targets[place % targets.len()].clone(),
-            host: host.clone(),
-            insider: insiders[insider].clone(),
-            seed: options.seed ^ (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            counters: Arc::clone(&counters),
+    let ground = Ground {
+        targets: targets.clone(),
+        host: host.clone(),
+        insiders,
+    };
+    let crowd = Crowd::gather(
+        &ground,
+        Plan {
+            kinds: &options.kinds,
+            attackers: options.attackers,
+            seed: options.seed,
             packets_max: options.packets.unwrap_or(u64::MAX),
-            pace: pace.clone(),
-        };
-        attackers.spawn(attack(order, seen.clone()));
-    }
+            pace: options.rate.map(Pace::new),
+        },
+    );
+    let counters = crowd.counters();
     let newcomers = Newcomers::start(come, targets, host);
     let mut memory = Memory::new(ready);
     let (mut quiet, mut attacked) = (histogram(), histogram());
     let (mut connects_quiet, mut connects_attacked) = (histogram(), histogram());
     let mut attack_time = Duration::ZERO;
     for round in 1..=options.rounds {
-        wait_quiet(&counters).await;
+        wait_quiet(counters).await;
         fleet.live().take_latency_us(&mut histogram());
         newcomers.take(&mut histogram());
         memory.watch_for(options.phase).await;
@@ -363,10 +282,7 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
         if round == 1 {
             memory.note_before();
         }
-        if let Some(pace) = &pace {
-            pace.begin();
-        }
-        loose.send_replace(true);
+        crowd.let_loose();
         let begun = Instant::now();
         let share = options
             .packets
@@ -375,13 +291,12 @@ pub async fn run(ready: &Ready, options: &Options) -> Result<Report, HostileErro
         while share.is_some_and(|share| counters.packets() < share) && begun.elapsed() < PHASE_MAX {
             memory.watch_for(LOOK_PAUSE).await;
         }
-        loose.send_replace(false);
+        crowd.hold_back();
         attack_time += begun.elapsed();
         fleet.live().take_latency_us(&mut attacked);
         newcomers.take(&mut connects_attacked);
     }
-    drop(loose);
-    while attackers.join_next().await.is_some() {}
+    let counters = crowd.end().await;
     let connects_failed = newcomers.stop().await;
     let outcome = fleet.finish(DRAIN_TIMEOUT).await.ok_or(HostileError::FleetGone)?;
     memory.note_after();

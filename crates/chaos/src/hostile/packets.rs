@@ -68,9 +68,10 @@ impl Mill {
     }
 
     /// A CONNECT of MQTT 5 that asks for receipts, which make acknowledgements long.
-    pub fn connect(&mut self, host: &str, token: &str) -> Vec<u8> {
+    pub fn connect(&mut self, host: &str, token: &str, keep_alive_s: u16) -> Vec<u8> {
         self.is_v5 = true;
         let mut packet = self.valid(CONNECT);
+        packet.fields[3] = keep_alive_s.to_be_bytes().to_vec();
         let receipts = [&[0x26], &text("dunlin-receipt")[..], &text("1")].concat();
         packet.fields[4] = [varint(receipts.len() as u32), receipts].concat();
         packet.fields[6] = text(&format!("{host}/{}/?api-version=2021-04-12", self.device));
@@ -78,9 +79,11 @@ impl Mill {
         encode(&packet)
     }
 
-    /// A PUBLISH that is well-formed and goes to the limits: of topic, property bag, or count of properties.
+    /// A PUBLISH that is well-formed and goes to the limits: of topic, property bag, or count of properties. Or a
+    /// SUBSCRIBE with wildcards at all levels of more filters than anybody has.
     pub fn bomb(&mut self) -> Vec<u8> {
-        let bag = match self.random.random_range(0..4) {
+        let bag = match self.random.random_range(0..5) {
+            4 => return self.wildcards(),
             0 => "a=1&".repeat(2_000),
             1 => "x".repeat(60_000),
             2 => "/".repeat(4_000),
@@ -99,6 +102,22 @@ impl Mill {
             fields.push(properties);
         }
         encode(&Packet { head: 0x32, fields })
+    }
+
+    fn wildcards(&mut self) -> Vec<u8> {
+        let mut packet = self.valid(8);
+        packet.fields.truncate(if self.is_v5 { 2 } else { 1 });
+        let (count, levels) = match self.random.random_range(0..3) {
+            0 => (1_000, 8),
+            1 => (50, 1_000),
+            _ => (1, 30_000),
+        };
+        for _ in 0..count {
+            packet
+                .fields
+                .extend([text(&format!("{}#", "+/".repeat(levels))), vec![1]]);
+        }
+        encode(&packet)
     }
 
     /// The head of a packet that claims to be as long as MQTT allows, or longer, and does not come.

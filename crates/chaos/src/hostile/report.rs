@@ -9,7 +9,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::attack::Counted;
+use super::count::Counted;
 use super::memory::NodeMemory;
 use super::{KINDS, Kind, Options};
 use crate::invariants::{Findings, no_loss, no_phantom, order};

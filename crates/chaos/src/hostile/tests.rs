@@ -1,6 +1,6 @@
 //! The verdict shown reports that must fail, and options that make no sense.
 
-use super::attack::Counted;
+use super::count::Counted;
 use super::memory::resident_kib;
 use super::*;
 use crate::oracle::tests::{history, stored};

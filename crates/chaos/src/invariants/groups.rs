@@ -8,11 +8,14 @@
 //! 3. what a member reads from there on rises without a gap, and is not gone;
 //! 4. once a member of a later generation has committed, no commit of an earlier one is acknowledged.
 //!
+//! Offsets of what was erased are read by nobody from then on, and by some before: rules 2 and 3 leave them out.
+//!
 //! A commit whose outcome is not known may come at any later time, until a later generation has committed: it may take the
 //! offset back to where it was, and then events are read twice (`model/group/commit.rs`), which is no skip.
 
 use std::collections::BTreeMap;
 
+use super::erasing::Holes;
 use super::{Findings, Place, Violation};
 use crate::workload::operation::Outcome;
 use crate::workload::step::{Commit, Poll, Step, Told};
@@ -36,7 +39,7 @@ struct Known {
 }
 
 /// Offsets that fell, were skipped, or were committed by who was not to.
-pub fn check(steps: &[Step]) -> Findings {
+pub fn check(steps: &[Step], holes: &Holes) -> Findings {
     let mut findings = Findings::default();
     let mut partitions: BTreeMap<u32, Partition<'_>> = BTreeMap::new();
     let mut add = |partition: u32, offset: u64, what: String| {
@@ -67,7 +70,7 @@ pub fn check(steps: &[Step]) -> Findings {
             }
             Step::Poll(poll) => {
                 let of = partitions.entry(poll.partition).or_default();
-                if let Some((offset, what)) = of.read(poll) {
+                if let Some((offset, what)) = of.read(poll, holes) {
                     add(poll.partition, offset, what);
                 }
             }
@@ -89,7 +92,9 @@ pub fn check(steps: &[Step]) -> Findings {
         for (offset, what) in partition.not_fenced() {
             add(number, offset, what);
         }
-        if let Some((offset, what)) = partition.skipped(&known) {
+        if let Some((offset, what)) =
+            partition.skipped(&known, |from, until| holes.may_be(number, from, until))
+        {
             add(number, offset, what);
         }
     }
@@ -102,7 +107,7 @@ fn shown(offset: Option<u64>) -> String {
 
 impl<'a> Partition<'a> {
     /// Takes in what a member read; what is wrong with it, and where.
-    fn read(&mut self, poll: &'a Poll) -> Option<(u64, String)> {
+    fn read(&mut self, poll: &'a Poll, holes: &Holes) -> Option<(u64, String)> {
         let member = poll.member.as_str();
         let Some(next) = self.next.get_mut(member) else {
             return Some((
@@ -119,7 +124,8 @@ impl<'a> Partition<'a> {
         self.runs.extend(&poll.runs);
         for (from, until) in &poll.runs {
             let expected = std::mem::replace(next, *until);
-            if *from != expected {
+            let is_gap = expected < *from && holes.may_be(poll.partition, expected, *from);
+            if *from != expected && !is_gap {
                 return Some((*from, format!("member {member} is given this after {expected}")));
             }
         }
@@ -167,17 +173,17 @@ impl<'a> Partition<'a> {
     }
 
     /// Rule 2, of everybody together.
-    fn skipped(&mut self, known: &[Known]) -> Option<(u64, String)> {
+    fn skipped(&mut self, known: &[Known], may_be_gap: impl Fn(u64, u64) -> bool) -> Option<(u64, String)> {
         let committed = known.iter().map(|known| known.offset).max()?;
         self.runs.sort_unstable();
         let mut read = 0;
         for (from, until) in &self.runs {
-            if *from > read {
+            if *from > read && !may_be_gap(read, *from) {
                 break;
             }
             read = read.max(*until);
         }
-        (read < committed).then(|| {
+        (read < committed && !may_be_gap(read, committed)).then(|| {
             (
                 read,
                 format!("nobody has read this, though {committed} is committed"),
@@ -207,7 +213,13 @@ impl<'a> Partition<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::erasure::{Erasure, Sent, Trace};
     use crate::workload::step::TakenUp;
+
+    /// Where nothing was erased.
+    fn check(steps: &[Step]) -> Findings {
+        super::check(steps, &Holes::default())
+    }
 
     /// Member `member` of `generation` takes partition 0 up at `us`, told that `committed` is.
     fn taken_up(member: &str, generation: i32, us: u64, committed: Option<u64>) -> Step {
@@ -376,6 +388,48 @@ mod tests {
         let mut steps = good();
         steps.push(poll("c", 100, 110));
         assert!(found(&steps).contains("has not taken up"));
+    }
+
+    #[test]
+    fn what_was_erased_is_no_gap_and_what_stands_beside_it_is() {
+        let sent = |seq, offset| {
+            Trace::Sent(Sent {
+                device: "d".into(),
+                seq,
+                shard: 0,
+                offset: Some(offset),
+            })
+        };
+        let erasure = Trace::Erasure(Erasure {
+            device: "d".into(),
+            node: 0,
+            invoked_us: 1,
+            completed_us: 2,
+            outcome: Outcome::Ok,
+            upto: Some(110),
+        });
+        let holes = Holes::of(&[sent(0, 60), sent(1, 61), sent(2, 100), erasure]);
+        let split = |from, until, next| {
+            let mut steps = good();
+            // All that is read is without the erased ones, by whoever reads.
+            steps.retain(|step| !matches!(step, Step::Poll(poll) if poll.from == 50));
+            let runs = vec![(50, from), (until, 100)];
+            for (place, member) in [(3, "a"), (5, "b")] {
+                let poll = Poll {
+                    member: member.into(),
+                    partition: 0,
+                    from: 50,
+                    runs: runs.clone(),
+                    is_gone: false,
+                };
+                steps.insert(place.min(steps.len()), Step::Poll(poll));
+            }
+            steps.push(poll("b", next, 120));
+            super::check(&steps, &holes).count
+        };
+        assert_eq!(split(60, 62, 101), 0);
+        assert!(split(60, 63, 101) > 0, "62 was nobody's who was erased");
+        assert!(split(60, 62, 102) > 0, "nor was 101");
     }
 
     #[test]

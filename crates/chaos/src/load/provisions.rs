@@ -6,12 +6,12 @@
 //! [`super::meter`].
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dunlin_gateway::auth;
-use dunlin_gateway::client::{Client, ConnectOptions, Event, Transport};
+use dunlin_gateway::client::{ConnectOptions, Transport};
 use rustls::ClientConfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::ceiling::Ceiling;
@@ -20,11 +20,10 @@ use super::figures::{Figures, Loop, Shape};
 use super::hdr::HdrError;
 use super::meter::{End, Meter};
 use super::pace;
+use crate::registering;
 
 /// Time for one device.
 const WAIT: Duration = Duration::from_secs(30);
-/// Seconds that a token is good for.
-const TOKEN_LIFE_S: u64 = 3_600;
 
 /// Why there is no ceiling of such a load.
 const NO_CEILING: &str = "a null sink assigns no devices";
@@ -79,23 +78,13 @@ impl Plan {
     fn options(&self, number: usize) -> Result<ConnectOptions, String> {
         let name = format!("{}{number}", self.prefix);
         let own = auth::derive_key(&self.group_key, &name).map_err(|error| error.to_string())?;
-        let now_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let resource = format!("{}/registrations/{name}", self.scope);
-        let token = auth::sign(&resource, &own, now_s + TOKEN_LIFE_S, None);
-        let token = token.map_err(|error| error.to_string())?;
         let (address, server_name) = &self.doors[number % self.doors.len()];
         let transport = Transport::Tls {
             address: address.clone(),
             server_name: server_name.clone(),
             config: Arc::clone(&self.trust),
         };
-        Ok(ConnectOptions {
-            username: format!("{resource}/api-version=2019-03-31"),
-            clean: true,
-            ..ConnectOptions::new(transport, &self.scope, &name, token)
-        })
+        registering::options(transport, &self.scope, &name, &own).map_err(|error| error.to_string())
     }
 
     async fn register_in_time(&self, number: u64) -> End {
@@ -108,27 +97,12 @@ impl Plan {
 
     async fn register(&self, number: usize) -> Result<(), End> {
         let options = self.options(number).map_err(End::Refused)?;
-        let mut client = Client::connect(&options).await?;
-        client.subscribe("$dps/registrations/res/#").await?;
-        let body = json!({ "registrationId": options.client_id, "payload": null }).to_string();
-        let topic = "$dps/registrations/PUT/iotdps-register/?$rid=1";
-        client.publish(topic, body.as_bytes()).await?;
-        client.flush().await?;
-        let told = loop {
-            match client.next_event().await {
-                Event::Message { payload, .. } => break payload,
-                Event::Disconnected { .. } => return Err(End::Unknown("the connection ended".to_owned())),
-                _ => {}
-            }
-        };
-        client.disconnect().await;
-        read_answer(&told)
+        read_answer(&registering::register(&options).await?)
     }
 }
 
 /// What the provisioning service said to a device.
-fn read_answer(told: &[u8]) -> Result<(), End> {
-    let told: Value = serde_json::from_slice(told).map_err(|error| End::Unknown(error.to_string()))?;
+fn read_answer(told: &Value) -> Result<(), End> {
     match told["status"].as_str() {
         Some("assigned") => Ok(()),
         Some(other) => Err(End::Refused(format!(
@@ -141,18 +115,22 @@ fn read_answer(told: &[u8]) -> Result<(), End> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::load::engine::Unseen;
     use crate::load::trust;
 
     #[test]
     fn an_answer_says_whether_a_device_is_assigned() {
-        assert_eq!(read_answer(br#"{"status":"assigned"}"#), Ok(()));
+        assert_eq!(read_answer(&json!({"status": "assigned"})), Ok(()));
         let refused = |text: &str| Err(End::Refused(text.to_owned()));
-        let failed = br#"{"status":"failed","registrationState":{"errorCode":401002}}"#;
-        assert_eq!(read_answer(failed), refused("failed 401002"));
-        assert_eq!(read_answer(br#"{"errorCode":503001}"#), refused("error 503001"));
-        assert!(matches!(read_answer(b"hello"), Err(End::Unknown(_))));
+        let failed = json!({"status": "failed", "registrationState": {"errorCode": 401_002}});
+        assert_eq!(read_answer(&failed), refused("failed 401002"));
+        assert_eq!(
+            read_answer(&json!({"errorCode": 503_001})),
+            refused("error 503001")
+        );
     }
 
     #[tokio::test]

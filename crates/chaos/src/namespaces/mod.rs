@@ -1,21 +1,18 @@
 //! Network namespaces of this machine, one for each node, joined by a bridge in a namespace of its own.
 //!
 //! Decides how they are named and numbered, and takes them down again; what the kernel does to packets in
-//! them is in [`rules`]. Where a run has namespaces, they carry the faults of the network in place of the
-//! [`relay`](crate::relay), as far as the kernel can: it drops, it does not delay. Needs root, `ip`
-//! (iproute2), `nsenter` (util-linux) and `iptables`.
+//! them is in [`gates`], which serves containers as well. Where a run has namespaces, they carry the faults of
+//! the network in place of the [`relay`](crate::relay), as far as the kernel can: it drops, it does not delay.
 
+pub mod gates;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::relay::carrier::{Carrier, Ends};
-use crate::relay::faults::{Cause, LinkCounters, LinkFaults};
+use gates::Gates;
 
 /// Runs that can have namespaces at the same time.
 const NUMBERS: u8 = 16;
@@ -54,15 +51,6 @@ pub enum NamespaceError {
 pub struct Namespaces {
     number: u8,
     nodes: usize,
-    table: Mutex<Table>,
-}
-
-#[derive(Default)]
-struct Table {
-    /// What each link is told, by its ends.
-    faults: BTreeMap<Ends, LinkFaults>,
-    /// What rules had dropped that were replaced since.
-    dropped: BTreeMap<(usize, usize, Cause), u64>,
 }
 
 /// Runs a program to its end; what it printed.
@@ -102,16 +90,16 @@ fn batch(namespace: Option<&str>, lines: &[String]) -> Result<(), NamespaceError
 }
 
 impl Namespaces {
-    /// Makes namespaces for so many nodes, with the first free number.
+    /// Makes namespaces for so many nodes, with the first free number, and their gates.
     ///
     /// # Errors
     /// What `ip` or `iptables` said, without root for instance; what had been made is gone again.
-    pub fn set_up(nodes: usize) -> Result<Namespaces, NamespaceError> {
+    pub fn set_up(nodes: usize) -> Result<(Namespaces, Gates), NamespaceError> {
         let namespaces = Namespaces {
             number: claim()?,
             nodes,
-            table: Mutex::default(),
         };
+        let gates = Gates::default();
         let (switch, outside) = (switch(namespaces.number), namespaces.outside());
         let names = (0..nodes).map(|place| format!("netns add {}", namespaces.name(place)));
         let mut lines: Vec<String> = names.collect();
@@ -136,16 +124,15 @@ impl Namespaces {
         batch(Some(&switch), &lines)?;
         for place in 0..nodes {
             let (name, address) = (namespaces.name(place), namespaces.address(place));
-            // One packet at a time, as on a wire: rules look at packets, not at what the kernel makes of many.
             let lines = [
                 "link set lo up".to_owned(),
                 format!("addr add {address}/24 dev eth0"),
-                "link set eth0 gso_max_segs 1 up".to_owned(),
+                "link set eth0 up".to_owned(),
             ];
             batch(Some(&name), &lines)?;
-            namespaces.iptables(place, &["iptables-restore"], &rules::initial())?;
+            gates.settle(place, &Path::new(NAMES).join(&name))?;
         }
-        Ok(namespaces)
+        Ok((namespaces, gates))
     }
 
     /// Begins the names of the nodes' namespaces; a number from 1 follows.
@@ -156,6 +143,11 @@ impl Namespaces {
     /// The first three bytes of all addresses; node `i`, from 1, has `i` as the last.
     pub fn subnet(&self) -> [u8; 3] {
         [10, 77, self.number]
+    }
+
+    /// Where nodes reach what runs outside.
+    pub fn outside_address(&self) -> Ipv4Addr {
+        self.host(OUTSIDE)
     }
 
     fn host(&self, last: u8) -> Ipv4Addr {
@@ -173,85 +165,6 @@ impl Namespaces {
 
     fn outside(&self) -> String {
         format!("{}outside", self.prefix())
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn iptables(&self, place: usize, words: &[&str], input: &str) -> Result<String, NamespaceError> {
-        let namespace = format!("--net={NAMES}/{}", self.name(place));
-        run(&[&["nsenter", &namespace], words].concat(), input)
-    }
-
-    /// What the rules of a node have dropped since they were made, by sender and cause.
-    fn dropped_now(&self, to: usize) -> Result<BTreeMap<(usize, Cause), u64>, NamespaceError> {
-        let listed = self.iptables(to, &["iptables-save", "-c", "-t", "filter"], "")?;
-        Ok(rules::dropped(&listed))
-    }
-
-    /// Replaces the chain of a node by one for what links to it are told, then remembers both.
-    fn tell(&self, to: usize, told: &[(Ends, LinkFaults)]) -> Result<(), NamespaceError> {
-        let dropped = self.dropped_now(to)?;
-        let mut faults = self.table().faults.clone();
-        faults.extend(told.iter().filter(|((_, at), _)| *at == to).copied());
-        let there = faults.iter().filter(|((_, at), _)| *at == to);
-        let chain: Vec<_> = there
-            .map(|((from, _), faults)| (*from, self.address(*from), *faults))
-            .collect();
-        self.iptables(to, &["iptables-restore", "--noflush"], &rules::all(&chain))?;
-        let mut table = self.table();
-        table.faults = faults;
-        for ((from, cause), count) in dropped {
-            *table.dropped.entry((from, to, cause)).or_default() += count;
-        }
-        Ok(())
-    }
-}
-
-impl Carrier for Namespaces {
-    fn node_count(&self) -> usize {
-        self.nodes
-    }
-
-    fn check(&self, faults: &LinkFaults, rebinds: bool) -> Result<(), String> {
-        if rebinds {
-            return Err("in network namespaces nothing between the nodes could change ports".into());
-        }
-        rules::check(faults)
-    }
-
-    fn faults(&self, link: Ends) -> LinkFaults {
-        self.table().faults.get(&link).copied().unwrap_or_default()
-    }
-
-    fn set(&self, told: &[(Ends, LinkFaults)]) -> Result<(), String> {
-        let receivers: BTreeSet<usize> = told.iter().map(|((_, to), _)| *to).collect();
-        let mut tells = receivers.into_iter().map(|to| self.tell(to, told));
-        tells.try_for_each(|told| told).map_err(|error| error.to_string())
-    }
-
-    fn counters(&self, links: &[Ends]) -> Result<Vec<LinkCounters>, String> {
-        let receivers: BTreeSet<usize> = links.iter().map(|(_, to)| *to).collect();
-        let mut now = BTreeMap::new();
-        for to in receivers {
-            now.insert(to, self.dropped_now(to).map_err(|error| error.to_string())?);
-        }
-        let table = self.table();
-        let counted = |(from, to): &Ends| {
-            let mut counters = LinkCounters::default();
-            for cause in rules::CAUSES {
-                let before = table.dropped.get(&(*from, *to, cause));
-                let since = now.get(to).and_then(|now| now.get(&(*from, cause)));
-                counters.add_drops(cause, before.into_iter().chain(since).sum());
-            }
-            counters
-        };
-        Ok(links.iter().map(counted).collect())
-    }
-
-    fn rebind(&self, _link: Ends) {
-        unreachable!("`check` refuses it");
     }
 }
 

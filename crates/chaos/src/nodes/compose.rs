@@ -1,14 +1,17 @@
 //! A compose project of a run's own: brought up before it, taken down after it, whatever came between.
 //!
-//! Decides which tool is used (`docker-compose`, or else `docker compose`) and which of the project's
-//! containers has which place: gateways come first, as everywhere. What a node is told is the compose
-//! file's business. What is done to a container is in [`super::containers`].
+//! Decides which tool is used (`docker-compose`, or else `docker compose`), which of the project's containers
+//! has which place (gateways come first, as everywhere), and how an [`Outfit`] stands over the compose file,
+//! whose business it is otherwise what a node is told. What is done to a container is in [`super::containers`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::docker::{self, CALL_TIMEOUT, Container, DockerError};
+use crate::namespaces::NamespaceError;
+use crate::namespaces::gates::Gates;
 
 /// Time for the image to be built and the containers to be created.
 const UP_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -24,6 +27,27 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 const SHARD: &str = "shard";
 /// The service whose containers devices connect to.
 const GATEWAY: &str = "gateway";
+/// The file that stands over the project's own.
+const OUTFIT_FILE: &str = "outfit.json";
+
+/// What containers are given beyond what their compose file says.
+#[derive(Default)]
+pub struct Outfit {
+    /// Further arguments of those that keep messages.
+    pub arguments: Vec<String>,
+    /// Containers of them that do not run yet, for nodes that join.
+    pub spares: usize,
+    /// What stands before the network of each.
+    pub gates: Option<Arc<Gates>>,
+}
+
+/// The containers of a project that is up.
+pub struct Brought {
+    /// Those that run, by place.
+    pub running: Vec<Container>,
+    /// Those that are there and have never run.
+    pub spare: Vec<Container>,
+}
 
 /// Why there is no project.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +97,17 @@ pub enum ComposeError {
         /// Why.
         why: String,
     },
+    /// The outfit cannot be written down.
+    #[error("write {}: {source}", .path.display())]
+    Outfit {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A container's network namespace has no gate.
+    #[error("enter the network namespace of a container: {0}")]
+    Gates(#[from] NamespaceError),
     /// A call failed.
     #[error(transparent)]
     Docker(#[from] DockerError),
@@ -84,6 +119,8 @@ pub struct Project {
     /// The tool, with the project and its file.
     compose: Vec<String>,
     name: String,
+    /// The file that stands over the project's own, if there is one.
+    outfit: RefCell<Option<String>>,
     /// Whether there may be containers.
     is_begun: Cell<bool>,
 }
@@ -104,6 +141,7 @@ impl Project {
         let project = Project {
             compose: tool.iter().chain(&told).map(|word| (*word).to_owned()).collect(),
             name: name.to_owned(),
+            outfit: RefCell::default(),
             is_begun: Cell::new(false),
         };
         match project.ids().await?.is_empty() {
@@ -120,31 +158,82 @@ impl Project {
         &self.name
     }
 
+    /// The tool, with the project and all of its files.
+    fn words(&self) -> Vec<String> {
+        let outfit = self.outfit.borrow().clone();
+        let outfit = outfit.into_iter().flat_map(|path| ["--file".to_owned(), path]);
+        self.compose.iter().cloned().chain(outfit).collect()
+    }
+
     async fn compose(&self, arguments: &[&str], wait: Duration) -> Result<String, DockerError> {
-        let words = self.compose.iter().map(String::as_str);
+        let words = self.words();
+        let words = words.iter().map(String::as_str);
         let line: Vec<&str> = words.chain(arguments.iter().copied()).collect();
         docker::call(&line, wait).await
     }
 
-    /// Builds the image as the file says and creates the containers; returns them by place.
-    pub async fn up(&self, shards: usize, gateways: usize) -> Result<Vec<Container>, ComposeError> {
+    /// Builds the image as the file says and creates the containers. `folder` is for what stands over the file.
+    pub async fn up(
+        &self,
+        (shards, gateways): (usize, usize),
+        outfit: &Outfit,
+        folder: &Path,
+    ) -> Result<Brought, ComposeError> {
+        self.is_begun.set(true);
+        if !outfit.arguments.is_empty() {
+            self.dress(&outfit.arguments, folder).await?;
+        }
         let scale = [format!("{SHARD}={shards}"), format!("{GATEWAY}={gateways}")];
         let arguments = [
             "up", "--build", "--detach", "--scale", &scale[0], "--scale", &scale[1],
         ];
-        self.is_begun.set(true);
         self.compose(&arguments, UP_TIMEOUT).await?;
-        let found = self.containers().await?;
-        for (service, wanted) in [(GATEWAY, gateways), (SHARD, shards)] {
-            let count = found.iter().filter(|one| one.service == service).count();
-            if count != wanted {
-                return Err(ComposeError::Count {
-                    service,
-                    wanted,
-                    found: count,
-                });
-            }
+        let running = self.containers().await?;
+        count(&running, GATEWAY, gateways)?;
+        count(&running, SHARD, shards)?;
+        let spare = match outfit.spares {
+            0 => Vec::new(),
+            spares => self.create(shards + spares, &running).await?,
+        };
+        Ok(Brought { running, spare })
+    }
+
+    /// Has the nodes that keep messages get further arguments. A compose file cannot add to a command, only
+    /// replace it, so what they are told already is asked of a container that never runs.
+    async fn dress(&self, arguments: &[String], folder: &Path) -> Result<(), ComposeError> {
+        for container in self.create(1, &[]).await? {
+            let path = folder.join(OUTFIT_FILE);
+            let text = outfit_text(&container.arguments, arguments);
+            std::fs::write(&path, text).map_err(|source| ComposeError::Outfit {
+                path: path.clone(),
+                source,
+            })?;
+            // One that is made anew would leave its volume behind for good.
+            let line = ["docker", "rm", "--force", "--volumes", &container.id];
+            docker::call(&line, CALL_TIMEOUT).await?;
+            *self.outfit.borrow_mut() = Some(path.display().to_string());
         }
+        Ok(())
+    }
+
+    /// Creates containers that keep messages until there are so many, and starts none; returns those that are
+    /// not `known`.
+    async fn create(&self, shards: usize, known: &[Container]) -> Result<Vec<Container>, ComposeError> {
+        let scale = format!("{SHARD}={shards}");
+        let arguments = [
+            "up",
+            "--no-start",
+            // The tool would wait for those to be done which it does not start.
+            "--no-deps",
+            "--no-recreate",
+            "--scale",
+            &scale,
+            SHARD,
+        ];
+        self.compose(&arguments, UP_TIMEOUT).await?;
+        let mut found = self.containers().await?;
+        count(&found, SHARD, shards)?;
+        found.retain(|one| known.iter().all(|other| other.id != one.id));
         Ok(found)
     }
 
@@ -205,7 +294,7 @@ impl Project {
 
     /// What takes it down by hand.
     pub fn down_by_hand(&self) -> String {
-        format!("{} down --volumes", self.compose.join(" "))
+        format!("{} down --volumes", self.words().join(" "))
     }
 }
 
@@ -226,6 +315,27 @@ async fn tool() -> Option<&'static [&'static str]> {
     None
 }
 
+/// Whether there are as many containers of a service as there should be.
+fn count(containers: &[Container], service: &'static str, wanted: usize) -> Result<(), ComposeError> {
+    let found = containers.iter().filter(|one| one.service == service).count();
+    match found == wanted {
+        true => Ok(()),
+        false => Err(ComposeError::Count {
+            service,
+            wanted,
+            found,
+        }),
+    }
+}
+
+/// A compose file (JSON is YAML) that has nodes get further arguments beside those that they are told.
+fn outfit_text(told: &[String], further: &[String]) -> String {
+    // Compose puts variables in where it reads `$`.
+    let words = told.iter().chain(further).map(|word| word.replace('$', "$$"));
+    let command: Vec<String> = words.collect();
+    serde_json::json!({ "services": { SHARD: { "command": command } } }).to_string()
+}
+
 /// Those that are nodes, in the order of their places.
 fn in_places(mut containers: Vec<Container>) -> Vec<Container> {
     containers.retain(|one| one.service == SHARD || one.service == GATEWAY);
@@ -235,24 +345,15 @@ fn in_places(mut containers: Vec<Container>) -> Vec<Container> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
     fn gateways_come_first_and_what_is_no_node_has_no_place() {
         let container = |service: &str, number| Container {
-            id: String::new(),
             name: format!("{service}-{number}"),
             service: service.into(),
             number,
-            working_dir: String::new(),
-            is_running: true,
-            is_paused: false,
-            pid: None,
-            exit_code: 0,
-            networks: Vec::new(),
-            published: BTreeMap::new(),
+            ..Container::default()
         };
         let found = vec![
             container("shard", 10),
@@ -263,6 +364,31 @@ mod tests {
         ];
         let names: Vec<String> = in_places(found).into_iter().map(|one| one.name).collect();
         assert_eq!(names, ["gateway-1", "gateway-2", "shard-9", "shard-10"]);
+    }
+
+    #[test]
+    fn too_few_containers_and_too_many_are_told() {
+        let found = [Container {
+            service: SHARD.into(),
+            ..Container::default()
+        }];
+        assert!(count(&found, SHARD, 1).is_ok() && count(&found, GATEWAY, 0).is_ok());
+        let error = count(&found, SHARD, 2).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "bring up 2 containers of service 'shard': there are 1"
+        );
+        assert!(count(&found, SHARD, 0).is_err());
+    }
+
+    #[test]
+    fn an_outfit_adds_to_what_nodes_are_told_and_its_dollars_stay() {
+        let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        let text = outfit_text(&words("serve --host-name=$x"), &words("--allow-faults"));
+        assert_eq!(
+            text,
+            r#"{"services":{"shard":{"command":["serve","--host-name=$$x","--allow-faults"]}}}"#
+        );
     }
 
     #[tokio::test]

@@ -1,24 +1,28 @@
 //! Nodes that are containers of a compose project.
 //!
-//! Takes them down, starts and cuts them off with Docker's command line, and copies their audits out of
-//! them. Where Docker runs on this very machine their processes are seen in `/proc`; elsewhere they are not
-//! sampled, and an end that nobody asked for is not noticed. No fault meets a gateway, so the ports that
-//! lead to one stay as they were when the project came up ([`super::compose`]).
+//! Takes them down, starts, limits and cuts them off with Docker's command line, and copies their audits out
+//! of them. Where Docker runs on this very machine their processes are seen in `/proc`, their volumes and
+//! networks are within root's reach, and those that publish no port answer operators at their own addresses;
+//! elsewhere they are not sampled, and an end that nobody asked for is not noticed. No fault meets a gateway,
+//! so the ports that lead to one stay as they were when the project came up ([`super::compose`]).
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dunlin_gateway::auth::ConnectionString;
 use dunlin_node::audit::AUDIT_FILE;
 use dunlin_node::ready::{ENDPOINT_FILE, Ready, ReadyNode};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::compose::{ComposeError, Project, log_file};
-use super::docker::{self, Attached, CALL_TIMEOUT, Container, DockerError};
-use super::{Backend, Call, END_TIMEOUT, Ended, NodeError, Nodes, Starting};
+use super::compose::{ComposeError, Outfit, Project, log_file};
+use super::docker::{self, Attached, CALL_TIMEOUT, Container, DockerError, Limits};
+use super::{Backend, Call, END_TIMEOUT, Ended, NodeError, Nodes, Resource, Starting, quota};
 use crate::faults::processes;
+use crate::namespaces::NamespaceError;
+use crate::namespaces::gates::Gates;
 
 /// How long a node may take to serve.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,7 +30,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks whether it does.
 const READY_PAUSE: Duration = Duration::from_millis(200);
-/// Time to copy a file out of a container.
+/// Time to copy a file or a log out of a container.
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Files of an audit, which keeps fewer.
 const AUDIT_FILES_MAX: usize = 64;
@@ -49,14 +53,43 @@ struct Place {
     is_running: bool,
     /// Its process, where this machine sees it.
     pid: Option<u32>,
-    ready: ReadyNode,
+    /// What it said last; nothing before it was ready once.
+    ready: Option<ReadyNode>,
+    /// Its data directory, as it sees it ...
+    data_inside: String,
+    /// ... and as this machine does, if it may.
+    data_outside: Option<PathBuf>,
+    /// What it may use when no fault says otherwise.
+    limits: Limits,
     /// Networks that it was taken out of.
     left: Vec<Attached>,
+}
+
+impl Place {
+    /// The place of a container that is not known to run.
+    fn of(container: &Container) -> Place {
+        let inside = format!("{}/{DATA_FOLDER}", container.working_dir);
+        let outside = container.outside(Path::new(&inside));
+        Place {
+            container: container.id.clone(),
+            name: container.name.clone(),
+            is_running: false,
+            pid: None,
+            ready: None,
+            data_outside: outside.filter(|folder| is_within_reach(folder)),
+            data_inside: inside,
+            limits: container.limits,
+            left: Vec::new(),
+        }
+    }
 }
 
 /// Containers of a project.
 pub struct Containers {
     places: Mutex<Vec<Place>>,
+    /// Places of nodes that may join, the next one last.
+    spare: Mutex<Vec<Place>>,
+    gates: Option<Arc<Gates>>,
     /// Where logs go.
     folder: PathBuf,
 }
@@ -67,15 +100,23 @@ impl From<DockerError> for NodeError {
     }
 }
 
+impl From<ComposeError> for NodeError {
+    fn from(error: ComposeError) -> NodeError {
+        NodeError::unclear(error)
+    }
+}
+
 impl Containers {
     /// Brings the project up and waits until every node serves; says how the hub is reached. `folder` is
     /// for what the nodes leave, and for the certificate that is trusted.
     pub async fn start(
         project: &Project,
         (shards, gateways): (usize, usize),
+        outfit: Outfit,
         folder: &Path,
     ) -> Result<(Containers, Ready), ComposeError> {
-        let found = project.up(shards, gateways).await?;
+        let brought = project.up((shards, gateways), &outfit, folder).await?;
+        let found = brought.running;
         let waits = found
             .iter()
             .map(|container| wait_served(&container.id, FIRST_READY_TIMEOUT));
@@ -88,15 +129,13 @@ impl Containers {
         let mut whole: Option<Ready> = None;
         let mut places = Vec::new();
         for container in &found {
-            let said = read_endpoint(container, folder).await?;
-            let node = node_of(&said, container)?;
+            let said = read_at_last(container, folder).await?;
+            let node = node_of(&said, container, visible(container).is_some())?;
             places.push(Place {
-                container: container.id.clone(),
-                name: container.name.clone(),
                 is_running: true,
                 pid: visible(container),
-                ready: node.clone(),
-                left: Vec::new(),
+                ready: Some(node.clone()),
+                ..Place::of(container)
             });
             match &mut whole {
                 Some(whole) => whole.nodes.push(node),
@@ -110,9 +149,32 @@ impl Containers {
         })?;
         let containers = Containers {
             places: Mutex::new(places),
+            spare: Mutex::new(brought.spare.iter().rev().map(Place::of).collect()),
+            gates: outfit.gates,
             folder: folder.to_owned(),
         };
+        for place in 0..containers.count() {
+            containers.settle(place)?;
+        }
         Ok((containers, ready))
+    }
+
+    /// Has the gate of a node stand before its network, which is another one after each start.
+    fn settle(&self, place: usize) -> Result<(), NamespaceError> {
+        match (&self.gates, self.pid(place)) {
+            (Some(gates), Some(pid)) => gates.settle(place, &PathBuf::from(format!("/proc/{pid}/ns/net"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes room behind the last place for a node that joins, if there is a container for it.
+    fn make_place(&self, place: usize) -> Result<(), NodeError> {
+        if place == self.count() {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = spare.pop().ok_or(NodeError::NotCarried("one more node"))?;
+            self.places().push(next);
+        }
+        Ok(())
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Place>> {
@@ -189,8 +251,28 @@ async fn read_endpoint(container: &Container, folder: &Path) -> Result<Ready, Co
     Ready::load(kept.path()).map_err(|error| unread(error.to_string()))
 }
 
-/// The node of a container as it is reached from here: a gateway by its published ports, others not at all.
-fn node_of(said: &Ready, container: &Container) -> Result<ReadyNode, ComposeError> {
+/// The same of a node of a new cluster, once it says what opens the hub: it serves a moment before that.
+async fn read_at_last(container: &Container, folder: &Path) -> Result<Ready, ComposeError> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        let said = read_endpoint(container, folder).await?;
+        match ConnectionString::parse(&said.connection_string) {
+            Ok(_) => return Ok(said),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(ComposeError::Unread {
+                    what: "the endpoint",
+                    name: container.name.clone(),
+                    why: error.to_string(),
+                });
+            }
+            Err(_) => sleep(READY_PAUSE).await,
+        }
+    }
+}
+
+/// The node of a container as it is reached from here: a gateway by its published ports, others only where they
+/// are on this machine, for operators.
+fn node_of(said: &Ready, container: &Container, is_here: bool) -> Result<ReadyNode, ComposeError> {
     let unread = |why: &str| ComposeError::Unread {
         what: "the endpoint",
         name: container.name.clone(),
@@ -198,8 +280,12 @@ fn node_of(said: &Ready, container: &Container) -> Result<ReadyNode, ComposeErro
     };
     let node = said.nodes.first().ok_or_else(|| unread("it names no node"))?;
     let at = |port| container.published.get(&port).cloned();
+    let own = container.address().filter(|_| is_here);
     let (mqtts, https) = match said.is_gateway() {
-        false => (String::new(), String::new()),
+        false => {
+            let https = own.map(|address| format!("{address}:{HTTPS_PORT}"));
+            (String::new(), https.unwrap_or_default())
+        }
         true => (
             at(MQTTS_PORT).ok_or_else(|| unread("its port of MQTT is not published"))?,
             at(HTTPS_PORT).ok_or_else(|| unread("its port of HTTPS is not published"))?,
@@ -240,9 +326,18 @@ async fn first(
 
 /// The process of a container, if the one of that number here is it: Docker may run on another machine.
 fn visible(container: &Container) -> Option<u32> {
-    let pid = container.pid?;
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    groups.contains(&container.id).then_some(pid)
+    container.pid.filter(|pid| is_process_of(*pid, &container.id))
+}
+
+fn is_process_of(pid: u32, container: &str) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    groups.is_ok_and(|groups| groups.contains(container))
+}
+
+/// Whether this process may do what it likes to a folder of a volume, which need not be there just now.
+fn is_within_reach(folder: &Path) -> bool {
+    let volume = folder.parent().and_then(|volume| volume.metadata().ok());
+    rustix::process::geteuid().is_root() && volume.is_some_and(|volume| volume.is_dir())
 }
 
 /// Takes a container out of all its networks, one after the other; `left` has those that it is out of.
@@ -280,7 +375,7 @@ impl Nodes for Containers {
     }
 
     fn node(&self, place: usize) -> Option<ReadyNode> {
-        self.with(place, |one| one.ready.clone())
+        self.with(place, |one| one.ready.clone()).flatten()
     }
 
     fn is_running(&self, place: usize) -> bool {
@@ -302,8 +397,8 @@ impl Nodes for Containers {
         self.with(place, |one| one.is_running = false);
     }
 
-    fn data_dir(&self, _place: usize) -> Option<PathBuf> {
-        None
+    fn data_dir(&self, place: usize) -> Option<PathBuf> {
+        self.with(place, |one| one.data_outside.clone()).flatten()
     }
 
     fn log_file(&self, place: usize) -> PathBuf {
@@ -340,20 +435,20 @@ impl Nodes for Containers {
 
     fn begin_start(&self, place: usize) -> Call<'_, Starting> {
         async move {
+            self.make_place(place)?;
             let (container, name) = self.named(place)?;
             docker::call(&["docker", "start", &container], CALL_TIMEOUT).await?;
             let now = docker::inspect_one(&container).await?;
-            let ready = self.with(place, |one| {
-                one.is_running = true;
-                one.pid = visible(&now);
-                one.ready.pid = now.pid.unwrap_or(0);
-                one.ready.clone()
-            });
-            let ready = ready.ok_or(NodeError::Down(place))?;
+            self.with(place, |one| (one.is_running, one.pid) = (true, visible(&now)));
+            self.settle(place).map_err(NodeError::unclear)?;
+            let folder = self.folder.clone();
             let starting = async move {
                 let served = wait_served(&container, READY_TIMEOUT).await;
                 served.map_err(|why| NodeError::Unclear(format!("start {name}: {why}")))?;
-                Ok(ready)
+                // Its address may be another one, and so may the node, if its disk was empty.
+                let now = docker::inspect_one(&container).await?;
+                let said = read_endpoint(&now, &folder).await?;
+                Ok(node_of(&said, &now, visible(&now).is_some())?)
             };
             Ok(starting.boxed_local())
         }
@@ -361,7 +456,17 @@ impl Nodes for Containers {
     }
 
     fn set_ready(&self, place: usize, ready: ReadyNode) {
-        self.with(place, |one| one.ready = ready);
+        let is_another = self.with(place, |one| {
+            let pid = Some(ready.pid).filter(|pid| is_process_of(*pid, &one.container));
+            one.ready = Some(ready);
+            std::mem::replace(&mut one.pid, pid) != pid
+        });
+        // Docker has started it once more meanwhile.
+        if is_another == Some(true)
+            && let Err(error) = self.settle(place)
+        {
+            tracing::warn!(%error, node = place + 1, "a node has no gate");
+        }
     }
 
     fn pause(&self, place: usize) -> Call<'_, String> {
@@ -431,7 +536,41 @@ impl Nodes for Containers {
                     )));
                 }
             }
+            // Each network that it is in again is another interface.
+            self.settle(place).map_err(NodeError::unclear)?;
             Ok(format!("node {} is in its networks again", place + 1))
+        }
+        .boxed_local()
+    }
+
+    fn hold(&self, place: usize, resource: Resource, amount: u64) -> Call<'_, String> {
+        async move {
+            let (container, _) = self.named(place)?;
+            let pid = self.pid(place).ok_or(NodeError::Down(place))?;
+            let now = docker::inspect_one(&container).await?;
+            Ok(quota::hold(&now, pid, resource, amount).await?)
+        }
+        .boxed_local()
+    }
+
+    fn let_go(&self, place: usize, resource: Resource) -> Call<'_, ()> {
+        async move {
+            let (container, _) = self.named(place)?;
+            let before = self.with(place, |one| one.limits).unwrap_or_default();
+            Ok(quota::let_go(&container, before, resource).await?)
+        }
+        .boxed_local()
+    }
+
+    fn times_met(&self, place: usize, resource: Resource) -> Option<u64> {
+        quota::times_met(self.pid(place)?, resource)
+    }
+
+    fn keep_log(&self, place: usize) -> Call<'_, ()> {
+        async move {
+            let (container, _) = self.named(place)?;
+            let line = ["docker", "logs", &container];
+            Ok(docker::call_into(&line, &log_file(&self.folder, place), COPY_TIMEOUT).await?)
         }
         .boxed_local()
     }
@@ -439,7 +578,7 @@ impl Nodes for Containers {
     fn keep_audit<'a>(&'a self, place: usize, into: &'a Path, suffix: &'a str) -> Call<'a, ()> {
         async move {
             let (container, _) = self.named(place)?;
-            let folder = self.with(place, |one| one.ready.data_dir.display().to_string());
+            let folder = self.with(place, |one| one.data_inside.clone());
             let folder = folder.unwrap_or_default();
             // Older ones are numbered without a gap.
             for number in 0..AUDIT_FILES_MAX {
@@ -493,38 +632,68 @@ mod tests {
 
     fn container(published: &[(u16, &str)]) -> Container {
         Container {
-            id: "id".into(),
             name: "p_gateway_1".into(),
-            service: "gateway".into(),
-            number: 1,
             working_dir: "/var/lib/dunlin".into(),
-            is_running: true,
-            is_paused: false,
             pid: Some(77),
-            exit_code: 0,
-            networks: Vec::new(),
+            networks: vec![Attached {
+                network: "p_default".into(),
+                aliases: Vec::new(),
+                address: "172.18.0.5".into(),
+            }],
             published: published
                 .iter()
                 .map(|(port, at)| (*port, (*at).to_owned()))
                 .collect(),
+            ..Container::default()
         }
     }
 
     #[test]
-    fn a_gateway_is_reached_by_its_published_ports_and_others_not_at_all() {
+    fn a_gateway_is_reached_by_its_published_ports_and_others_on_this_machine_alone() {
         let published = [(8883, "127.0.0.1:8890"), (8443, "127.0.0.1:8449")];
-        let node = node_of(&ready("hub.example:8883"), &container(&published)).unwrap();
+        let node = node_of(&ready("hub.example:8883"), &container(&published), true).unwrap();
         assert_eq!(
             (node.mqtts.as_str(), node.https.as_str()),
             ("127.0.0.1:8890", "127.0.0.1:8449")
         );
         assert_eq!(node.pid, 77);
-        let node = node_of(&ready(""), &container(&[])).unwrap();
-        assert!(node.mqtts.is_empty() && node.https.is_empty());
-        let error = node_of(&ready("hub.example:8883"), &container(&published[..1])).unwrap_err();
+        let https = |is_here| node_of(&ready(""), &container(&[]), is_here).unwrap().https;
+        assert_eq!(
+            (https(true), https(false)),
+            ("172.18.0.5:8443".into(), String::new())
+        );
+        let error = node_of(&ready("hub.example:8883"), &container(&published[..1]), true).unwrap_err();
         assert_eq!(
             error.to_string(),
             "read the endpoint of p_gateway_1: its port of HTTPS is not published"
+        );
+    }
+
+    #[test]
+    fn spare_containers_have_no_place_until_nodes_join() {
+        let spare = |name: &str| {
+            Place::of(&Container {
+                id: name.into(),
+                ..Container::default()
+            })
+        };
+        let containers = Containers {
+            places: Mutex::default(),
+            spare: Mutex::new(vec![spare("second"), spare("first")]),
+            gates: None,
+            folder: PathBuf::new(),
+        };
+        assert_eq!(containers.count(), 0);
+        containers.make_place(0).unwrap();
+        assert_eq!(containers.named(0).unwrap().0, "first");
+        assert_eq!((containers.node(0), containers.is_running(0)), (None, false));
+        // One whose place is there has its container already.
+        containers.make_place(0).unwrap();
+        containers.make_place(1).unwrap();
+        assert_eq!(containers.named(1).unwrap().0, "second");
+        assert_eq!(
+            containers.make_place(2),
+            Err(NodeError::NotCarried("one more node"))
         );
     }
 

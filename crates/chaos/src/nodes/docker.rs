@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -140,8 +140,33 @@ pub struct Attached {
     pub address: String,
 }
 
+/// A folder of a container that outlives it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Mount {
+    /// Where the container has it.
+    #[serde(rename = "Destination")]
+    pub inside: PathBuf,
+    /// Where the machine has it on which Docker runs.
+    #[serde(rename = "Source")]
+    pub source: PathBuf,
+}
+
+/// What a container may use of its machine; 0 where nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Limits {
+    /// Microseconds of processor time in each [`cpu_period`](Self::cpu_period); below 0 for any.
+    pub cpu_quota: i64,
+    /// Microseconds.
+    pub cpu_period: i64,
+    /// Bytes of memory.
+    pub memory: i64,
+    /// Bytes of memory and of what is swapped out; below 0 for any.
+    pub memory_swap: i64,
+}
+
 /// A container as Docker describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Container {
     /// Its id, whole.
     pub id: String,
@@ -153,6 +178,12 @@ pub struct Container {
     pub number: u32,
     /// The folder that its program runs in.
     pub working_dir: String,
+    /// What its program is told.
+    pub arguments: Vec<String>,
+    /// Its volumes.
+    pub mounts: Vec<Mount>,
+    /// What it may use.
+    pub limits: Limits,
     /// Whether its process runs; one that stands still does.
     pub is_running: bool,
     /// Whether it stands still.
@@ -165,6 +196,24 @@ pub struct Container {
     pub networks: Vec<Attached>,
     /// `host:port` of this machine that leads to each of its TCP ports.
     pub published: BTreeMap<u16, String>,
+}
+
+impl Container {
+    /// Where the machine on which Docker runs has a file of the container, if that is in a volume.
+    pub fn outside(&self, inside: &Path) -> Option<PathBuf> {
+        let fits = self.mounts.iter().filter_map(|mount| {
+            let rest = inside.strip_prefix(&mount.inside).ok()?;
+            Some((mount, rest))
+        });
+        let nearest = fits.min_by_key(|(_, rest)| rest.components().count());
+        nearest.map(|(mount, rest)| mount.source.join(rest))
+    }
+
+    /// The address of one of its networks, if it is in any.
+    pub fn address(&self) -> Option<&str> {
+        let mut addresses = self.networks.iter().map(|attached| attached.address.as_str());
+        addresses.find(|address| !address.is_empty())
+    }
 }
 
 /// Asks what containers are like.
@@ -193,6 +242,9 @@ struct Inspected {
     name: String,
     state: State,
     config: Config,
+    #[serde(default)]
+    host_config: Limits,
+    mounts: Option<Vec<Mount>>,
     network_settings: NetworkSettings,
 }
 
@@ -210,6 +262,7 @@ struct State {
 struct Config {
     labels: Option<BTreeMap<String, String>>,
     working_dir: Option<String>,
+    cmd: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -256,6 +309,9 @@ fn container(found: Inspected) -> Container {
         id: found.id,
         name: found.name.trim_start_matches('/').to_owned(),
         working_dir: found.config.working_dir.unwrap_or_default(),
+        arguments: found.config.cmd.unwrap_or_default(),
+        mounts: found.mounts.unwrap_or_default(),
+        limits: found.host_config,
         is_running: found.state.running,
         is_paused: found.state.paused,
         pid: Some(found.state.pid).filter(|pid| *pid > 0),
@@ -295,7 +351,10 @@ mod tests {
     const GATEWAY: &str = r#"[{
         "Id": "0a1b2c", "Name": "/dunlin-chaos-1_gateway_2", "RestartCount": 0,
         "State": {"Status": "paused", "Running": true, "Paused": true, "Pid": 4711, "ExitCode": 0},
-        "Config": {"WorkingDir": "/var/lib/dunlin", "Labels": {
+        "HostConfig": {"CpuQuota": -1, "CpuPeriod": 100000, "Memory": 0, "MemorySwap": 0, "NanoCpus": 0},
+        "Mounts": [{"Type": "volume", "Name": "v", "Source": "/docker/v/_data", "Destination": "/var/lib/dunlin"},
+            {"Type": "volume", "Name": "w", "Source": "/docker/w/_data", "Destination": "/var/lib/dunlin/deep"}],
+        "Config": {"WorkingDir": "/var/lib/dunlin", "Cmd": ["serve", "--expect=3"], "Labels": {
             "com.docker.compose.project": "dunlin-chaos-1", "com.docker.compose.service": "gateway",
             "com.docker.compose.container-number": "2"}},
         "NetworkSettings": {
@@ -320,6 +379,8 @@ mod tests {
         assert_eq!((container.is_running, container.is_paused), (true, true));
         assert_eq!((container.pid, container.exit_code), (Some(4711), 0));
         assert_eq!(container.working_dir, "/var/lib/dunlin");
+        assert_eq!(container.arguments, ["serve", "--expect=3"]);
+        assert_eq!((container.limits.cpu_quota, container.limits.memory), (-1, 0));
         let attached = Attached {
             network: "dunlin-chaos-1_default".into(),
             aliases: vec!["gateway".into(), "0a1b2c".into()],
@@ -335,6 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_a_volume_is_found_outside_and_no_other() {
+        let found = parse(GATEWAY).unwrap();
+        let outside = |inside: &str| found[0].outside(Path::new(inside));
+        assert_eq!(outside("/var/lib/dunlin/a/b"), Some("/docker/v/_data/a/b".into()));
+        assert_eq!(
+            outside("/var/lib/dunlin/deep/b"),
+            Some("/docker/w/_data/b".into())
+        );
+        assert_eq!(outside("/var/lib/dunlin-pki/a"), None);
+        assert_eq!(found[0].address(), Some("172.18.0.5"));
+    }
+
+    #[test]
     fn one_that_has_ended_has_no_process_no_ports_and_maybe_no_network() {
         let text = r#"[{"Id": "a", "Name": "/b", "State": {"Running": false, "Paused": false, "Pid": 0, "ExitCode": 137},
             "Config": {"Labels": null, "WorkingDir": ""},
@@ -343,6 +417,7 @@ mod tests {
         assert_eq!((found[0].pid, found[0].exit_code), (None, 137));
         assert!(found[0].networks.is_empty() && found[0].published.is_empty());
         assert_eq!((found[0].service.as_str(), found[0].number), ("", 0));
+        assert_eq!((found[0].address(), found[0].limits), (None, Limits::default()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod compose;
 pub mod containers;
 pub mod docker;
 pub mod local;
+mod quota;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,15 @@ pub enum Backend {
     Processes,
     /// Containers.
     Containers,
+}
+
+/// What a node can be held to have less of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// Processor time: percent of one core.
+    Cpu,
+    /// Memory: bytes beyond what it has.
+    Memory,
 }
 
 /// Why something was not done to a node.
@@ -129,6 +139,26 @@ pub trait Nodes {
     /// Undoes [`isolate`](Self::isolate), however far it got. Says what was done.
     fn rejoin(&self, _place: usize) -> Call<'_, String> {
         async { Err(NodeError::NotCarried("isolation")) }.boxed_local()
+    }
+
+    /// Holds the node to this much of a resource. Says what it has now.
+    fn hold(&self, _place: usize, _resource: Resource, _amount: u64) -> Call<'_, String> {
+        async { Err(NodeError::NotCarried("a limit")) }.boxed_local()
+    }
+
+    /// Undoes [`hold`](Self::hold).
+    fn let_go(&self, _place: usize, _resource: Resource) -> Call<'_, ()> {
+        async { Err(NodeError::NotCarried("a limit")) }.boxed_local()
+    }
+
+    /// How often the node, since it was started, has met what it is held to.
+    fn times_met(&self, _place: usize, _resource: Resource) -> Option<u64> {
+        None
+    }
+
+    /// Has all that the node has logged so far in its [`log_file`](Self::log_file).
+    fn keep_log(&self, _place: usize) -> Call<'_, ()> {
+        async { Ok(()) }.boxed_local()
     }
 
     /// Copies the files of the node's audit into a folder; `suffix` ends their names there.

@@ -41,6 +41,8 @@ pub struct LinkFaults {
     pub delay_ms: u64,
     /// Up to this many milliseconds more, drawn for each packet (F13). Packets overtake each other.
     pub jitter_ms: u64,
+    /// Stands still now and then (F13). Packets keep their order.
+    pub spike: Option<Spike>,
     /// Share of packets that are held back, so that others overtake them (F14).
     pub reorder: f64,
     /// Milliseconds by which they are held back.
@@ -63,6 +65,16 @@ pub struct Flap {
     pub down_ms: u64,
 }
 
+/// A link that stands still now and then: what comes meanwhile goes on when it moves again, all at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spike {
+    /// Milliseconds for which it passes.
+    pub calm_ms: u64,
+    /// Milliseconds for which it stands still.
+    pub spike_ms: u64,
+}
+
 impl Default for LinkFaults {
     fn default() -> Self {
         Self {
@@ -77,6 +89,7 @@ impl Default for LinkFaults {
             corrupt: 0.0,
             delay_ms: 0,
             jitter_ms: 0,
+            spike: None,
             reorder: 0.0,
             reorder_ms: 5,
             duplicate: 0.0,
@@ -124,8 +137,16 @@ impl LinkFaults {
         if flap.up_ms == 0 || flap.down_ms == 0 {
             return bad("flap", "of phases of at least 1 ms".to_owned());
         }
+        let spike = self.spike.unwrap_or(Spike {
+            calm_ms: 1,
+            spike_ms: 1,
+        });
+        if spike.calm_ms == 0 || spike.spike_ms == 0 {
+            return bad("spike", "of phases of at least 1 ms".to_owned());
+        }
         for (field, time_ms) in [
             ("flap", flap.up_ms.max(flap.down_ms)),
+            ("spike", spike.calm_ms.max(spike.spike_ms)),
             ("delay_ms", self.delay_ms),
             ("jitter_ms", self.jitter_ms),
             ("reorder_ms", self.reorder_ms),
@@ -296,6 +317,16 @@ mod tests {
                 "flap",
                 LinkFaults {
                     flap: Some(Flap { up_ms: 0, down_ms: 1 }),
+                    ..fine
+                },
+            ),
+            (
+                "spike",
+                LinkFaults {
+                    spike: Some(Spike {
+                        calm_ms: 1,
+                        spike_ms: 0,
+                    }),
                     ..fine
                 },
             ),

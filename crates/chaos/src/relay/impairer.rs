@@ -79,6 +79,7 @@ impl Impairer {
             return Verdict::Drop(Cause::RateQueueFull);
         };
         let faults = self.faults;
+        let sent_at = sent_at.max(self.poll_standstill(now));
         let flipped_bit =
             (len > 0 && self.draw(faults.corrupt)).then(|| self.random.random_range(0..len * 8));
         let mut at = sent_at + Duration::from_millis(faults.delay_ms) + self.draw_jitter();
@@ -126,6 +127,20 @@ impl Impairer {
         self.draw(faults.loss).then_some(Cause::Loss)
     }
 
+    /// When the link moves again; now, if it does.
+    fn poll_standstill(&self, now: Duration) -> Duration {
+        let Some(spike) = self.faults.spike else {
+            return now;
+        };
+        let calm_us = Duration::from_millis(spike.calm_ms).as_micros();
+        let period_us = calm_us + Duration::from_millis(spike.spike_ms).as_micros();
+        match now.as_micros() % period_us {
+            within_us if within_us < calm_us => now,
+            // A phase is a minute at most.
+            within_us => now + Duration::from_micros((period_us - within_us) as u64),
+        }
+    }
+
     /// When the packet has left a link of the given rate; `None` if too much waits already.
     fn poll_rate(&mut self, now: Duration, len: usize) -> Option<Duration> {
         let Some(rate) = self.faults.rate_bits_per_s else {
@@ -157,7 +172,7 @@ impl Impairer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::faults::Flap;
+    use crate::relay::faults::{Flap, Spike};
 
     const PACKETS: usize = 10_000;
     const LEN: usize = 1_000;
@@ -281,6 +296,24 @@ mod tests {
         let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
         assert!(*first >= ms(100) && *first < ms(102), "{first:?}");
         assert!(*last <= ms(150) && *last > ms(148), "{last:?}");
+    }
+
+    #[test]
+    fn what_comes_while_a_link_stands_still_goes_on_when_it_moves_again() {
+        let mut link = told(LinkFaults {
+            spike: Some(Spike {
+                calm_ms: 10,
+                spike_ms: 5,
+            }),
+            ..LinkFaults::default()
+        });
+        for (now, at) in [(0, 0), (9, 9), (10, 15), (14, 15), (15, 15), (24, 24), (26, 30)] {
+            assert_eq!(
+                pass(link.handle_packet(ms(now), LEN)).at,
+                ms(at),
+                "came at {now} ms"
+            );
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Relay {
 
     /// Cuts the links, both ways, between any two nodes that share no group, and mends all others;
     /// other faults stay. Groups may overlap: `[[0, 1], [1, 2]]` makes node 1 a bridge, and a ring of
-    /// five is `[[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1]]`.
+    /// five is `[[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]]`.
     pub fn partition(&self, groups: &[Vec<usize>]) {
         for from in 0..self.node_count() {
             for to in 0..self.node_count() {

@@ -21,10 +21,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::journal::{Event, Progress};
 use super::keeper::Keeper;
+use super::metrics;
 use crate::faults::{FaultError, Field, Order};
 use crate::fleet::{Armed, Fleet};
 use crate::scenario::Scenario;
 use crate::scenario::draw::{self, DrawnFault};
+use crate::scenario::target::Target;
 use crate::view::View;
 
 /// Probes send from so long before a fault ...
@@ -152,7 +154,7 @@ impl<'a> Epochs<'a> {
         join_all(faults).await;
         sleep_until(begun + Duration::from_millis(drawn.duration_ms)).await;
         let is_well = self.quiet(index).await;
-        self.look_for_alarms();
+        self.look_for_alarms().await;
         self.damaged.borrow_mut().clear();
         self.fleet.set_phase(|phase| phase.home_calls += 1);
         is_well
@@ -181,7 +183,7 @@ impl<'a> Epochs<'a> {
             Ok(led) => led,
             Err(reason) => return self.note(&running, Progress::Skipped, &reason),
         };
-        let alarms = self.alarms_due(&running);
+        let alarms = self.alarms_due(&running).await;
         let order = Order {
             nodes: running.nodes.clone(),
             for_ms: drawn.for_ms,
@@ -310,7 +312,7 @@ impl<'a> Epochs<'a> {
         let candidates = self.field.candidates(&[]).await;
         let nodes = candidates.choose(drawn.target, random);
         let wanted = drawn.target.count(candidates.nodes.len());
-        if nodes.len() < wanted || (wanted == 0 && drawn.target.count(1) > 0) {
+        if nodes.len() < wanted || (wanted == 0 && drawn.target != Target::Cluster) {
             return Err(format!("there is no '{}' just now", drawn.target));
         }
         let led = nodes.iter().flat_map(|node| candidates.led_by(*node).to_vec());
@@ -448,11 +450,12 @@ impl<'a> Epochs<'a> {
         silent.map(|line| format!("node {} is silent", line.node))
     }
 
-    fn alarms_due(&self, running: &Running<'_>) -> Option<Expected> {
+    async fn alarms_due(&self, running: &Running<'_>) -> Option<Expected> {
         let words = running.drawn.kind.alarms;
         if words.is_empty() {
             return None;
         }
+        self.keep_logs().await;
         let log = |node| {
             let path = self.field.log_file(node);
             let end = path.metadata().map_or(0, |found| found.len());
@@ -465,20 +468,44 @@ impl<'a> Epochs<'a> {
         })
     }
 
-    fn look_for_alarms(&self) {
-        for expected in self.expected.borrow_mut().drain(..) {
-            let found = |(path, from): &(std::path::PathBuf, u64)| -> Option<String> {
+    /// Has all that nodes have logged where it is looked for.
+    async fn keep_logs(&self) {
+        for node in 0..self.field.node_count() {
+            if let Err(error) = self.field.keep_log(node).await {
+                tracing::warn!(%error, node = node + 1, "a node's log is not kept");
+            }
+        }
+    }
+
+    async fn look_for_alarms(&self) {
+        let all = std::mem::take(&mut *self.expected.borrow_mut());
+        if !all.is_empty() {
+            self.keep_logs().await;
+        }
+        for expected in all {
+            let logged = |(path, from): &(std::path::PathBuf, u64)| -> Option<Vec<String>> {
                 let mut file = File::open(path).ok()?;
                 file.seek(SeekFrom::Start(*from)).ok()?;
                 let mut text = Vec::new();
                 file.take(LOG_BYTES_MAX).read_to_end(&mut text).ok()?;
                 let text = String::from_utf8_lossy(&text).into_owned();
                 let told = |line: &&str| expected.words.iter().any(|word| line.contains(word));
-                text.lines().find(told).map(str::to_owned)
+                Some(text.lines().filter(told).map(str::to_owned).collect())
             };
+            let (mut line, mut counted) = (None, None);
+            for (node, log) in expected.logs.iter().enumerate() {
+                let lines = logged(log).unwrap_or_default();
+                if let Some(first) = lines.first() {
+                    let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
+                    counted = metrics::is_counted(&self.field.hub, node, &texts).await;
+                    line = Some(first.clone());
+                    break;
+                }
+            }
             self.field.journal(Event::Alarm {
                 fault: expected.fault,
-                line: expected.logs.iter().find_map(found),
+                line,
+                counted,
             });
         }
     }

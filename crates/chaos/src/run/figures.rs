@@ -3,12 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_model::messages::{MessageEnd, Settlement};
+
 use super::folder::Remains;
 use super::journal::{Event, Progress};
 use super::judge::{FaultLine, Second};
+use crate::invariants::configurations;
 use crate::oracle::{DeviceHistory, History, Message};
 use crate::verdict::SpanMs;
+use crate::workload::delivery::Delivery;
+use crate::workload::enrolling::{Enrolling, Told};
+use crate::workload::erasure::Trace;
 use crate::workload::exchange::Exchange;
+use crate::workload::file::What;
+use crate::workload::grant::Asked;
+use crate::workload::handling::{Batch, Handling};
 use crate::workload::operation::{Action, Outcome};
 use crate::workload::sight::Sight;
 use crate::workload::step::Step;
@@ -112,6 +121,27 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
     let revoked =
         revoked.filter(|operation| operation.action == Action::Probe && operation.outcome == Outcome::Fail);
     count("revoked", revoked.count() as u64);
+    for grant in &remains.grants {
+        if matches!(grant.asked, Asked::Probe { .. }) && grant.outcome == Outcome::Fail {
+            count("key-refused", 1);
+        }
+    }
+    for enrolling in &remains.enrollings {
+        if let Enrolling::Registration(one) = enrolling {
+            match one.told {
+                Told::Assigned(_) => count("assigned", 1),
+                Told::Disabled | Told::Refused => count("turned-away", 1),
+                Told::Failed { .. } | Told::Unknown { .. } => {}
+            }
+        }
+    }
+    for trace in &remains.traces {
+        if let Trace::Erasure(erasure) = trace
+            && erasure.outcome == Outcome::Ok
+        {
+            count("erased", 1);
+        }
+    }
     for exchange in &remains.exchanges {
         match exchange {
             Exchange::Note(note) if !note.asked => count("told", 1),
@@ -120,10 +150,58 @@ pub(super) fn reached(remains: &Remains) -> BTreeMap<String, u64> {
             _ => {}
         }
     }
+    for handling in &remains.handlings {
+        match handling {
+            Handling::Settled(settling) => match (settling.outcome, settling.deed) {
+                (Outcome::Ok, Settlement::Complete | Settlement::Reject) => count("settled", 1),
+                (Outcome::Fail, _) => count("lock-lost", 1),
+                _ => {}
+            },
+            Handling::Taken(take) => {
+                if let Batch::Records { records, .. } = &take.batch {
+                    count("feedback-fetched", records.len() as u64);
+                }
+            }
+            Handling::Left(account) => {
+                count("dead-lettered", account.letters.len() as u64);
+                for letter in &account.letters {
+                    match letter.reason {
+                        Some(MessageEnd::Expired) => count("expired", 1),
+                        Some(MessageEnd::DeliveryCountExceeded) => count("worn-out", 1),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
     for sight in &remains.sights {
         match sight {
             Sight::Job(job) if job.ended_us.is_some() => count("job-done", 1),
             Sight::Seen(_) => count("queried", 1),
+            _ => {}
+        }
+    }
+    for delivery in &remains.deliveries {
+        match delivery {
+            Delivery::Parcel(parcel) if parcel.reply.is_taken() => {
+                count("routed", parcel.events.len() as u64);
+            }
+            Delivery::Parcel(_) => count("turned-down", 1),
+            Delivery::Led { .. } => {}
+        }
+    }
+    let ranges = remains.ranges.iter().filter(|range| !range.events.is_empty());
+    count("looked-back", ranges.count() as u64);
+    let surveys = remains.surveys.iter();
+    let followed = surveys.filter(|survey| configurations::wrong(survey).is_empty());
+    count("configured", followed.count() as u64);
+    for deed in &remains.files {
+        match deed.what {
+            What::Ended(Outcome::Ok) => count("uploaded", 1),
+            What::Told { .. } => count("file-told", 1),
+            What::HeardOut => count("heard-out", 1),
+            What::Read(Some(_)) => count("file-read", 1),
             _ => {}
         }
     }

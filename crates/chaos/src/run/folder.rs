@@ -9,8 +9,17 @@
 //! | `operations.jsonl` | what was asked of the registry ([`crate::workload::operation`]) |
 //! | `accesses.jsonl` | reads and writes of registrations by several services at once ([`crate::workload::access`]) |
 //! | `exchanges.jsonl` | what services and devices had with each other by twins and methods ([`crate::workload::exchange`]) |
+//! | `policies.jsonl` | what was asked of shared access policies, and what their keys opened ([`crate::workload::grant`]) |
+//! | `provisioning.jsonl` | enrolments, and what came of devices that registered ([`crate::workload::enrolling`]) |
+//! | `erasing.jsonl` | what devices sent that were erased, and what was shown of it ([`crate::workload::erasure`]) |
+//! | `messages.jsonl` | what was done with messages that are fetched, and what services were told of them ([`crate::workload::handling`]) |
 //! | `readers.jsonl` | what members of a consumer group did and were told ([`crate::workload::step`]) |
 //! | `jobs.jsonl` | jobs, and what queries showed of them ([`crate::workload::sight`]) |
+//! | `deliveries.jsonl` | what routes led to the run's webhook ([`crate::workload::delivery`]) |
+//! | `ranges.jsonl` | what readers were shown of ranges of past events ([`crate::workload::range`]) |
+//! | `surveys.jsonl` | what configurations ask of twins, and what these say ([`crate::workload::survey`]) |
+//! | `files.jsonl` | files that devices brought, and what services saw of them ([`crate::workload::file`]) |
+//! | `raft.jsonl` | how replicas stood in their groups ([`crate::invariants::raft`]) |
 //! | `samples.jsonl` | what the nodes used ([`crate::invariants::bounded`]) |
 //! | `stored.jsonl` | what was read back at the end |
 //! | `replicas.jsonl` | what was read back from other replicas, where that was asked for |
@@ -29,14 +38,23 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Entry, Lines, ReadLinesError, read_lines};
 use crate::invariants::audit::{AuditLine, AuditSlice};
 use crate::invariants::bounded::Sample;
+use crate::invariants::raft;
 use crate::oracle::{DeviceHistory, History, Stored};
 use crate::record::Recorded;
 use crate::scenario::{Scenario, ScenarioError, read};
 use crate::workload::access::Access;
+use crate::workload::delivery::Delivery;
+use crate::workload::enrolling::Enrolling;
+use crate::workload::erasure::Trace;
 use crate::workload::exchange::Exchange;
+use crate::workload::file;
+use crate::workload::grant::Grant;
+use crate::workload::handling::Handling;
 use crate::workload::operation::Operation;
+use crate::workload::range::Range;
 use crate::workload::sight::Sight;
 use crate::workload::step::Step;
+use crate::workload::survey::Survey;
 
 /// What a run is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,8 +71,27 @@ pub struct About {
     pub devices: usize,
     /// All devices with a history, in its order.
     pub names: Vec<String>,
+    /// Devices that attackers speak as. Nobody keeps what they say, so nothing of it is judged.
+    #[serde(default)]
+    pub attackers: Vec<String>,
     /// Deeds that did not get into the history; with any of them it proves nothing.
     pub deeds_dropped: u64,
+}
+
+impl About {
+    /// Devices that are told apart in what is read back: those with a history first, then those of attackers.
+    pub fn senders(&self) -> Vec<String> {
+        [&self.names[..], &self.attackers].concat()
+    }
+
+    /// Whether the hub says that a record is an attacker's.
+    pub fn is_of_attackers(&self, record: &Stored) -> bool {
+        let first = self.names.len();
+        let of_attackers = first..first + self.attackers.len();
+        record
+            .device
+            .is_some_and(|device| of_attackers.contains(&(device as usize)))
+    }
 }
 
 /// The folder.
@@ -78,10 +115,28 @@ pub struct Remains {
     pub accesses: Vec<Access>,
     /// What services and devices had with each other by twins and methods.
     pub exchanges: Vec<Exchange>,
+    /// What was asked of shared access policies, and what their keys opened.
+    pub grants: Vec<Grant>,
+    /// Enrolments, and what came of devices that registered.
+    pub enrollings: Vec<Enrolling>,
+    /// What devices sent that were erased, and what was shown of it.
+    pub traces: Vec<Trace>,
+    /// What was done with messages that are fetched, and what services were told of them.
+    pub handlings: Vec<Handling>,
     /// What members of a consumer group did and were told.
     pub steps: Vec<Step>,
     /// Jobs, and what queries showed of them.
     pub sights: Vec<Sight>,
+    /// What routes led to the run's webhook.
+    pub deliveries: Vec<Delivery>,
+    /// What readers were shown of ranges of past events.
+    pub ranges: Vec<Range>,
+    /// What configurations ask of twins, and what these say.
+    pub surveys: Vec<Survey>,
+    /// What was done with files of devices.
+    pub files: Vec<file::Deed>,
+    /// How replicas stood in their groups.
+    pub standings: Vec<raft::Sight>,
     /// What nodes used.
     pub samples: Vec<Sample>,
     /// What was read back.
@@ -134,6 +189,15 @@ impl Folder {
         Lines::create(&self.file(name))
     }
 
+    /// Adds lines to a file that is there.
+    pub fn add_lines<T: Serialize>(&self, name: &str, added: &[T]) -> io::Result<()> {
+        let mut lines = Lines::append(&self.file(name))?;
+        for line in added {
+            lines.write(line)?;
+        }
+        lines.sync()
+    }
+
     /// Writes `run.json`.
     pub fn save_about(&self, about: &About) -> io::Result<()> {
         fs::write(self.file("run.json"), serde_json::to_vec_pretty(about)?)
@@ -153,7 +217,8 @@ impl Folder {
         fs::read_to_string(&path).map_err(|source| FolderError::Io { path, source })
     }
 
-    fn all<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, FolderError> {
+    /// Reads a file of lines.
+    pub fn all<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, FolderError> {
         let mut found = Vec::new();
         read_lines(&self.file(name), |line| {
             found.push(line);
@@ -190,8 +255,17 @@ impl Folder {
             operations: self.all("operations.jsonl")?,
             accesses: self.all("accesses.jsonl")?,
             exchanges: self.all("exchanges.jsonl")?,
+            handlings: self.all("messages.jsonl")?,
+            grants: self.all("policies.jsonl")?,
+            enrollings: self.all("provisioning.jsonl")?,
+            traces: self.all("erasing.jsonl")?,
             steps: self.all("readers.jsonl")?,
             sights: self.all("jobs.jsonl")?,
+            deliveries: self.all("deliveries.jsonl")?,
+            ranges: self.all("ranges.jsonl")?,
+            surveys: self.all("surveys.jsonl")?,
+            files: self.all("files.jsonl")?,
+            standings: self.all("raft.jsonl")?,
             samples: self.all("samples.jsonl")?,
             stored: self.all("stored.jsonl")?,
             replicas: self.all("replicas.jsonl")?,

@@ -100,6 +100,9 @@ pub enum Event {
         fault: usize,
         /// What it logged; nothing if it passed in silence.
         line: Option<String>,
+        /// Whether its `/metrics` counts that. Nothing where none has to, or nobody is left who could.
+        #[serde(default)]
+        counted: Option<bool>,
     },
     /// A process ended, or ended in a way, that nothing asked of it.
     Died {
@@ -183,6 +186,13 @@ impl Lines {
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self {
             file: BufWriter::new(File::create_new(path)?),
+        })
+    }
+
+    /// A file that is there, after its last line.
+    pub fn append(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: BufWriter::new(File::options().append(true).open(path)?),
         })
     }
 

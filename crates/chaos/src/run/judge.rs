@@ -16,7 +16,7 @@ use super::journal::{Event, Progress};
 use super::promises::promises;
 use super::report;
 use crate::fleet::histogram;
-use crate::invariants::{Violation, duplicates};
+use crate::invariants::{Violation, duplicates, erasing};
 use crate::oracle::Disturbance;
 use crate::verdict::{LatencyUs, SpanMs};
 
@@ -150,6 +150,7 @@ pub fn judge(folder: &Folder) -> Result<Verdict, FolderError> {
 /// Judges what a run has left.
 pub fn judge_remains(mut remains: Remains) -> Verdict {
     take_disturbances(&mut remains);
+    erasing::forget(&mut remains.history, &remains.traces);
     let promises = promises(&remains);
     let faults = fault_lines(&remains);
     let reached = reached(&remains);
@@ -395,6 +396,7 @@ leader-killed = 1
                 shards: 1,
                 devices: 2,
                 names: vec!["d0".into(), "d1".into()],
+                attackers: vec!["hostile-0".into()],
                 deeds_dropped: 0,
             },
             journal,
@@ -402,8 +404,17 @@ leader-killed = 1
             operations: Vec::new(),
             accesses: Vec::new(),
             exchanges: Vec::new(),
+            handlings: Vec::new(),
+            grants: Vec::new(),
+            enrollings: Vec::new(),
+            traces: Vec::new(),
             steps: Vec::new(),
             sights: Vec::new(),
+            deliveries: Vec::new(),
+            ranges: Vec::new(),
+            surveys: Vec::new(),
+            files: Vec::new(),
+            standings: Vec::new(),
             samples: Vec::new(),
             stored: stored(&[(0, 0), (1, 0), (0, 1)]),
             replicas: Vec::new(),
@@ -519,6 +530,23 @@ leader-killed = 1
         remains.history.devices[0].connections[0].lost_us = Some(4_000_001 + NOTICED_WITHIN_US);
         remains.scenario.majority = true;
         assert!(!judge_remains(remains).is_pass(), "long after the quiet time");
+    }
+
+    #[test]
+    fn what_an_attacker_said_is_no_phantom_and_what_nobody_is_known_to_have_said_is() {
+        let of = |device| {
+            let mut remains = good();
+            remains.stored.extend(stored(&[(9, 0)]));
+            let record = &mut remains.stored[3];
+            (record.device, record.offset) = (device, 3);
+            judge_remains(remains)
+        };
+        let verdict = of(Some(2));
+        assert!(verdict.is_pass(), "{verdict}");
+        for nobody in [Some(3), None] {
+            let reasons = of(nobody).reasons;
+            assert_eq!(reasons, ["I2: 1 stored and never sent so"]);
+        }
     }
 
     #[test]

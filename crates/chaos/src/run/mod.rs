@@ -11,9 +11,11 @@ pub mod folder;
 pub mod journal;
 pub mod judge;
 mod keeper;
+mod metrics;
 mod promises;
 pub mod report;
 mod text;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -27,25 +29,28 @@ use dunlin_node::ready::Ready;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::faults::{self, FaultError, Field, Gear, Kind};
 use crate::fleet::{DevicePlan, Fleet, FleetPlan, Outcome, Role, histogram};
+use crate::hostile::attack::Insider;
+use crate::hostile::crowd::Ground;
 use crate::hub::{Hub, HubError};
 use crate::invariants::replicas::fingerprints;
 use crate::namespaces::{NamespaceError, Namespaces};
-use crate::nodes::compose::{ComposeError, Project};
+use crate::nodes::compose::{ComposeError, Outfit, Project};
 use crate::nodes::containers::Containers;
 use crate::nodes::local::Local;
 use crate::nodes::{Backend, Nodes};
-use crate::payload::{Payloads, RecordingError};
+use crate::payload::Payloads;
 use crate::readback::{self, ReadError};
-use crate::scenario::{Scenario, ScenarioError, draw, read};
+use crate::scenario::{Scenario, ScenarioError, Span, draw, read};
 use crate::stage::{self, Planned, StageError, Wanted};
 use crate::view::{self, Progress, Shown, View};
+use crate::workload::erasing::Subject;
 use crate::workload::https::Sender;
-use crate::workload::{Bench, churn, contended, dialogue, https, jobs, readers, registry};
+use crate::workload::webhook::{Webhook, WebhookError};
+use crate::workload::{Bench, messages, uploads};
 use epochs::Epochs;
 use folder::{About, Folder, FolderError, Reading};
 use journal::{Event, Journal};
@@ -56,6 +61,9 @@ use keeper::{Keeper, Shelf};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the other workloads to come to an end.
 const WORKLOADS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for those that are still to be told of something, once nobody sends any more: what was given out and not heard is
+/// locked for a minute.
+const LINGERING_TIMEOUT: Duration = Duration::from_secs(120);
 /// The hub's name where nodes are in namespaces: all their certificates have it.
 const NAMESPACES_HUB: &str = "localhost";
 /// Gateways of a compose project where the scenario has none: there shards take no devices.
@@ -149,9 +157,9 @@ pub enum RunError {
     /// Reading back.
     #[error("read back: {0}")]
     Read(#[from] ReadError),
-    /// What messages say.
+    /// The webhook that routes lead to.
     #[error(transparent)]
-    Recording(#[from] RecordingError),
+    Webhook(#[from] WebhookError),
     /// A node could not be stopped or started for a reading.
     #[error("read other replicas: {0}")]
     Replicas(#[from] FaultError),
@@ -298,13 +306,23 @@ struct Cast {
     fleet: Vec<DevicePlan>,
     https: Vec<Sender>,
     churn: Vec<Sender>,
+    /// Those that are erased.
+    erased: Vec<Subject>,
+    /// Those that attackers speak as, which have none.
+    insiders: Vec<Insider>,
 }
 
 impl Cast {
     fn names(&self) -> Vec<String> {
+        let erased = self.erased.iter().map(|subject| subject.device.clone());
+        self.lasting().chain(erased).collect()
+    }
+
+    /// Those whose messages stay.
+    fn lasting(&self) -> impl Iterator<Item = String> {
         let fleet = self.fleet.iter().map(|plan| plan.device.clone());
         let others = self.https.iter().chain(&self.churn);
-        fleet.chain(others.map(|sender| sender.device.clone())).collect()
+        fleet.chain(others.map(|sender| sender.device.clone()))
     }
 }
 
@@ -332,7 +350,7 @@ async fn play(
     let Started {
         nodes,
         ready,
-        gear,
+        mut gear,
         refused,
     } = started;
     let hub = Arc::new(Hub::new(&ready)?);
@@ -365,11 +383,22 @@ async fn play(
         shards: scenario.cluster.shards,
         devices: scenario.load.devices,
         names: cast.names(),
+        attackers: cast.insiders.iter().map(|one| one.device.clone()).collect(),
         deeds_dropped: 0,
     };
+    if !cast.insiders.is_empty() {
+        gear.put(Ground {
+            targets: stage::gateways(&stage.ready, &stage.host)?,
+            host: stage.host.clone(),
+            insiders: cast.insiders.clone(),
+        });
+    }
     let field = Field::new(nodes, hub, gear, journal, (stage.epoch, &folder.0));
-    let dropped = stage.perform(&field, cast, options.duration_s, refused).await?;
-    stage.read_back(&field, &about).await?;
+    let (keeper, webhook) = stage.perform(&field, cast, options.duration_s, refused).await?;
+    stage.read_back(&field, &about, webhook.as_ref()).await?;
+    stage.close_messages().await?;
+    drop(webhook);
+    let dropped = keeper.write_up().map_err(io("write the history"))?;
     view.say("stopping the nodes");
     field.stop_all().await;
     for node in 0..field.node_count() {
@@ -425,13 +454,18 @@ async fn start_processes(
         "0".into(),
     ];
     local.arguments.extend(shape.arguments.iter().cloned());
+    if scenario.uploads.is_some() {
+        let told = uploads::store(&folder.0).map_err(io("make a folder for files"))?;
+        local.arguments.extend(told);
+    }
     let (mut gear, mut refused) = (Gear::default(), Vec::new());
     if options.namespaces {
         // Also for nodes that join later.
-        let namespaces = Namespaces::set_up(LOCAL_NODES_MAX)?;
+        let (namespaces, gates) = Namespaces::set_up(LOCAL_NODES_MAX)?;
         local.subnet = namespaces.subnet();
         local.namespaces = Some(namespaces.prefix());
         gear.put(namespaces);
+        gear.put(gates);
     }
     for kind in kinds(scenario) {
         if let Some(prepare) = kind.prepare
@@ -467,13 +501,21 @@ async fn start_containers(
     let data = folder.file("nodes");
     std::fs::create_dir_all(&data).map_err(io("create the nodes' folder"))?;
     let shape = (scenario.cluster.nodes, scenario.cluster.gateways);
-    let (containers, ready) = Containers::start(project, shape, &data).await?;
-    let refusal = |kind: &'static Kind| Some((kind.name, kind.refusal(Backend::Containers)?));
+    let (mut outfit, mut gear, mut refused) = (Outfit::default(), Gear::default(), Vec::new());
+    for kind in kinds(scenario) {
+        let prepare = kind.prepare_in_containers;
+        let prepared = match kind.refusal(Backend::Containers) {
+            Some(reason) => Err(reason),
+            None => prepare.map_or(Ok(()), |prepare| prepare(&mut outfit, &mut gear)),
+        };
+        refused.extend(prepared.err().map(|reason| (kind.name, reason)));
+    }
+    let (containers, ready) = Containers::start(project, shape, outfit, &data).await?;
     Ok(Started {
         nodes: Box::new(containers),
         ready,
-        gear: Gear::default(),
-        refused: kinds(scenario).filter_map(refusal).collect(),
+        gear,
+        refused,
     })
 }
 
@@ -517,6 +559,7 @@ impl Stage<'_> {
         };
         let https = add("https", scenario.https.as_ref().map_or(0, |https| https.devices))?;
         let churn = add("churn", scenario.churn.as_ref().map_or(0, |churn| churn.devices))?;
+        let insiders = add("hostile", faults::insiders(kinds(scenario)))?;
         self.view.say(&format!(
             "creating {} devices and {probe_count} probes",
             devices.len() - probe_count
@@ -525,40 +568,44 @@ impl Stage<'_> {
         devices.truncate(scenario.load.devices + probe_count);
         Ok(Cast {
             fleet: devices.into_iter().map(|device| device.plan).collect(),
+            erased: Subject::all(
+                scenario.erasing.as_ref().map_or(0, |erasing| erasing.devices),
+                scenario.load.devices + probe_count + https.len() + churn.len(),
+                scenario.cluster.shards,
+            ),
             https,
             churn,
+            insiders: insiders
+                .into_iter()
+                .map(|Sender { device, token, .. }| Insider { device, token })
+                .collect(),
         })
     }
 
-    fn payloads(&self) -> Result<Payloads, RunError> {
-        let payloads = Payloads::new(format!("{:012x}", self.seed), None)?;
-        Ok(match self.scenario.load.padding_bytes {
-            Some(span) => {
-                let (low, high) = span.bounds();
-                payloads.padded(low as usize, high as usize)
-            }
-            None => payloads,
-        })
+    fn payloads(&self) -> Payloads {
+        payloads(self.scenario, self.seed)
     }
 
-    /// Load and faults, from the first message to the last ack; how many deeds were dropped.
+    /// Load and faults, from the first message to the last ack. What happens afterwards the keeper writes down as well.
     async fn perform(
         &self,
         field: &Field,
         cast: Cast,
         duration_s: Option<u64>,
         refused: Vec<(&'static str, String)>,
-    ) -> Result<u64, RunError> {
+    ) -> Result<(Keeper, Option<Webhook>), RunError> {
         let waiting = Shelf::default();
         let keeper = Keeper::new(self.folder, waiting.clone()).map_err(io("begin the history"))?;
         let load = &self.scenario.load;
         let gateways = stage::gateways(&self.ready, &self.host)?;
+        let webhook = self.lead_routes(field, &waiting).await?;
+        let known = Arc::new(cast.lasting().collect());
         let fleet_count = cast.fleet.len();
         let fleet = Fleet::start(FleetPlan {
             devices: cast.fleet,
             gateways: gateways.clone(),
             host: self.host.clone(),
-            payloads: self.payloads()?,
+            payloads: self.payloads(),
             epoch: self.epoch,
             seed: self.seed,
             window: load.window,
@@ -573,13 +620,20 @@ impl Stage<'_> {
             gateways: Arc::new(gateways),
             kafka: Arc::new(stage::readers(&self.ready, &self.host)?),
             host: self.host.clone(),
-            payloads: Arc::new(self.payloads()?),
+            payloads: Arc::new(self.payloads()),
             recorder: waiting.recorder,
             operations: waiting.operations,
             accesses: waiting.accesses,
             exchanges: waiting.exchanges,
+            handlings: waiting.handlings,
+            grants: waiting.grants,
+            enrollings: waiting.enrollings,
+            traces: waiting.traces,
             steps: waiting.steps,
             sights: waiting.sights,
+            ranges: waiting.ranges,
+            surveys: waiting.surveys,
+            files: waiting.files,
             epoch: self.epoch,
             seed: self.seed,
             stop: stopping,
@@ -601,7 +655,8 @@ impl Stage<'_> {
             total: Arc::new(Mutex::new(histogram())),
             begun,
         });
-        let mut workloads = self.workloads(&bench, cast.https, cast.churn);
+        let others = (cast.https, cast.churn, cast.erased);
+        let mut workloads = self.workloads(&bench, others, &known, field.backend());
         let epochs = Epochs::new(
             (self.scenario, self.seed),
             field,
@@ -619,13 +674,18 @@ impl Stage<'_> {
         field.journal(Event::LoadEnded);
         self.view.say("the load stops; waiting for the last acks");
         stop.send_replace(true);
+        if let Some(webhook) = &webhook {
+            webhook.be_well();
+        }
         let watched = epochs.watched();
         let finishing = async {
-            let all = async { while workloads.join_next().await.is_some() {} };
-            if tokio::time::timeout(WORKLOADS_TIMEOUT, all).await.is_err() {
+            let mut all = Box::pin(async { while workloads.join_next().await.is_some() {} });
+            let in_time = tokio::time::timeout(WORKLOADS_TIMEOUT, &mut all).await.is_ok();
+            let outcome = fleet.finish(DRAIN_TIMEOUT).await.ok_or(RunError::FleetGone)?;
+            if !in_time && tokio::time::timeout(LINGERING_TIMEOUT, all).await.is_err() {
                 tracing::warn!("a workload did not end in time");
             }
-            fleet.finish(DRAIN_TIMEOUT).await.ok_or(RunError::FleetGone)
+            Ok::<_, RunError>(outcome)
         };
         let outcome = tokio::select! {
             outcome = finishing => outcome?,
@@ -634,65 +694,27 @@ impl Stage<'_> {
         drop(keeping);
         drop(watching);
         note_gaps(field, &watched, outcome);
-        keeper.write_up().map_err(io("write the history"))
-    }
-
-    fn workloads(
-        &self,
-        bench: &Bench,
-        https_senders: Vec<Sender>,
-        churn_senders: Vec<Sender>,
-    ) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        let ms = Duration::from_millis;
-        if let Some(workload) = &self.scenario.https {
-            for sender in https_senders {
-                tasks.spawn(https::run(bench.clone(), sender, ms(workload.period_ms)));
-            }
-        }
-        if let Some(workload) = &self.scenario.churn {
-            for sender in churn_senders {
-                tasks.spawn(churn::run(bench.clone(), sender, ms(workload.period_ms)));
-            }
-        }
-        if let Some(workload) = &self.scenario.registry {
-            for slot in 0..workload.devices {
-                tasks.spawn(registry::run(bench.clone(), slot, ms(workload.period_ms)));
-            }
-        }
-        if let Some(workload) = &self.scenario.contended {
-            for slot in 0..workload.devices {
-                tasks.spawn(contended::run(bench.clone(), slot, ms(workload.period_ms)));
-            }
-        }
-        if let Some(workload) = &self.scenario.dialogue {
-            for slot in 0..workload.devices {
-                tasks.spawn(dialogue::run(bench.clone(), slot, ms(workload.period_ms)));
-            }
-        }
-        if let Some(workload) = &self.scenario.jobs {
-            tasks.spawn(jobs::run(bench.clone(), workload.devices, ms(workload.period_ms)));
-        }
-        if let Some(workload) = &self.scenario.readers
-            && !bench.kafka.is_empty()
-        {
-            tasks.spawn(readers::run(
-                bench.clone(),
-                workload.members,
-                ms(workload.period_ms),
-            ));
-        }
-        tasks
+        keeper.write_up().map_err(io("write the history"))?;
+        Ok((keeper, webhook))
     }
 
     /// Reads everything back, and from other replicas too where that is asked for.
-    async fn read_back(&self, field: &Field, about: &About) -> Result<(), RunError> {
+    async fn read_back(
+        &self,
+        field: &Field,
+        about: &About,
+        webhook: Option<&Webhook>,
+    ) -> Result<(), RunError> {
         self.view.say(&format!("reading {} shards back", about.shards));
         let count_max = u64::from(u32::MAX);
-        let stored = readback::read_all(&self.hub, &about.names, count_max).await?;
+        let senders = about.senders();
+        let stored = readback::read_all(&self.hub, &senders, count_max).await?;
         self.folder
             .save_stored(&stored)
             .map_err(io("write what was read back"))?;
+        if let Some(webhook) = webhook {
+            self.wait_for_deliveries(webhook, about, &stored).await;
+        }
         let mut readings = self
             .folder
             .lines("replicas.jsonl")
@@ -708,7 +730,7 @@ impl Stage<'_> {
                 field
                     .wait_until("every shard has a leader", LED_TIMEOUT, is_led)
                     .await?;
-                let again = readback::read_all(&self.hub, &about.names, count_max).await?;
+                let again = readback::read_all(&self.hub, &senders, count_max).await?;
                 let reading = Reading {
                     without: node,
                     shards: fingerprints(&again),
@@ -720,6 +742,25 @@ impl Stage<'_> {
         }
         readings.sync().map_err(io("write the readings"))
     }
+
+    /// Waits until all messages that devices fetch have ended, and services have heard of it.
+    async fn close_messages(&self) -> Result<(), RunError> {
+        let so_far = self.folder.all("messages.jsonl")?;
+        let at = (self.scenario.cluster.gateway_count(), self.seed);
+        if self.scenario.messages.is_some() {
+            self.view
+                .say("waiting until messages to devices have ended, and feedback has come");
+        }
+        let rest = messages::close(Arc::clone(&self.hub), at, self.epoch, so_far).await;
+        self.folder
+            .add_lines("messages.jsonl", &rest)
+            .map_err(io("write what is left of messages"))
+    }
+}
+
+/// What the devices of a run say.
+fn payloads(scenario: &Scenario, seed: u64) -> Payloads {
+    Payloads::of_run(seed, scenario.load.padding_bytes.map(Span::bounds))
 }
 
 /// The longest gap of each shard that a fault's node led.

@@ -51,15 +51,39 @@ pub struct Scenario {
     /// W6: devices whose registrations several services read and write at once.
     #[serde(default)]
     pub contended: Option<Contended>,
+    /// W6: enrolments that services change, and devices that register under them.
+    #[serde(default)]
+    pub provisioning: Option<Provisioning>,
+    /// W6: devices that are erased, with all that they have sent.
+    #[serde(default)]
+    pub erasing: Option<Erasing>,
+    /// W11: shared access policies whose keys are renewed and swapped.
+    #[serde(default)]
+    pub policies: Option<Policies>,
     /// W3 and W5: services and devices that talk about twins and call methods.
     #[serde(default)]
     pub dialogue: Option<Dialogue>,
+    /// W4: messages that devices fetch, settle under locks and let expire, and what services hear of it.
+    #[serde(default)]
+    pub messages: Option<Messages>,
     /// W7: a consumer group that reads events over Kafka.
     #[serde(default)]
     pub readers: Option<Readers>,
     /// W8 and W10: jobs that change twins, and queries that look at them.
     #[serde(default)]
     pub jobs: Option<Jobs>,
+    /// W8: routes that lead some of the messages to a webhook.
+    #[serde(default)]
+    pub routes: Option<Routes>,
+    /// W8: configurations that a service changes, and twins that follow.
+    #[serde(default)]
+    pub configurations: Option<Configurations>,
+    /// Files that devices bring and services read.
+    #[serde(default)]
+    pub uploads: Option<Uploads>,
+    /// W10: readers that ask for ranges of past events.
+    #[serde(default)]
+    pub history: Option<History>,
     /// W9: devices that take their own session over, on one node after the other.
     #[serde(default)]
     pub churn: Option<Churn>,
@@ -184,6 +208,37 @@ pub struct Contended {
     pub period_ms: u64,
 }
 
+/// Enrolments that live one after the other: made, changed, disabled, enabled and deleted, with devices that register at
+/// every gateway in between.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provisioning {
+    /// Enrolments at the same time: the first, the third and so on are groups, the others those of single devices.
+    pub enrollments: usize,
+    /// Milliseconds between two changes of one enrolment.
+    pub period_ms: u64,
+}
+
+/// Devices that send, are erased, and are looked for at every gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasing {
+    /// Devices that live through this at the same time.
+    pub devices: usize,
+    /// Milliseconds in which a device sends before it is erased.
+    pub period_ms: u64,
+}
+
+/// Shared access policies that come to be and cease, with probes by old and new keys at every gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Policies that live through this at the same time.
+    pub policies: usize,
+    /// Milliseconds between two changes of one policy.
+    pub period_ms: u64,
+}
+
 /// Devices whose twins services and they themselves read and write, and whose methods are called, through all gateways.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -191,6 +246,16 @@ pub struct Dialogue {
     /// Devices that are talked to at the same time.
     pub devices: usize,
     /// Milliseconds between two things that one of those who talk does, on average.
+    pub period_ms: u64,
+}
+
+/// Devices that are sent messages, which two receivers each fetch and settle, through all gateways.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Messages {
+    /// Devices that are sent to at the same time.
+    pub devices: usize,
+    /// Milliseconds between two things that one of those who act does, on average.
     pub period_ms: u64,
 }
 
@@ -211,6 +276,41 @@ pub struct Jobs {
     /// Devices.
     pub devices: usize,
     /// Milliseconds between two queries; a job begins for each four of them.
+    pub period_ms: u64,
+}
+
+/// Messages of some devices of the fleet, and warm ones of those that send over HTTPS, are led to the run itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routes {}
+
+/// A service that makes, changes and deletes configurations for devices of its own, which it moves from lot to lot.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configurations {
+    /// Devices.
+    pub devices: usize,
+    /// Milliseconds between the moment when the twins have followed and the next change.
+    pub period_ms: u64,
+}
+
+/// Devices that bring files, whole or in blocks, and services that read them and are told of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uploads {
+    /// Devices at the same time.
+    pub devices: usize,
+    /// Milliseconds between two files of a device, and between two that a service reads.
+    pub period_ms: u64,
+}
+
+/// Readers that ask for ranges of past events, by offset and by time, through all gateways.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Readers at the same time.
+    pub readers: usize,
+    /// Milliseconds between two ranges of one reader.
     pub period_ms: u64,
 }
 

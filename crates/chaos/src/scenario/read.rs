@@ -212,9 +212,28 @@ impl Problems<'_> {
             self.within("contended", "devices", contended.devices as u64, (1, 20));
             self.within("contended", "period_ms", contended.period_ms, (10, 60_000));
         }
+        if let Some(provisioning) = &scenario.provisioning {
+            let (enrollments, period_ms) = (provisioning.enrollments as u64, provisioning.period_ms);
+            self.within("provisioning", "enrollments", enrollments, (1, 20));
+            self.within("provisioning", "period_ms", period_ms, (100, 60_000));
+        }
+        if let Some(erasing) = &scenario.erasing {
+            self.within("erasing", "devices", erasing.devices as u64, (1, 20));
+            self.within("erasing", "period_ms", erasing.period_ms, (100, 60_000));
+        }
+        if let Some(policies) = &scenario.policies {
+            // The hub takes 64, its own and those that nobody knows whether they are gone among them.
+            self.within("policies", "policies", policies.policies as u64, (1, 5));
+            self.within("policies", "period_ms", policies.period_ms, (100, 60_000));
+        }
         if let Some(dialogue) = &scenario.dialogue {
             self.within("dialogue", "devices", dialogue.devices as u64, (1, 50));
             self.within("dialogue", "period_ms", dialogue.period_ms, (10, 60_000));
+        }
+        if let Some(messages) = &scenario.messages {
+            self.within("messages", "devices", messages.devices as u64, (1, 50));
+            // Forty messages of twenty seconds are to be dealt with in their time.
+            self.within("messages", "period_ms", messages.period_ms, (10, 1_000));
         }
         if let Some(readers) = &scenario.readers {
             self.within("readers", "members", readers.members as u64, (1, 20));
@@ -224,6 +243,24 @@ impl Problems<'_> {
             self.within("jobs", "devices", jobs.devices as u64, (1, 100));
             // A device takes a hundred jobs whose time is not over.
             self.within("jobs", "period_ms", jobs.period_ms, (400, 60_000));
+        }
+        if let Some(configurations) = &scenario.configurations {
+            let devices = configurations.devices as u64;
+            self.within("configurations", "devices", devices, (1, 50));
+            self.within(
+                "configurations",
+                "period_ms",
+                configurations.period_ms,
+                (100, 60_000),
+            );
+        }
+        if let Some(uploads) = &scenario.uploads {
+            self.within("uploads", "devices", uploads.devices as u64, (1, 20));
+            self.within("uploads", "period_ms", uploads.period_ms, (100, 60_000));
+        }
+        if let Some(history) = &scenario.history {
+            self.within("history", "readers", history.readers as u64, (1, 20));
+            self.within("history", "period_ms", history.period_ms, (50, 60_000));
         }
         if let Some(churn) = &scenario.churn {
             self.within("churn", "devices", churn.devices as u64, (1, 100));
@@ -452,8 +489,38 @@ kill = 1
             ),
             (
                 "[load]",
+                "[routes]\ncondition = \"true\"\n\n[load]",
+                "a.toml:6: unknown field `condition`",
+            ),
+            (
+                "[load]",
+                "[configurations]\ndevices = 0\nperiod_ms = 500\n\n[load]",
+                "a.toml:6: configurations.devices: is between 1 and 50",
+            ),
+            (
+                "[load]",
+                "[uploads]\ndevices = 2\nperiod_ms = 50\n\n[load]",
+                "a.toml:7: uploads.period_ms: is between 100 and 60000",
+            ),
+            (
+                "[load]",
+                "[history]\nreaders = 2\nperiod_ms = 5\n\n[load]",
+                "a.toml:7: history.period_ms: is between 50 and 60000",
+            ),
+            (
+                "[load]",
+                "[messages]\ndevices = 2\nperiod_ms = 2000\n\n[load]",
+                "a.toml:7: messages.period_ms: is between 10 and 1000",
+            ),
+            (
+                "[load]",
                 "[readers]\nmembers = 0\nperiod_ms = 500\n\n[load]",
                 "a.toml:6: readers.members: is between 1 and 20",
+            ),
+            (
+                "[load]",
+                "[policies]\npolicies = 9\nperiod_ms = 500\n\n[load]",
+                "a.toml:6: policies.policies: is between 1 and 5",
             ),
             ("\"one\"", "\"../one\"", "a.toml:2: name"),
             (

@@ -23,6 +23,10 @@ pub enum Target {
     Random,
     /// This one, from 0.
     Node(usize),
+    /// As many as leave a majority of nodes, drawn.
+    Minority,
+    /// Half of the nodes, rounded down, drawn.
+    Half,
     /// As many as make a majority of nodes, drawn.
     Majority,
     /// All.
@@ -37,6 +41,8 @@ impl Target {
         match self {
             Target::Cluster => 0,
             Target::All => node_count,
+            Target::Minority => node_count.saturating_sub(1) / 2,
+            Target::Half => node_count / 2,
             Target::Majority => node_count / 2 + 1,
             _ => 1.min(node_count),
         }
@@ -52,6 +58,8 @@ impl FromStr for Target {
             "follower" => Target::Follower,
             "directory-leader" => Target::DirectoryLeader,
             "random" => Target::Random,
+            "minority" => Target::Minority,
+            "half" => Target::Half,
             "majority" => Target::Majority,
             "all" => Target::All,
             "cluster" => Target::Cluster,
@@ -63,8 +71,8 @@ impl FromStr for Target {
                     Some(number) if number > 0 => Target::Node(number - 1),
                     _ => {
                         return Err(format!(
-                            "'{text}' is none of most-leaders, follower, directory-leader, random, majority, \
-                             all, cluster, node-1, node-2, ..."
+                            "'{text}' is none of most-leaders, follower, directory-leader, random, minority, \
+                             half, majority, all, cluster, node-1, node-2, ..."
                         ));
                     }
                 }
@@ -80,6 +88,8 @@ impl fmt::Display for Target {
             Target::Follower => "follower",
             Target::DirectoryLeader => "directory-leader",
             Target::Random => "random",
+            Target::Minority => "minority",
+            Target::Half => "half",
             Target::Majority => "majority",
             Target::All => "all",
             Target::Cluster => "cluster",
@@ -118,7 +128,7 @@ impl Candidates {
             Target::Random if self.nodes.is_empty() => None,
             Target::Random => places().nth(random.random_range(0..self.nodes.len())),
             Target::Node(node) => places().find(|place| *place == node),
-            Target::Majority | Target::All => {
+            Target::Minority | Target::Half | Target::Majority | Target::All => {
                 let mut chosen: Vec<usize> = places().collect();
                 chosen.shuffle(random);
                 chosen.truncate(target.count(self.nodes.len()));
@@ -141,6 +151,8 @@ mod tests {
             "follower",
             "directory-leader",
             "random",
+            "minority",
+            "half",
             "majority",
             "all",
             "cluster",
@@ -168,6 +180,11 @@ mod tests {
         assert!(choose(Target::Cluster).is_empty());
         assert_eq!(choose(Target::Random).len(), 1);
         assert_eq!(choose(Target::Majority).len(), 2);
+        assert_eq!(choose(Target::Minority).len(), 1);
+        for (nodes, minority, half, majority) in [(1, 0, 0, 1), (3, 1, 1, 2), (4, 1, 2, 3), (5, 2, 2, 3)] {
+            let counts = [Target::Minority, Target::Half, Target::Majority].map(|target| target.count(nodes));
+            assert_eq!(counts, [minority, half, majority], "of {nodes}");
+        }
         let mut all = choose(Target::All);
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2]);

@@ -90,7 +90,7 @@ pub(super) fn judge(world: &mut World) -> Vec<String> {
     found
 }
 
-fn tell(found: &mut Vec<String>, name: &str, findings: &Findings) {
+pub(super) fn tell(found: &mut Vec<String>, name: &str, findings: &Findings) {
     if !findings.is_empty() {
         let examples: Vec<String> = findings
             .examples

@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_actors::{ActorHost, HostConfig};
@@ -33,8 +33,11 @@ use tokio::time::Instant;
 
 use super::SimError;
 use super::disk::{DiskStores, Events, Paced, States, drive};
+use super::ears::{Book, Ear};
+use super::eyes::Eye;
 use super::fleet::Sessions;
 use super::net::Net;
+use crate::invariants::raft::Round;
 
 /// Small, so that segments fill and are recycled within a run.
 const SEGMENT_BYTES: u64 = 256 << 10;
@@ -79,6 +82,8 @@ pub(super) struct Site {
     pub(super) shard_count: u32,
     pub(super) checkpoint_every: Duration,
     pub(super) tls: TlsSources,
+    /// Where it is noted what replicas say.
+    pub(super) book: Arc<Book>,
 }
 
 /// A node between its start and its end.
@@ -114,6 +119,9 @@ pub(super) struct Machine {
     refuses_syncs: bool,
     /// Whether bits were flipped.
     is_damaged: bool,
+    eye: Eye,
+    /// What there was to see when a life ended, until the world looks.
+    last_looks: Vec<Round>,
     data: Arc<DataDir>,
     /// Its own time.
     local_us: u64,
@@ -139,6 +147,8 @@ impl Machine {
             rate_ppm: 1_000_000,
             refuses_syncs: false,
             is_damaged: false,
+            eye: Eye::default(),
+            last_looks: Vec::new(),
             data: Arc::new(data),
             local_us: 0,
             lives: 0,
@@ -182,6 +192,16 @@ impl Machine {
         }
         let has_failed = failed.clone();
         journal.on_failure(Box::new(move |_| has_failed.store(true, Ordering::Relaxed)));
+        let journal = Arc::new(journal);
+        let of_node = journal.clone();
+        let ear = Ear {
+            place: self.place,
+            clock: self.clock.clone(),
+            disk: self.disk.clone(),
+            journal: journal.clone(),
+            book: site.book.clone(),
+            found_upto: Mutex::default(),
+        };
         let address = site.addresses[self.place];
         let config = ClusterConfig {
             listen: address,
@@ -202,6 +222,7 @@ impl Machine {
                 datagrams: site.net.bind(address),
                 pid: self.lives as u32,
                 tls: site.tls.clone(),
+                witness: Some(Arc::new(ear)),
             }),
         };
         let events = Events::default();
@@ -210,8 +231,6 @@ impl Machine {
             states: self.states.clone(),
             events: events.clone(),
         };
-        let journal = Arc::new(journal);
-        let of_node = journal.clone();
         let (data, handle) = (self.data.clone(), runtime.handle().clone());
         let clock = AgreedClock::new(self.clock.clone());
         let paced = self.paced.clone();
@@ -297,7 +316,24 @@ impl Machine {
         }
     }
 
+    /// Adds what there is to see of Raft on this machine: of lives that ended since it was asked, and of this one.
+    pub(super) fn show(&mut self) -> Vec<Round> {
+        self.look();
+        std::mem::take(&mut self.last_looks)
+    }
+
+    fn look(&mut self) {
+        if let Some(life) = &self.life {
+            let mut round = Round::default();
+            self.eye
+                .look(life, (self.place, self.lives, self.local_us), &mut round);
+            self.last_looks.push(round);
+        }
+    }
+
     fn end(&mut self, site: &Site) {
+        self.look();
+        self.eye.close();
         if let Some(life) = self.life.take() {
             site.net.unbind(site.addresses[self.place]);
             life.host.abandon();

@@ -10,6 +10,8 @@
 mod alike;
 mod crypto;
 mod disk;
+mod ears;
+mod eyes;
 mod fleet;
 mod judge;
 mod machine;
@@ -77,6 +79,10 @@ pub struct Outcome {
     pub acked: u64,
     /// What became of the datagrams.
     pub datagrams: Counts,
+    /// Replicas that were looked at for Raft's properties, each as often as it was.
+    pub sights: u64,
+    /// Votes, confirmations and entries that were looked for on disk.
+    pub words: u64,
     /// What is wrong; nothing, usually.
     pub violations: Vec<String>,
 }
@@ -164,6 +170,8 @@ impl Simulator {
             sent: messages(|_| true),
             acked: messages(|is_acked| is_acked),
             datagrams: world.site.net.counts(),
+            sights: world.raft.sights(),
+            words: world.words,
             violations,
         })
     }
@@ -205,7 +213,8 @@ fn play(world: &mut World) -> Vec<String> {
         .is_stopped
         .store(true, std::sync::atomic::Ordering::Relaxed);
     let found = judge::judge(world);
-    match world.broken.take() {
+    let at_last = world.look_at_raft();
+    match world.broken.take().or(at_last) {
         Some(reason) => vec![reason],
         None => found,
     }

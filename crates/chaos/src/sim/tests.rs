@@ -15,6 +15,7 @@ fn a_cluster_under_drawn_faults_keeps_every_promise() {
         let one = simulator.run(&plan).unwrap();
         assert_eq!(one.violations, [""; 0], "seed {seed}");
         assert!(one.acked > 0 && one.acked == one.sent, "{one:?}");
+        assert!(one.sights > 0 && one.words > 0, "nothing was looked at: {one:?}");
     }
 }
 

@@ -19,7 +19,9 @@ use super::net::{Link, Net};
 use super::plan::{Action, Plan};
 use super::services::{Service, Slots};
 use super::trace::Trace;
-use super::{SimError, alike, crypto};
+use super::{SimError, alike, crypto, judge};
+use crate::invariants::durable::{self, Kept};
+use crate::invariants::raft::{Round, Watch};
 use crate::oracle::digest;
 use crate::payload::Payloads;
 
@@ -55,6 +57,10 @@ pub(super) struct World {
     pub(super) shared: Arc<Shared>,
     pub(super) trace: Trace,
     pub(super) now_us: u64,
+    /// Raft's properties (I13).
+    pub(super) raft: Watch,
+    /// Words that were held against the disk (I14).
+    pub(super) words: u64,
     stopping: Vec<Stopping>,
     /// A node that could not be started, with the reason: the end of the run.
     pub(super) broken: Option<String>,
@@ -93,6 +99,7 @@ impl World {
                 shard_count: plan.shards,
                 checkpoint_every: Duration::from_millis(plan.checkpoint_ms),
                 tls: crypto::sources(),
+                book: Arc::default(),
             },
             machines: machines.collect::<Result<_, _>>()?,
             devices: devices.collect(),
@@ -108,6 +115,8 @@ impl World {
             }),
             trace,
             now_us: 0,
+            raft: Watch::default(),
+            words: 0,
             stopping: Vec::new(),
             broken: None,
             plan: plan.clone(),
@@ -132,9 +141,38 @@ impl World {
             self.machines[place].pass(TICK_US);
         }
         if self.broken.is_none() && self.now_us.is_multiple_of(COMPARE_EVERY_US) {
+            let broken = self.look_at_raft();
             let unfounded = || self.machines.iter().find_map(Machine::unfounded_damage);
-            self.broken = alike::first_difference(self).or_else(unfounded);
+            self.broken = broken
+                .or_else(|| alike::first_difference(self))
+                .or_else(unfounded);
         }
+    }
+
+    /// Holds what replicas said and show against the disks and against each other (I14, I13); what is wrong.
+    pub(super) fn look_at_raft(&mut self) -> Option<String> {
+        let heard = self.site.book.take();
+        self.words += heard.words.len() as u64;
+        let mut found = Vec::new();
+        judge::tell(&mut found, "I14", &durable::check(&heard.words));
+        for spoken in &heard.words {
+            if let Kept::Vote(Some(vote)) = spoken.kept {
+                let replica = (spoken.group, spoken.replica);
+                self.raft.see_vote(replica, spoken.node, vote);
+            }
+        }
+        for (group, at, voters) in &heard.members {
+            self.raft.see_members(*group, *at, voters);
+        }
+        // Together: what a life claimed at its end may rest on what others show now.
+        let mut now = Round::default();
+        for round in self.machines.iter_mut().flat_map(Machine::show) {
+            now.sights.extend(round.sights);
+            now.logs.extend(round.logs);
+        }
+        self.raft.see(&now);
+        judge::tell(&mut found, "I13", self.raft.findings());
+        found.into_iter().next()
     }
 
     /// Ticks until `is_met`, looking now and then; false when `ms_max` have passed without it.

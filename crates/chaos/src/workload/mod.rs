@@ -1,22 +1,41 @@
 //! What runs beside the fleet: messages over HTTPS (W2), the registry (W6), by one service at a time and by several
-//! at once, a consumer group that reads events over Kafka (W7), jobs with queries that look at what they do (W8, W10), devices that take
-//! themselves over (W9), services and devices that talk about twins, messages and methods (W3 to W5). W1, telemetry over MQTT, is [`crate::fleet`].
+//! at once, policies whose keys roll (W11), devices that are enrolled and register, devices that are erased (W6),
+//! a consumer group that reads events over Kafka (W7), jobs with queries that look at what they do (W8, W10), devices that take
+//! themselves over (W9), services and devices that talk about twins, messages and methods (W3 to W5), messages that are fetched and settled under locks (W4), routes to a
+//! webhook, configurations (W8), files of devices, readers of ranges of the past (W10). W1, telemetry over MQTT, is [`crate::fleet`].
 //!
 //! Each does its work on the run's own thread, writes down every operation with its outcome, and never
 //! judges one. An operation is `ok`, `fail` (refused, and not done) or `unknown`.
 
 pub mod access;
 pub mod churn;
+pub mod configurations;
 pub mod contended;
+pub mod delivery;
 pub mod dialogue;
+pub mod enrolling;
+pub mod erasing;
+pub mod erasure;
 pub mod exchange;
+pub mod file;
+pub mod grant;
+pub mod handling;
+pub mod history;
 pub mod https;
 pub mod jobs;
+pub mod messages;
 pub mod operation;
+pub mod policies;
+pub mod provisioning;
+pub mod range;
 pub mod readers;
 pub mod registry;
+pub mod routes;
 pub mod sight;
 pub mod step;
+pub mod survey;
+pub mod uploads;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -30,10 +49,16 @@ use crate::payload::Payloads;
 use crate::record::Recorder;
 use crate::waiting::Waiting;
 use access::Access;
+use enrolling::Enrolling;
+use erasure::Trace;
 use exchange::Exchange;
+use grant::Grant;
+use handling::Handling;
 use operation::Operation;
+use range::Range;
 use sight::Sight;
 use step::Step;
+use survey::Survey;
 
 /// What all workloads share.
 #[derive(Clone)]
@@ -56,10 +81,24 @@ pub struct Bench {
     pub accesses: Arc<Waiting<Access>>,
     /// Where exchanges go.
     pub exchanges: Arc<Waiting<Exchange>>,
+    /// Where what is done with messages that are fetched goes.
+    pub handlings: Arc<Waiting<Handling>>,
     /// Where what a consumer group does goes.
     pub steps: Arc<Waiting<Step>>,
     /// Where jobs go, and what queries show of them.
     pub sights: Arc<Waiting<Sight>>,
+    /// Where what is asked of policies goes, and what their keys open.
+    pub grants: Arc<Waiting<Grant>>,
+    /// Where enrolments go, and what came of those who registered.
+    pub enrollings: Arc<Waiting<Enrolling>>,
+    /// Where goes what was erased, and what is shown of it.
+    pub traces: Arc<Waiting<Trace>>,
+    /// Where what readers are shown of ranges of events goes.
+    pub ranges: Arc<Waiting<Range>>,
+    /// Where what configurations ask of twins goes, and what these say.
+    pub surveys: Arc<Waiting<Survey>>,
+    /// Where what is done with files goes.
+    pub files: Arc<Waiting<file::Deed>>,
     /// Times count from here.
     pub epoch: Instant,
     /// Draws.

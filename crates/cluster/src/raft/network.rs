@@ -44,6 +44,8 @@ type AppendResults<'s> = BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
 pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) peers: Arc<Peers>,
+    /// How long a heartbeat may go without an answer: the next one, which is another packet, waits for it.
+    pub(crate) heartbeat_wait: Duration,
 }
 
 /// What a client is used for.
@@ -59,6 +61,7 @@ pub(crate) struct Client {
     to: ReplicaId,
     node: NodeId,
     peers: Arc<Peers>,
+    heartbeat_wait: Duration,
     used_for: Use,
 }
 
@@ -70,6 +73,7 @@ impl Network {
             to,
             node,
             peers,
+            heartbeat_wait: self.heartbeat_wait,
             used_for,
         }
     }
@@ -108,18 +112,14 @@ impl Client {
         answer.map(|(response, _)| response).map_err(rpc_error)
     }
 
-    async fn heartbeat(
-        &self,
-        request: AppendEntriesRequest<TypeConfig>,
-        deadline: Duration,
-    ) -> Rpc<AppendResults<'static>> {
+    async fn heartbeat(&self, request: AppendEntriesRequest<TypeConfig>) -> Rpc<AppendResults<'static>> {
         let (head, _) = convert::append_out(&request);
         let request = Request::Heartbeat {
             group: self.group,
             to: self.to,
             head,
         };
-        match self.call(request, deadline).await? {
+        match self.call(request, self.heartbeat_wait).await? {
             Response::Heartbeat(reply) => {
                 let result = convert::reply_in(reply).ok_or_else(gone)?;
                 Ok(futures_util::stream::once(async { Ok(result) }).boxed())
@@ -243,11 +243,7 @@ async fn next_answer(mut state: Answers) -> Option<(Rpc<StreamAppendResult<TypeC
 }
 
 impl NetStreamAppend<TypeConfig> for Client {
-    fn stream_append<'s, S>(
-        &'s mut self,
-        mut input: S,
-        option: RPCOption,
-    ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
+    fn stream_append<'s, S>(&'s mut self, mut input: S, _: RPCOption) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -258,7 +254,7 @@ impl NetStreamAppend<TypeConfig> for Client {
                 return Ok(futures_util::stream::empty().boxed());
             };
             let results: AppendResults<'s> = match self.used_for {
-                Use::Heartbeat => self.heartbeat(first, option.hard_ttl()).await?,
+                Use::Heartbeat => self.heartbeat(first).await?,
                 Use::Replication => {
                     let input = futures_util::stream::iter([first]).chain(input);
                     self.replicate(input).await?

@@ -26,6 +26,7 @@ use super::{LogId, Reply, StoredMembership, TypeConfig, body, convert};
 use crate::blocking::blocking;
 use crate::codec;
 use crate::messages::WireMembership;
+use crate::witness::{Witness, Word};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -38,6 +39,7 @@ pub(crate) struct StateMachine {
     machine: Arc<Mutex<Machine>>,
     /// Set under the machine's lock, and never taken back.
     is_closed: Arc<AtomicBool>,
+    witness: Option<Arc<dyn Witness>>,
     /// openraft's suite for stores leaves entries out, as no log does.
     #[cfg(test)]
     pub(super) takes_gaps: bool,
@@ -50,8 +52,24 @@ impl StateMachine {
             log,
             machine: Arc::new(Mutex::new(machine)),
             is_closed: Arc::default(),
+            witness: None,
             #[cfg(test)]
             takes_gaps: false,
+        }
+    }
+
+    /// The same, heard by `witness` from now on.
+    pub(crate) fn heard_by(self, witness: Option<Arc<dyn Witness>>) -> Self {
+        Self { witness, ..self }
+    }
+
+    /// Tells the witness what is about to be applied.
+    fn tell(&self, position: LogPosition, payload: &EntryPayload<super::EntryBody, u64, super::Place>) {
+        let Some(witness) = &self.witness else { return };
+        witness.handle_word(self.id, Word::Applied(position));
+        if let EntryPayload::Membership(membership) = payload {
+            let configs = membership.get_joint_config().clone();
+            witness.handle_word(self.id, Word::Members(position, configs));
         }
     }
 
@@ -268,6 +286,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.wait_durable(position.index).await?;
             let mut machine = self.machine.lock().await;
             self.check_open()?;
+            self.tell(position, &entry.payload);
             let reply = self.apply_one(&mut machine, position, &entry.payload).inspect_err(|error| {
                 tracing::error!(replica = %self.id, index = position.index, %error, "cannot apply an entry; the replica stops");
             })?;

@@ -1,14 +1,34 @@
 //! I14 where it leaves the house: what a replica tells its peers is on its disk. Looked at for every vote and
 //! every confirmation, since whoever breaks it breaks consensus, and nobody would see it until a power cut.
 
+use std::sync::Arc;
+
 use dunlin_storage::journal::ReplicaLog;
 
 use crate::codec;
 use crate::messages::{AppendReply, VoteAnswer, WireVote};
+use crate::witness::{Witness, Word};
+
+/// An answer to a candidate leaves.
+pub(crate) fn handle_vote(witness: Option<&Arc<dyn Witness>>, log: &ReplicaLog, answer: &VoteAnswer) {
+    if let Some(witness) = witness.filter(|_| answer.granted) {
+        let (term, leader) = (answer.vote.term, answer.vote.leader);
+        witness.handle_word(log.id(), Word::Vote { term, leader });
+    }
+    assert_vote_is_kept(log, answer);
+}
+
+/// An answer to a leader leaves.
+pub(crate) fn handle_reply(witness: Option<&Arc<dyn Witness>>, log: &ReplicaLog, reply: &AppendReply) {
+    if let (Some(witness), AppendReply::Matched(Some(at))) = (witness, reply) {
+        witness.handle_word(log.id(), Word::Entry(*at));
+    }
+    assert_entry_is_kept(log, reply);
+}
 
 /// A vote that is given is on disk, or one above it: of a later term, or of a candidate with a higher id in the same
 /// one, which openraft lets win (a leader is a term and an id).
-pub(crate) fn assert_vote_is_kept(log: &ReplicaLog, answer: &VoteAnswer) {
+fn assert_vote_is_kept(log: &ReplicaLog, answer: &VoteAnswer) {
     if !answer.granted {
         return;
     }
@@ -29,7 +49,7 @@ pub(crate) fn is_vote_kept(log: &ReplicaLog, is_enough: impl FnOnce(WireVote) ->
 }
 
 /// An entry that is confirmed is on disk.
-pub(crate) fn assert_entry_is_kept(log: &ReplicaLog, reply: &AppendReply) {
+fn assert_entry_is_kept(log: &ReplicaLog, reply: &AppendReply) {
     if let AppendReply::Matched(Some(at)) = reply {
         assert!(
             log.is_kept(*at),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use dunlin_model::command::{Command, Outcome};
+use dunlin_model::command::{Command, Settled};
 use dunlin_model::id::{NodeId, ShardId, StreamId};
 use dunlin_model::limits::STREAM_FRAMES_IN_FLIGHT_MAX;
 use dunlin_model::port::{
@@ -40,7 +40,7 @@ struct RecordTicket {
     bytes: u32,
 }
 
-type CommandTicket = oneshot::Sender<Option<Outcome>>;
+type CommandTicket = oneshot::Sender<Option<Settled>>;
 
 struct Link {
     node: NodeId,
@@ -144,7 +144,7 @@ impl Lane {
     pub(super) fn submit_command(
         &self,
         command: Command,
-    ) -> Result<oneshot::Receiver<Option<Outcome>>, SubmitError> {
+    ) -> Result<oneshot::Receiver<Option<Settled>>, SubmitError> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
@@ -397,9 +397,9 @@ impl Lane {
                 self.budget.give(ticket.bytes as usize);
                 ticket.sink.on_ack(ticket.token, ack);
             }
-            Answer::Command(ticket, outcome) => {
+            Answer::Command(ticket, settled) => {
                 state.commands_waiting -= 1;
-                let _ = ticket.send(outcome);
+                let _ = ticket.send(settled);
             }
         }
     }

@@ -670,6 +670,7 @@ mod tests {
             datagrams: wire.bind(address),
             pid: 1,
             tls: TlsSources::default(),
+            witness: None,
         };
         let node = NodeId(u64::from(node));
         Peers::bind(node, (address, Some(simulated)), &authority.identity(node)).unwrap()

@@ -7,6 +7,7 @@
 mod certificate;
 mod connection_string;
 mod described;
+pub(crate) mod news;
 mod principal;
 pub(crate) mod standing;
 mod token;

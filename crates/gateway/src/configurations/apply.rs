@@ -3,7 +3,7 @@
 //! Each step says what shall be and may be done again. A twin that has changed since it was looked at is left alone: the
 //! next look decides anew.
 
-use dunlin_model::command::{Command, Outcome, Refusal};
+use dunlin_model::command::{Command, Outcome, Refusal, Settled, WriteReceipt};
 use dunlin_model::configuration::Setting;
 use dunlin_model::configuration::plan::Plan;
 use dunlin_model::id::DeviceId;
@@ -18,8 +18,8 @@ const MANAGED_BY: &str = "IotEdge";
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Applied {
-    /// It is as the plan says.
-    Done,
+    /// It is as the plan says. Its modules are in the shard that it is in, so the last receipt says it of all.
+    Done(WriteReceipt),
     /// It has changed meanwhile, or is gone.
     Overtaken,
     /// It has no room for what the plan says.
@@ -38,7 +38,7 @@ pub(crate) async fn apply(
             return Ok(Applied::Refused(Refusal::UnknownModule));
         };
         let applied = apply_module(client, &module, settings).await?;
-        if applied != Applied::Done {
+        if !matches!(applied, Applied::Done(_)) {
             return Ok(applied);
         }
     }
@@ -87,8 +87,9 @@ async fn submit(
         marks,
         settings,
     };
-    Ok(match client.submit(command).await? {
-        Outcome::TwinChanged { .. } => Applied::Done,
+    let Settled { outcome, receipt } = client.submit_for_receipt(command).await?;
+    Ok(match outcome {
+        Outcome::TwinChanged { .. } => Applied::Done(receipt),
         Outcome::Refused(refusal) => refused(refusal),
         _ => Applied::Overtaken,
     })

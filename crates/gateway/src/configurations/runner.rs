@@ -47,7 +47,7 @@ struct Found {
 impl Found {
     fn count(&mut self, applied: &Applied) {
         match applied {
-            Applied::Done => self.changed += 1,
+            Applied::Done(_) => self.changed += 1,
             Applied::Overtaken => self.overtaken += 1,
             Applied::Refused(_) => self.refused += 1,
         }

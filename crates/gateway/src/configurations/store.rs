@@ -1,6 +1,6 @@
 //! Where configurations are kept: each in the shard of its id.
 
-use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
+use dunlin_model::command::{Command, Consistency, Outcome, Query, Settled, View, WriteReceipt};
 use dunlin_model::configuration::{
     CONFIGURATION_ID_CHARS_MAX, CONFIGURATIONS_MAX, Configuration, ConfigurationSpec,
 };
@@ -48,13 +48,13 @@ pub(crate) async fn all(client: &dyn ShardClient) -> Result<Vec<Configuration>, 
     Ok(all)
 }
 
-/// Makes or changes one. Two that come at the same time may together make one more than there should be.
+/// Makes or changes one, and says where. Two that come at the same time may together make one more than there should be.
 pub(crate) async fn put(
     client: &dyn ShardClient,
     id: &str,
     spec: ConfigurationSpec,
     condition: Condition,
-) -> Result<(), ApiError> {
+) -> Result<WriteReceipt, ApiError> {
     if condition == Condition::Absent && all(client).await?.len() >= CONFIGURATIONS_MAX {
         return Err(ApiError::configurations_full());
     }
@@ -63,21 +63,27 @@ pub(crate) async fn put(
         spec: Box::new(spec),
         condition,
     };
-    match client.submit(command).await? {
-        Outcome::Kept { .. } => Ok(()),
+    let Settled { outcome, receipt } = client.submit_for_receipt(command).await?;
+    match outcome {
+        Outcome::Kept { .. } => Ok(receipt),
         Outcome::Refused(refusal) => Err(ApiError::configuration(refusal, id)),
         _ => Err(ApiError::internal("an outcome of another kind")),
     }
 }
 
 /// Removes one. What it said stays in the twins.
-pub(crate) async fn delete(client: &dyn ShardClient, id: &str, condition: Condition) -> Result<(), ApiError> {
+pub(crate) async fn delete(
+    client: &dyn ShardClient,
+    id: &str,
+    condition: Condition,
+) -> Result<WriteReceipt, ApiError> {
     let command = Command::ConfigurationDelete {
         id: id.to_owned(),
         condition,
     };
-    match client.submit(command).await? {
-        Outcome::Done => Ok(()),
+    let Settled { outcome, receipt } = client.submit_for_receipt(command).await?;
+    match outcome {
+        Outcome::Done => Ok(receipt),
         Outcome::Refused(refusal) => Err(ApiError::configuration(refusal, id)),
         _ => Err(ApiError::internal("an outcome of another kind")),
     }

@@ -11,7 +11,9 @@ use dunlin_model::id::DeviceId;
 use dunlin_model::telemetry::AuthMethod;
 
 use super::error::ApiError;
-use crate::auth::{self, AuthError, Credential, RestsOn, SasToken, Scope, Shown, Standing, identity_path};
+use crate::auth::{
+    self, AuthError, Credential, RestsOn, SasToken, Scope, Shown, Standing, identity_path, news,
+};
 use crate::limits::{TOKEN_GRACE, TOKEN_LIFE_S_MAX};
 use crate::listen::Peer;
 use crate::mqtt::admit::query_device;
@@ -23,6 +25,13 @@ pub(crate) struct Caller(pub(crate) String);
 
 fn credential(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+/// Learns of the policy whose token stands in `headers`, if this gateway has not heard of it yet.
+pub(crate) async fn hear(shared: &Shared, headers: &HeaderMap) {
+    if let Some(Ok(token)) = credential(headers).map(SasToken::parse) {
+        news::hear(shared, &token).await;
+    }
 }
 
 /// Lets a service through that holds `right`, for a resource of the hub.

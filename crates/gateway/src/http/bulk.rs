@@ -16,6 +16,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dunlin_model::audit::AuditRecord;
+use dunlin_model::command::{WriteReceipt, WriteReceipts};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
 use dunlin_model::identity::Condition;
@@ -28,6 +29,7 @@ use super::code::ErrorCode;
 use super::devices::{deletion, remove, version, write};
 use super::error::{ApiError, ERROR_CODE_HEADER};
 use super::identity::IdentityInput;
+use super::receipts::receipted;
 use super::twins::{self, Wanted};
 use super::{audited, authorize};
 use crate::listen::Peer;
@@ -136,21 +138,29 @@ pub(crate) async fn change(
         async move {
             // The caller may go: what was begun is carried out and written down.
             let task = tasks.spawn(async move { carry_out_all(&shared, &by, group).await });
-            task.await.unwrap_or_else(|_| vec![(0, interrupted())])
+            task.await.unwrap_or_else(|_| Came {
+                problems: vec![(0, interrupted())],
+                ..Came::default()
+            })
         }
     });
-    let answers: Vec<_> = stream::iter(groups).buffer_unordered(AT_A_TIME).collect().await;
-    let mut errors: Vec<(usize, Value)> = answers.into_iter().flatten().collect();
-    errors.sort_by_key(|(place, _)| *place);
-    let errors: Vec<Value> = errors.into_iter().map(|(_, error)| error).collect();
+    let mut came = Came::default();
+    let mut answers = stream::iter(groups).buffer_unordered(AT_A_TIME);
+    while let Some(Came { receipts, problems }) = answers.next().await {
+        came.receipts.extend(receipts);
+        came.problems.extend(problems);
+    }
+    came.problems.sort_by_key(|(place, _)| *place);
+    let errors: Vec<Value> = came.problems.into_iter().map(|(_, error)| error).collect();
     let body = json!({ "isSuccessful": errors.is_empty(), "errors": errors, "warnings": [] });
     if errors.is_empty() {
-        return Ok(Json(body).into_response());
+        return Ok(receipted(Json(body).into_response(), came.receipts));
     }
     // By this name alone .NET's SDK knows that the body is to be read.
     let code = ErrorCode::BulkRegistryOperationFailure;
     let name = [(ERROR_CODE_HEADER, code.name())];
-    Ok((code.status(), name, Json(body)).into_response())
+    let answer = (code.status(), name, Json(body)).into_response();
+    Ok(receipted(answer, came.receipts))
 }
 
 /// Reads the body of a request: who is named, each once, and what is to become of it.
@@ -196,19 +206,33 @@ fn by_device(entries: Vec<(DeviceId, Entry)>) -> Vec<Vec<Placed>> {
     groups.into_values().collect()
 }
 
-/// What went wrong, by place.
-async fn carry_out_all(shared: &Shared, by: &By, group: Vec<Placed>) -> Vec<(usize, Value)> {
-    let mut problems = Vec::new();
-    for (place, identity, entry) in group {
-        let mode = entry.import_mode;
-        if let Err(error) = carry_out(shared, by, &identity, entry).await {
-            problems.push((place, problem(&identity, mode, &error)));
-        }
-    }
-    problems
+/// What came of some entries.
+#[derive(Default)]
+struct Came {
+    /// Of what took place, also where the rest of its entry did not.
+    receipts: WriteReceipts,
+    /// What went wrong, by place.
+    problems: Vec<(usize, Value)>,
 }
 
-async fn carry_out(shared: &Shared, by: &By, identity: &DeviceId, entry: Entry) -> Result<(), ApiError> {
+async fn carry_out_all(shared: &Shared, by: &By, group: Vec<Placed>) -> Came {
+    let mut came = Came::default();
+    for (place, identity, entry) in group {
+        let mode = entry.import_mode;
+        if let Err(error) = carry_out(shared, by, &identity, entry, &mut came.receipts).await {
+            came.problems.push((place, problem(&identity, mode, &error)));
+        }
+    }
+    came
+}
+
+async fn carry_out(
+    shared: &Shared,
+    by: &By,
+    identity: &DeviceId,
+    entry: Entry,
+    receipts: &mut WriteReceipts,
+) -> Result<(), ApiError> {
     let mode = entry.import_mode;
     let etag = entry.etag.as_deref().unwrap_or_default().trim_matches('"');
     let condition = match mode {
@@ -235,14 +259,14 @@ async fn carry_out(shared: &Shared, by: &By, identity: &DeviceId, entry: Entry) 
         Mode::Delete | Mode::DeleteIfMatch => {
             record.action = deletion(identity);
             let done = remove(shared, identity, condition).await;
-            kept(shared, by, record, done).await?;
+            receipts.add(kept(shared, by, record, done).await?);
         }
         Mode::UpdateTwin | Mode::UpdateTwinIfMatch => {}
         Mode::Create | Mode::Update | Mode::UpdateIfMatch | Mode::CreateOrUpdate => {
             let input: IdentityInput =
                 serde_json::from_value(entry.rest).map_err(|error| ApiError::invalid(error.to_string()))?;
             let done = write(shared, identity, &input, condition, &mut record).await;
-            kept(shared, by, record, done.map(|_| ())).await?;
+            receipts.add(kept(shared, by, record, done.map(|(_, receipt)| receipt)).await?);
         }
     }
     let Some(wanted) = wanted else {
@@ -250,7 +274,8 @@ async fn carry_out(shared: &Shared, by: &By, identity: &DeviceId, entry: Entry) 
     };
     let record = AuditRecord::done("twin.update", &by.who, identity.as_str());
     let done = twins::change(shared, identity, wanted, false, twin_etag).await;
-    kept(shared, by, record, done).await
+    receipts.add(kept(shared, by, record, done).await?);
+    Ok(())
 }
 
 /// Keeps in the audit what came of a change, and passes that on.
@@ -258,8 +283,8 @@ async fn kept(
     shared: &Shared,
     by: &By,
     mut record: AuditRecord,
-    done: Result<(), ApiError>,
-) -> Result<(), ApiError> {
+    done: Result<WriteReceipt, ApiError>,
+) -> Result<WriteReceipt, ApiError> {
     if let Err(error) = &done {
         record.outcome = error.audit_outcome();
     }

@@ -32,6 +32,7 @@ use super::devices::condition;
 use super::error::ApiError;
 use super::etag::tagged;
 use super::named::Named;
+use super::receipts::receipted;
 use crate::configurations::apply::{Applied, apply};
 use crate::configurations::store;
 use crate::fleet;
@@ -136,15 +137,17 @@ pub(crate) async fn put(
             (Some(before), Condition::Present | Condition::Any) => Condition::Version(before.version),
             _ => asked,
         };
-        store::put(&*shared.client, &id, spec, asked).await?;
+        let receipt = store::put(&*shared.client, &id, spec, asked).await?;
         shared.configured.notify_one();
-        Ok(())
+        Ok(receipt)
     };
     let written = match writing.await {
         // It is stored, whatever comes of reading it: nobody may be told that nothing happened.
-        Ok(()) => Ok(stored(&shared, &id)
-            .await
-            .unwrap_or_else(|_| ApiError::unknown().into_response())),
+        Ok(receipt) => {
+            let shown = stored(&shared, &id).await;
+            let shown = shown.unwrap_or_else(|_| ApiError::unknown().into_response());
+            Ok(receipted(shown, receipt))
+        }
         Err(error) => Err(error),
     };
     audited(record, written)
@@ -264,9 +267,9 @@ pub(crate) async fn delete(
     let record = AuditRecord::done("configuration.delete", caller.0, super::claimed(&id));
     let deleting = async {
         let condition = condition(&headers, Condition::Present)?;
-        store::delete(&*shared.client, &id, condition).await?;
+        let receipt = store::delete(&*shared.client, &id, condition).await?;
         shared.configured.notify_one();
-        Ok(StatusCode::NO_CONTENT.into_response())
+        Ok(receipted(StatusCode::NO_CONTENT.into_response(), receipt))
     };
     audited(record, deleting.await)
 }
@@ -325,7 +328,7 @@ pub(crate) async fn apply_content(
             ..Plan::default()
         };
         match apply(&*shared.client, &device, None, plan).await? {
-            Applied::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+            Applied::Done(receipt) => Ok(receipted(StatusCode::NO_CONTENT.into_response(), receipt)),
             Applied::Overtaken => Err(ApiError::missing(&device)),
             Applied::Refused(refusal) => Err(ApiError::refused(refusal, &device)),
         }

@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::Bytes;
 use dunlin_model::audit::AuditRecord;
-use dunlin_model::command::{Command, Consistency, DeviceView, Outcome, Query, Refusal, View};
+use dunlin_model::command::{
+    Command, Consistency, DeviceView, Outcome, Query, Refusal, Settled, View, WriteReceipt,
+};
 use dunlin_model::directory::Right;
 use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::identity::{Condition, DeviceSpec, DeviceStatus, etag};
@@ -29,6 +31,7 @@ use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
 use super::identity::{Completed, IdentityInput, to_json};
 use super::named::Named;
+use super::receipts::receipted;
 use crate::auth::BASE64;
 use crate::limits::DEVICES_PAGE_DEFAULT;
 use crate::mqtt::admit::query_device;
@@ -183,17 +186,18 @@ pub(crate) async fn put(
     let asked = condition(&headers, Condition::Absent)?;
     let mut record = AuditRecord::done("device.create", caller.0, identity.as_str());
     let answer = write(&shared, &identity, &input, asked, &mut record).await;
-    audited(record, answer.map(|view| respond(&view)))
+    let answer = answer.map(|(view, receipt)| receipted(respond(&view), receipt));
+    audited(record, answer)
 }
 
-/// Stores the identity. `record` is told what kind of change it is.
+/// Stores the identity, and says where. `record` is told what kind of change it is.
 pub(crate) async fn write(
     shared: &Shared,
     identity: &DeviceId,
     input: &IdentityInput,
     asked: Condition,
     record: &mut AuditRecord,
-) -> Result<DeviceView, ApiError> {
+) -> Result<(DeviceView, WriteReceipt), ApiError> {
     let is_lenient = matches!(asked, Condition::Present | Condition::Any);
     for _ in 0..KEEP_KEYS_ATTEMPTS_MAX {
         let before = match asked {
@@ -215,13 +219,15 @@ pub(crate) async fn write(
             spec,
             condition,
         };
-        match shared.client.submit(command).await? {
+        let Settled { outcome, receipt } = shared.client.submit_for_receipt(command).await?;
+        match outcome {
             Outcome::Stored(record) => {
-                return Ok(DeviceView {
+                let view = DeviceView {
                     record,
                     message_count: before.as_ref().map_or(0, |view| view.message_count),
                     session: before.map(|view| view.session).unwrap_or_default(),
-                });
+                };
+                return Ok((view, receipt));
             }
             // What was to be kept has changed meanwhile; the caller asked for any version.
             Outcome::Refused(Refusal::VersionMismatch) if is_lenient => {}
@@ -282,7 +288,8 @@ pub(crate) async fn delete(
     let condition = condition(&headers, Condition::Present)?;
     let record = AuditRecord::done(deletion(&identity), caller.0, identity.as_str());
     let answer = remove(&shared, &identity, condition).await;
-    audited(record, answer.map(|()| StatusCode::NO_CONTENT.into_response()))
+    let done = || StatusCode::NO_CONTENT.into_response();
+    audited(record, answer.map(|receipt| receipted(done(), receipt)))
 }
 
 /// What the audit calls it that an identity was deleted.
@@ -293,18 +300,19 @@ pub(crate) fn deletion(identity: &DeviceId) -> &'static str {
     }
 }
 
-/// Deletes an identity.
+/// Deletes an identity, and says where.
 pub(crate) async fn remove(
     shared: &Shared,
     identity: &DeviceId,
     condition: Condition,
-) -> Result<(), ApiError> {
+) -> Result<WriteReceipt, ApiError> {
     let command = Command::DeviceDelete {
         device: identity.clone(),
         condition,
     };
-    match shared.client.submit(command).await? {
-        Outcome::Done => Ok(()),
+    let Settled { outcome, receipt } = shared.client.submit_for_receipt(command).await?;
+    match outcome {
+        Outcome::Done => Ok(receipt),
         Outcome::Refused(refusal) => Err(ApiError::refused(refusal, identity)),
         _ => Err(ApiError::internal("an outcome of another kind")),
     }
@@ -323,10 +331,12 @@ pub(crate) async fn erase(
             device: device.clone(),
         };
         let shard = shared.client.shard_of(&device);
-        match shared.client.submit(command).await? {
+        let Settled { outcome, receipt } = shared.client.submit_for_receipt(command).await?;
+        match outcome {
             Outcome::Erased { upto } => {
+                shared.erased.notify_one();
                 let body = serde_json::json!({ "deviceId": device.as_str(), "shard": shard.0, "upto": upto });
-                Ok(Json(body).into_response())
+                Ok(receipted(Json(body).into_response(), receipt))
             }
             Outcome::Refused(refusal) => Err(ApiError::refused(refusal, &device)),
             _ => Err(ApiError::internal("an outcome of another kind")),

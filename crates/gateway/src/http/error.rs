@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dunlin_model::audit::{AuditOutcome, AuditRecord};
-use dunlin_model::command::{Receipt, Refusal};
+use dunlin_model::command::Refusal;
 use dunlin_model::configuration::CONFIGURATIONS_MAX;
-use dunlin_model::id::DeviceId;
+use dunlin_model::id::{DeviceId, ShardId};
 use dunlin_model::job::JobId;
 use dunlin_model::limits::MODULES_PER_DEVICE_MAX;
 use dunlin_model::messages::QUEUE_MESSAGES_MAX;
@@ -257,11 +257,11 @@ impl ApiError {
         }
     }
 
-    /// 412: an event that a caller knows of is not here.
-    pub(crate) fn not_seen(receipt: Receipt) -> Self {
+    /// 412: what a caller has a receipt of is not here.
+    pub(crate) fn not_seen(shard: ShardId) -> Self {
         Self::new(
             ErrorCode::PreconditionFailed,
-            format!("This hub has no event {receipt}"),
+            format!("Shard {shard} of this hub has not what a receipt names"),
         )
     }
 
@@ -370,6 +370,9 @@ impl ApiError {
                 format!("{UPLOADS_ALIVE_MAX} uploads of the device are under way already"),
             ),
             Refusal::UnknownUpload => Self::no_upload(),
+            Refusal::LeftoverThere => {
+                Self::unavailable("Files of an erased device of that name are being removed")
+            }
             Refusal::UploadLapsed => Self::new(
                 ErrorCode::ExpiredFileUploadCorrelationId,
                 "The time of the upload is over",
@@ -443,6 +446,7 @@ impl From<QueryError> for ApiError {
             QueryError::NoSuchShard(_) => Self::not_found(error.to_string()),
             QueryError::Refused(what) => Self::new(ErrorCode::Refused, what),
             QueryError::Unavailable(_) | QueryError::CutOff => Self::unavailable(error.to_string()),
+            QueryError::Unknown => Self::unknown(),
             QueryError::Store(ref what) => {
                 tracing::warn!(error = %what, "query failed");
                 Self::internal("the query failed")

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dunlin_model::audit::AuditRecord;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, View};
+use dunlin_model::command::{Command, Consistency, Outcome, Query, Refusal, Settled, View, WriteReceipt};
 use dunlin_model::directory::Right;
 use dunlin_model::id::ShardId;
 use dunlin_model::iso_time::iso_utc;
@@ -36,6 +36,7 @@ use super::error::ApiError;
 use super::methods::{self, MethodInput};
 use super::named::Named;
 use super::queries::{ITEM_TYPE, page_size};
+use super::receipts::receipted;
 use super::time::parse_iso;
 use super::twins::Wanted;
 use crate::limits::QUERY_PAGE_WAIT;
@@ -82,9 +83,9 @@ pub(crate) async fn put(
     let mut record = AuditRecord::done("job.create", caller.0, spec.id.as_str());
     record.detail = spec.work.kind().word().to_owned();
     let answer = match submit(&shared, &spec.id, Command::JobPut(Box::new(spec.clone()))).await {
-        Ok(state) => {
+        Ok((state, receipt)) => {
             shared.scheduled.notify_one();
-            Ok(respond(&shared, spec, state))
+            Ok(receipted(respond(&shared, spec, state), receipt))
         }
         Err(error) => Err(error),
     };
@@ -117,8 +118,8 @@ pub(crate) async fn cancel(
     // What was asked of it never changes, so it may be read before.
     let answer = async {
         let job = find(&shared, &id).await?;
-        let state = submit(&shared, &id, Command::JobCancel(id.clone())).await?;
-        Ok(respond(&shared, job.spec, state))
+        let (state, receipt) = submit(&shared, &id, Command::JobCancel(id.clone())).await?;
+        Ok(receipted(respond(&shared, job.spec, state), receipt))
     };
     let answer = answer.await;
     audited(record, answer)
@@ -218,9 +219,10 @@ async fn find(shared: &Shared, id: &JobId) -> Result<Job, ApiError> {
     }
 }
 
-async fn submit(shared: &Shared, id: &JobId, command: Command) -> Result<JobState, ApiError> {
-    match shared.client.submit(command).await? {
-        Outcome::Job { state, .. } => Ok(*state),
+async fn submit(shared: &Shared, id: &JobId, command: Command) -> Result<(JobState, WriteReceipt), ApiError> {
+    let Settled { outcome, receipt } = shared.client.submit_for_receipt(command).await?;
+    match outcome {
+        Outcome::Job { state, .. } => Ok((*state, receipt)),
         Outcome::Refused(Refusal::AlreadyExists) => Err(ApiError::job_exists(id)),
         Outcome::Refused(Refusal::UnknownJob) => Err(ApiError::no_job(id)),
         Outcome::Refused(Refusal::JobEnded) => Err(ApiError::job_ended(id)),

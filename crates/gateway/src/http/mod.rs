@@ -30,6 +30,7 @@ mod named;
 mod openapi;
 pub(crate) mod queries;
 pub(crate) mod quota;
+mod receipts;
 mod registrations;
 pub(crate) mod routing;
 pub(crate) mod telemetry;
@@ -290,7 +291,11 @@ async fn watch(
 ) -> Response {
     count(&shared.metrics.http_requests);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let mut response = match tokio::time::timeout(wait, next.run(request)).await {
+    let serving = async {
+        authorize::hear(&shared, request.headers()).await;
+        next.run(request).await
+    };
+    let mut response = match tokio::time::timeout(wait, serving).await {
         Ok(response) => response,
         Err(_) => ApiError::unknown().into_response(),
     };

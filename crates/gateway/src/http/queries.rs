@@ -10,7 +10,6 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
-use dunlin_model::command::{Consistency, Query, Receipt, View};
 use dunlin_model::limits::FLEET_PAGE_MAX;
 use dunlin_model::query_language::{Select, Source, Statement};
 use dunlin_model::quota::Operation;
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 use super::authorize;
 use super::devices::CONTINUATION;
 use super::error::ApiError;
-use super::telemetry::RECEIPT_HEADER;
+use super::receipts;
 use super::twins::charge_rest;
 use crate::auth::BASE64;
 use crate::fleet::{self, Asked, Cursor, FleetError, Page};
@@ -52,7 +51,7 @@ pub(crate) async fn ask(
     let turn = shared.queries.try_acquire();
     let _turn = turn.map_err(|_| ApiError::busy("queries of this gateway"))?;
     shared.charge(Cost::message(Operation::Query, 0)).await?;
-    see(&shared, &headers).await?;
+    receipts::see(&shared, &headers).await?;
     if asked.statement.is_aggregate() {
         let rows = fleet::groups(&*shared.client, &asked).await?;
         let rows = rows.iter().map(ToString::to_string).collect();
@@ -92,26 +91,6 @@ pub(crate) fn page_size(headers: &HeaderMap) -> Result<usize, ApiError> {
         _ => Err(ApiError::invalid(format!(
             "{ITEM_COUNT} is a number from 1 to {FLEET_PAGE_MAX}"
         ))),
-    }
-}
-
-/// Whoever names the receipt of an event wants it, and what was acknowledged before it, to be seen. That is always so:
-/// a hub that does not have it is another one, or an older copy of this one.
-async fn see(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(RECEIPT_HEADER) else {
-        return Ok(());
-    };
-    let receipt = value.to_str().ok().and_then(|text| text.parse::<Receipt>().ok());
-    let receipt =
-        receipt.ok_or_else(|| ApiError::invalid(format!("{RECEIPT_HEADER} is shard/offset/term")))?;
-    if receipt.shard.0 >= shared.client.directory().shard_count {
-        return Err(ApiError::not_seen(receipt));
-    }
-    let query = Query::Shard(receipt.shard);
-    match shared.client.query(query, Consistency::Linearizable).await? {
-        View::Shard(shard) if shard.next_offset > receipt.offset => Ok(()),
-        View::Shard(_) => Err(ApiError::not_seen(receipt)),
-        _ => Err(ApiError::internal("an answer of another kind")),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::body::Bytes as Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::BytesMut;
@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::authorize::{self, Claim};
 use super::error::ApiError;
+use super::receipts::receipted;
 use crate::auth::BASE64;
 use crate::bag;
 use crate::downward::ACK_PROPERTY;
@@ -28,9 +29,6 @@ use crate::limits::{HTTP_RECEIPT_WAIT, QUOTA_MESSAGE_WAIT};
 use crate::listen::Peer;
 use crate::metrics::{count, count_by};
 use crate::shared::Shared;
-
-/// Header with the receipt of a stored message: `shard/offset/term`.
-pub(crate) const RECEIPT_HEADER: &str = "dunlin-receipt";
 
 /// What a body of several messages says that it is.
 const BATCH_TYPE: &str = "application/vnd.microsoft.iothub.json";
@@ -200,11 +198,7 @@ pub(crate) fn read_batch(body: &[u8]) -> Result<Vec<Message>, ApiError> {
 }
 
 fn respond(receipt: Receipt) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(value) = HeaderValue::from_str(&receipt.to_string()) {
-        response.headers_mut().insert(RECEIPT_HEADER, value);
-    }
-    response
+    receipted(StatusCode::NO_CONTENT.into_response(), receipt)
 }
 
 /// The property bag that the headers make.

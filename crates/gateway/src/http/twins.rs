@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use dunlin_model::audit::AuditRecord;
-use dunlin_model::command::{Command, Consistency, Outcome, Query, View};
+use dunlin_model::command::{Command, Consistency, Outcome, Query, Settled, View, WriteReceipt};
 use dunlin_model::directory::Right;
 use dunlin_model::id::DeviceId;
 use dunlin_model::quota::Operation;
@@ -24,6 +24,7 @@ use super::authorize;
 use super::error::ApiError;
 use super::etag::{IfMatch, if_match, tagged};
 use super::named::Named;
+use super::receipts::receipted;
 use crate::auth::BASE64;
 use crate::mqtt::twin::checked;
 use crate::quota::Cost;
@@ -91,22 +92,24 @@ async fn write(
     record.detail = wanted.names();
     let answer = match change(shared, &device, wanted, replaces, condition(headers)?).await {
         // It is changed, whatever comes of reading it: nobody may be told that nothing happened.
-        Ok(()) => Ok(read(shared, &device)
-            .await
-            .unwrap_or_else(|_| ApiError::unknown().into_response())),
+        Ok(receipt) => {
+            let shown = read(shared, &device).await;
+            let shown = shown.unwrap_or_else(|_| ApiError::unknown().into_response());
+            Ok(receipted(shown, receipt))
+        }
         Err(error) => Err(error),
     };
     audited(record, answer)
 }
 
-/// Changes a twin that has this ETag, if one is asked for.
+/// Changes a twin that has this ETag, if one is asked for, and says where.
 pub(crate) async fn change(
     shared: &Shared,
     device: &DeviceId,
     wanted: Wanted,
     replaces: bool,
     etag: Option<u64>,
-) -> Result<(), ApiError> {
+) -> Result<WriteReceipt, ApiError> {
     let command = Command::TwinChange {
         device: device.clone(),
         tags: wanted.tags,
@@ -114,8 +117,9 @@ pub(crate) async fn change(
         replaces,
         etag,
     };
-    match shared.client.submit(command).await? {
-        Outcome::TwinChanged { .. } => Ok(()),
+    let Settled { outcome, receipt } = shared.client.submit_for_receipt(command).await?;
+    match outcome {
+        Outcome::TwinChanged { .. } => Ok(receipt),
         Outcome::Refused(refusal) => Err(ApiError::refused(refusal, device)),
         _ => Err(ApiError::internal("an outcome of another kind")),
     }

@@ -25,7 +25,7 @@ use super::backend::{
     Joining, Leaver, Listed, Member, Page, Place, Principal, ReadError, Refused, Synced, Syncing, USER,
 };
 use super::members::cut;
-use crate::auth::{self, ConnectionString};
+use crate::auth::{self, ConnectionString, news};
 use crate::events::{self, endpoint};
 use crate::http::claimed;
 use crate::limits::KAFKA_ASKS_MAX;
@@ -53,7 +53,7 @@ fn broker_id(node: NodeId) -> i32 {
 
 fn read_error(error: QueryError) -> ReadError {
     match error {
-        QueryError::Unavailable(_) | QueryError::CutOff => ReadError::Unavailable,
+        QueryError::Unavailable(_) | QueryError::CutOff | QueryError::Unknown => ReadError::Unavailable,
         QueryError::NoSuchShard(_) | QueryError::Refused(_) => ReadError::Other,
         QueryError::Store(why) => {
             tracing::warn!(error = %why, "a partition could not be read");
@@ -234,15 +234,22 @@ impl Backend for Hub {
         password: &'a str,
         peer: SocketAddr,
     ) -> BoxFuture<'a, Result<Principal, Refused>> {
-        let checked = self.check(user, password);
-        if checked == Err(Refused::Wrong) {
-            let shown = ConnectionString::parse(password).unwrap_or_default();
-            let who = claimed(&shown.shared_access_key_name.unwrap_or_default());
-            let record = AuditRecord::refused("kafka.sign-in", who, "events", Refused::Wrong.to_string());
-            let from = peer.to_string();
-            self.shared.hooks.audit.refused(AuditRecord { from, ..record });
-        }
-        Box::pin(std::future::ready(checked))
+        Box::pin(async move {
+            let mut checked = self.check(user, password);
+            if checked == Err(Refused::Wrong) {
+                // The policy, or its key, may be new.
+                news::hear_all(&self.shared).await;
+                checked = self.check(user, password);
+            }
+            if checked == Err(Refused::Wrong) {
+                let shown = ConnectionString::parse(password).unwrap_or_default();
+                let who = claimed(&shown.shared_access_key_name.unwrap_or_default());
+                let record = AuditRecord::refused("kafka.sign-in", who, "events", Refused::Wrong.to_string());
+                let from = peer.to_string();
+                self.shared.hooks.audit.refused(AuditRecord { from, ..record });
+            }
+            checked
+        })
     }
 
     fn is_still_good(&self, principal: &Principal) -> bool {

@@ -657,7 +657,7 @@ where
                     Finished::Subscribed {
                         packet_id,
                         codes,
-                        outcome: submitting.await,
+                        outcome: submitting.await.map(|settled| settled.outcome),
                     }
                 }));
             }
@@ -686,7 +686,7 @@ where
                     Finished::Unsubscribed {
                         packet_id,
                         count,
-                        outcome: submitting.await,
+                        outcome: submitting.await.map(|settled| settled.outcome),
                     }
                 }));
             }
@@ -767,7 +767,8 @@ where
         self.reads_twin = false;
         if let Some(rid) = rid {
             let (topic, out) = (answer.topic(rid), &mut self.socket.out);
-            self.codec.put_publish(&topic, answer.body().clone(), out);
+            let receipt = answer.receipt().filter(|_| self.session.terms().receipts);
+            self.codec.put_answer(&topic, answer.body().clone(), receipt, out);
         }
         if let Some(version) = answer.desired_version() {
             self.told.handle_read(version);

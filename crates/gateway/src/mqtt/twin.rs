@@ -4,7 +4,7 @@
 //! the status in its topic, and for the SDKs only that counts.
 
 use bytes::Bytes;
-use dunlin_model::command::{Consistency, Outcome, Query, Refusal, View};
+use dunlin_model::command::{Consistency, Outcome, Query, Refusal, Settled, View, WriteReceipt};
 use dunlin_model::id::DeviceId;
 use dunlin_model::port::{QueryError, ShardClient, SubmitError};
 use dunlin_model::twin::document::versioned;
@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     body: Bytes,
     /// Version of what is desired, if the answer tells it.
     desired_version: Option<u64>,
+    /// Where the device's own change took effect, if the answer is to one.
+    receipt: Option<WriteReceipt>,
 }
 
 /// Why there is no answer: the session is over.
@@ -35,6 +37,7 @@ impl Answer {
             version: None,
             body: body.to_string().into(),
             desired_version: None,
+            receipt: None,
         }
     }
 
@@ -76,6 +79,11 @@ impl Answer {
         self.desired_version
     }
 
+    /// Where the device's own change took effect.
+    pub(crate) fn receipt(&self) -> Option<WriteReceipt> {
+        self.receipt
+    }
+
     /// What is published.
     pub(crate) fn body(&self) -> &Bytes {
         &self.body
@@ -112,6 +120,7 @@ pub(crate) async fn get(client: &dyn ShardClient, device: DeviceId) -> Answer {
                 .to_string()
                 .into(),
             desired_version: Some(twin.desired.version),
+            receipt: None,
         },
         Err(answer) => answer,
     }
@@ -123,7 +132,7 @@ pub(crate) async fn read(client: &dyn ShardClient, device: DeviceId) -> Result<T
         Ok(View::Twin(Some(view))) => view,
         Ok(View::Twin(None)) => return Err(Answer::error(404, "the device does not exist")),
         Ok(_) => return Err(Answer::error(500, "an answer of another kind")),
-        Err(error @ (QueryError::Unavailable(_) | QueryError::CutOff)) => {
+        Err(error @ (QueryError::Unavailable(_) | QueryError::CutOff | QueryError::Unknown)) => {
             return Err(Answer::error(503, &error.to_string()));
         }
         Err(error) => return Err(Answer::error(500, &error.to_string())),
@@ -133,13 +142,15 @@ pub(crate) async fn read(client: &dyn ShardClient, device: DeviceId) -> Result<T
 }
 
 /// What `$iothub/twin/PATCH/properties/reported` came to.
-pub(crate) fn answer_report(outcome: Result<Outcome, SubmitError>) -> Result<Answer, Fenced> {
-    Ok(match outcome {
+pub(crate) fn answer_report(settled: Result<Settled, SubmitError>) -> Result<Answer, Fenced> {
+    let receipt = settled.as_ref().ok().map(|settled| settled.receipt);
+    Ok(match settled.map(|settled| settled.outcome) {
         Ok(Outcome::TwinChanged { version }) => Answer {
             status: 204,
             version: Some(version),
             body: Bytes::new(),
             desired_version: None,
+            receipt,
         },
         Ok(Outcome::Refused(Refusal::VersionMismatch)) => {
             Answer::error(412, "the reported properties have another version")
@@ -209,6 +220,7 @@ mod tests {
             version: Some(7),
             body: Bytes::new(),
             desired_version: None,
+            receipt: None,
         };
         assert_eq!(answer.topic("r-1"), "$iothub/twin/res/204/?$rid=r-1&$version=7");
         assert_eq!(Answer::invalid("no").topic("r"), "$iothub/twin/res/400/?$rid=r");

@@ -6,7 +6,7 @@
 use std::num::NonZeroU16;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dunlin_model::command::Receipt;
+use dunlin_model::command::{Receipt, WriteReceipt};
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{DisconnectReasonCode, PublishProperties, ToReasonCode};
@@ -18,7 +18,7 @@ use super::courier::Downward;
 use super::strict;
 use crate::limits::{CONNECT_BYTES_MAX, PACKET_BYTES_MAX, PROPERTIES_MAX, RECEIVE_MAX, TOPIC_ALIAS_MAX};
 
-/// User property of CONNECT that asks for receipts, and of PUBACK that carries one.
+/// User property of CONNECT that asks for receipts, and of PUBACK, or the answer to a report, that carries one.
 pub(crate) const RECEIPT_PROPERTY: &str = "dunlin-receipt";
 
 /// A CONNECT of either version.
@@ -33,7 +33,7 @@ pub(crate) struct ConnectRequest {
     /// Seconds; 0 for none.
     pub(crate) keep_alive_s: u16,
     pub(crate) will: Option<Will>,
-    /// Whether PUBACKs carry receipts.
+    /// Whether PUBACKs and answers to reports carry receipts.
     pub(crate) receipts: bool,
     /// Messages that the client takes unacknowledged, if it says so (MQTT 5).
     pub(crate) receive_max: Option<u16>,
@@ -356,6 +356,25 @@ impl Codec {
 
     /// PUBLISH of QoS 0: what is lost on the way is asked for or told again by other means. `topic` is short.
     pub(crate) fn put_publish(&mut self, topic: &str, payload: Bytes, out: &mut BytesMut) {
+        self.put_answer(topic, payload, None, out);
+    }
+
+    /// The same; with `receipt` for clients that asked for it (MQTT 5) and have room for it.
+    pub(crate) fn put_answer(
+        &mut self,
+        topic: &str,
+        payload: Bytes,
+        receipt: Option<WriteReceipt>,
+        out: &mut BytesMut,
+    ) {
+        let receipt = receipt.map(|receipt| receipt.to_string()).filter(|text| {
+            let property = 1 + 2 + RECEIPT_PROPERTY.len() + 2 + text.len();
+            self.has_room(2 + topic.len() + 1 + property + payload.len())
+        });
+        let properties = receipt.map(|text| PublishProperties {
+            user_properties: vec![(RECEIPT_PROPERTY.into(), text.into())],
+            ..PublishProperties::default()
+        });
         let publish = Box::new(Publish {
             dup: false,
             retain: false,
@@ -363,7 +382,7 @@ impl Codec {
             topic: topic.into(),
             packet_id: None,
             payload,
-            properties: None,
+            properties,
         });
         match self {
             Codec::V3(codec, _) => {
@@ -692,6 +711,30 @@ mod tests {
         assert_eq!(sniff(b"GET / HTTP/1.1"), Err(SniffError::NotMqtt));
         assert_eq!(sniff(b"\x10\xFF\xFF\xFF\x7F\x00"), Err(SniffError::NotMqtt));
         assert_eq!(sniff(b"\x10\xFF\xFF\xFF\xFF\x7F"), Err(SniffError::NotMqtt));
+    }
+
+    #[test]
+    fn an_answer_has_its_receipt_where_there_is_room_for_it() {
+        let receipt = WriteReceipt {
+            shard: ShardId(7),
+            index: 41,
+            term: 2,
+        };
+        let put = |codec: &mut Codec, receipt| {
+            let mut out = BytesMut::new();
+            codec.put_answer("$iothub/twin/res/204/?$rid=r", Bytes::new(), receipt, &mut out);
+            out.len()
+        };
+        let mut codec = Codec::new(Version::V5);
+        let (bare, whole) = (put(&mut codec, None), put(&mut codec, Some(receipt)));
+        assert_eq!(whole - bare, 1 + 2 + RECEIPT_PROPERTY.len() + 2 + "7/@41/2".len());
+        for (bytes_max, expected) in [(whole, whole), (whole - 1, bare)] {
+            let Codec::V5(inner) = &mut codec else {
+                unreachable!()
+            };
+            inner.set_max_outbound_size(body_bytes_max(bytes_max as u32) + 5);
+            assert_eq!(put(&mut codec, Some(receipt)), expected, "{bytes_max}");
+        }
     }
 
     #[test]

@@ -184,7 +184,9 @@ impl From<SubmitError> for ProvisioningError {
 impl From<QueryError> for ProvisioningError {
     fn from(error: QueryError) -> Self {
         match error {
-            QueryError::Unavailable(_) | QueryError::CutOff => Self::unavailable(error.to_string()),
+            QueryError::Unavailable(_) | QueryError::CutOff | QueryError::Unknown => {
+                Self::unavailable(error.to_string())
+            }
             QueryError::NoSuchShard(_) | QueryError::Refused(_) => Self::invalid(error.to_string()),
             QueryError::Store(what) => {
                 tracing::warn!(error = %what, "query failed");

@@ -59,7 +59,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn folder(upload: &Upload) -> String {
-    format!("{FOLDER}/{}", upload.id)
+    folder_of(&upload.id)
+}
+
+/// Where everything waits that belongs to the upload of this id.
+pub(crate) fn folder_of(id: &str) -> String {
+    format!("{FOLDER}/{id}")
 }
 
 /// Where a block waits.

@@ -33,8 +33,16 @@ pub(crate) fn problem(device: &DeviceId, blob: &str) -> Option<&'static str> {
 
 /// Where a file lies in the store. `None` if one of its parts is too long.
 pub(crate) fn store_path(container: &str, device: &DeviceId, blob: &str) -> Option<String> {
-    let mut path = container.to_owned();
-    for part in [device.device_part()].into_iter().chain(blob.split('/')) {
+    below(device_folder(container, device)?, blob.split('/'))
+}
+
+/// The folder of all files of a device. `None` if it has none, since its id is too long.
+pub(crate) fn device_folder(container: &str, device: &DeviceId) -> Option<String> {
+    below(container.to_owned(), [device.device_part()])
+}
+
+fn below<'a>(mut path: String, parts: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    for part in parts {
         let part = stored(part);
         if part.len() > PART_BYTES_MAX {
             return None;
@@ -134,6 +142,10 @@ mod tests {
         assert_eq!(path("a%b", "x#1?"), "uploads/a%25b/x%231%3F");
         assert_eq!(path("...", "..."), "uploads/%2E%2E%2E/%2E%2E%2E");
         assert_ne!(path("d", "%23"), path("d", "#"));
+        for id in ["dev", "..", "a%b"] {
+            let folder = device_folder("uploads", &device(id)).expect("it is short");
+            assert_eq!(path(id, "x/y"), format!("{folder}/x/y"));
+        }
     }
 
     #[test]

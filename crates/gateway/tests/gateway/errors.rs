@@ -223,6 +223,14 @@ async fn each_error_is_met_in_the_form_that_sdks_read() {
         .cluster
         .fail_queries(dunlin_model::port::QueryError::Store("a test".into()));
     meet(&world.http("GET", "/devices/dev-1", &[], "").await, "ServerError");
+    // An order to the cluster that may have been carried out is not one that was not.
+    world
+        .cluster
+        .fail_queries(dunlin_model::port::QueryError::Unknown);
+    meet(
+        &world.http("GET", "/devices/dev-1", &[], "").await,
+        "GatewayTimeout",
+    );
 
     // As many configurations as there may be.
     for number in 1..CONFIGURATIONS_MAX {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_model::command::{
-    Command, Consistency, DeviceView, Outcome, Place, Query, ReadFrom, Receipt, TelemetryAck, View,
+    Command, Consistency, DeviceView, Outcome, Place, Query, ReadFrom, Receipt, Settled, TelemetryAck, View,
+    WriteReceipt,
 };
 use dunlin_model::device::owed_downlink;
 use dunlin_model::directory::{Directory, DirectoryCommand, DirectoryRefusal, first_policies};
@@ -218,6 +219,14 @@ impl FakeCluster {
     pub(crate) fn change_directory(&self, change: impl FnOnce(&mut Directory)) {
         let mut directory = self.directory.lock().unwrap();
         change(Arc::make_mut(&mut directory));
+    }
+
+    /// Changes the directory without this gateway's hearing of it before it asks.
+    pub(crate) fn change_directory_elsewhere(&self, change: impl FnOnce(&mut Directory)) {
+        let mut newer = self.newer.lock().unwrap();
+        let mut changed = newer.clone().unwrap_or_else(|| self.directory());
+        change(Arc::make_mut(&mut changed));
+        *newer = Some(changed);
     }
 
     /// An authority of devices' certificates.
@@ -491,6 +500,10 @@ impl FakeCluster {
     }
 
     pub(crate) fn apply(&self, command: Command) -> Outcome {
+        self.settle(command).outcome
+    }
+
+    fn settle(&self, command: Command) -> Settled {
         let shard = self.shard_at(command.place());
         let (mut applied, notices, loses) = {
             let mut state = self.lock();
@@ -505,7 +518,14 @@ impl FakeCluster {
             }
         }
         self.changed();
-        applied.outcomes.pop().expect("it was a command")
+        Settled {
+            outcome: applied.outcomes.pop().expect("it was a command"),
+            receipt: WriteReceipt {
+                shard,
+                index: applied.index,
+                term: applied.term,
+            },
+        }
     }
 }
 
@@ -637,7 +657,7 @@ impl ShardClient for FakeCluster {
         })
     }
 
-    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
+    fn submit_for_receipt(&self, command: Command) -> BoxFuture<'_, Result<Settled, SubmitError>> {
         Box::pin(async move {
             // A gateway keeps its leases by itself.
             let is_of_doors = !matches!(command, Command::LeaseTake { .. });
@@ -648,7 +668,7 @@ impl ShardClient for FakeCluster {
             if is_lost || self.lock().silent {
                 return Err(SubmitError::Unknown);
             }
-            Ok(self.apply(command))
+            Ok(self.settle(command))
         })
     }
 
@@ -657,7 +677,10 @@ impl ShardClient for FakeCluster {
             // A gateway looks for what is due by itself.
             let is_of_doors = !matches!(
                 query,
-                Query::DueJobs { .. } | Query::Configurations { .. } | Query::Targeted { .. }
+                Query::DueJobs { .. }
+                    | Query::Configurations { .. }
+                    | Query::Targeted { .. }
+                    | Query::Leftovers { .. }
             );
             if is_of_doors && let Some(error) = self.lock().failing_query.take() {
                 return Err(error);

@@ -96,6 +96,12 @@ async fn policies_that_may_read_events_open_the_door_and_others_are_audited() {
         let mut reader = Reader::dial(&world).await;
         assert_eq!(reader.sign_in("service", &key).await, code, "{topic}");
     }
+    // A policy that this gateway has not heard of yet counts at once.
+    world.cluster.change_directory_elsewhere(|directory| {
+        let policy = directory.policies["service"].clone();
+        directory.policies.insert("made".into(), policy);
+    });
+    assert_eq!(Reader::dial(&world).await.sign_in("made", KEY).await, 0);
 }
 
 #[tokio::test]

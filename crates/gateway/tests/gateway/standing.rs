@@ -1,4 +1,5 @@
 //! Sessions and streams whose ground falls: a policy that is rolled or removed, an authority that is trusted no more.
+//! And ground that is new: it carries at once, also at a gateway that has not heard of it.
 
 use dunlin_gateway::auth;
 use dunlin_gateway::client::{Client, ConnectOptions, Event};
@@ -79,6 +80,47 @@ async fn a_session_ends_with_the_authority_that_vouched_for_it() {
     forget("root");
     assert!(matches!(next(&mut client).await, Event::Disconnected { .. }));
     assert_eq!(world.refusal(&options).await, 5);
+}
+
+#[tokio::test]
+async fn a_policy_or_a_key_that_a_gateway_has_not_heard_of_yet_counts_at_once() {
+    let world = World::new().await;
+    let read = async |policy: &str, key: &str| {
+        let token = auth::sign(HOST, key, NOW_S + 3600, Some(policy)).unwrap();
+        let headers = [("Authorization", token.as_str())];
+        world.http_as("GET", "/devices/dev-1", &headers, b"").await.status
+    };
+    assert_eq!(read("made", KEY).await, 401);
+    world.cluster.change_directory_elsewhere(|directory| {
+        let policy = directory.policies["iothubowner"].clone();
+        directory.policies.insert("made".into(), policy);
+    });
+    assert_eq!(read("made", KEY).await, 200);
+    // A device that comes by a key that was renewed.
+    let renewed = auth::draw_key();
+    world.cluster.change_directory_elsewhere(|directory| {
+        directory.policies.get_mut("device").unwrap().keys.primary = renewed.clone();
+    });
+    let mut client = by_policy(&world, &renewed).await;
+    let id = client.publish(TOPIC, b"at once").await.unwrap();
+    assert_eq!(next(&mut client).await, puback(id));
+    // One below an authority that was added.
+    let root = authority("root", None);
+    world.cluster.apply(Command::DevicePut {
+        device: DeviceId::parse("robot").unwrap(),
+        spec: DeviceSpec::enabled(Authentication::CertificateAuthority),
+        condition: Condition::Absent,
+    });
+    let certificate = leaf("robot", &root, &[]);
+    let options = ConnectOptions {
+        password: None,
+        ..ConnectOptions::new(showing(&world, &certificate), HOST, "robot", String::new())
+    };
+    assert_eq!(world.refusal(&options).await, 5);
+    world.cluster.change_directory_elsewhere(|directory| {
+        directory.authorities.insert("root".to_owned(), root.pem());
+    });
+    Client::connect(&options).await.unwrap();
 }
 
 #[tokio::test]

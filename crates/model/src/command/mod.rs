@@ -5,6 +5,7 @@
 
 mod outcome;
 mod query;
+mod receipt;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use crate::upload::NewFileNotice;
 
 pub use outcome::{NoReceipt, Outcome, Receipt, Refusal, TelemetryAck};
 pub use query::{Consistency, DeviceView, Due, Found, Query, ReadFrom, ShardView, TwinView, View};
+pub use receipt::{Least, RECEIPTS_SHOWN_MAX, Settled, Wanted, WriteReceipt, WriteReceipts};
 
 /// A change that a door asks for. Nearly each concerns one device, whose slot finds the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -371,6 +373,13 @@ pub enum Command {
         /// Whether it is done with; otherwise it is given again.
         completes: bool,
     },
+    /// What an erased device has left outside its shard is gone.
+    LeftoverGone {
+        /// Which.
+        device: DeviceId,
+        /// Index of the entry that erased it; a later erasure is not meant.
+        index: u64,
+    },
 }
 
 /// What a command is about, and so which shard it goes to.
@@ -438,7 +447,8 @@ impl Command {
             | Command::JobMethodBegin { device, .. }
             | Command::JobMethodEnd { device, .. }
             | Command::UploadBegin { device, .. }
-            | Command::UploadEnd { device, .. } => Place::Device(device),
+            | Command::UploadEnd { device, .. }
+            | Command::LeftoverGone { device, .. } => Place::Device(device),
             Command::EnrollmentPut { id, .. }
             | Command::EnrollmentDelete { id, .. }
             | Command::RegistrationPut { id, .. }

@@ -187,6 +187,9 @@ pub enum Refusal {
     /// The time of the upload is over.
     #[error("the upload's time is over")]
     UploadLapsed,
+    /// Files of an erased device of that name are still to go.
+    #[error("files of an erased device of that name are being removed")]
+    LeftoverThere,
 }
 
 /// Where an event stands: the receipt of a message. Text form `shard/offset/term`.

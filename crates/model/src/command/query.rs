@@ -8,6 +8,7 @@ use crate::group::ask::{GroupLine, GroupQuestion, GroupSaid};
 use crate::id::{DeviceId, ShardId, slot_of};
 use crate::identity::{DeviceRecord, SessionRecord};
 use crate::job::{Job, JobId};
+use crate::leftover::Leftover;
 use crate::messages::feedback::FeedbackRecord;
 use crate::messages::{DeadLetter, MessageContent};
 use crate::port::StoreError;
@@ -188,6 +189,23 @@ pub enum Query {
         /// The number after the last; [`BATCH_NOTICES_MAX`](crate::upload::BATCH_NOTICES_MAX) from the first at the most.
         to: u64,
     },
+    /// What erased devices of one shard have left outside it, by name, after a cursor that an earlier page returned.
+    Leftovers {
+        /// Which shard.
+        shard: ShardId,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+    },
+    /// Registrations of one shard that name one of these devices, whatever hub they name with it; page by page, as
+    /// [`Registrations`](Query::Registrations).
+    RegistrationsOf {
+        /// Which shard.
+        shard: ShardId,
+        /// The devices; [`LEFTOVERS_PAGE_MAX`](crate::leftover::LEFTOVERS_PAGE_MAX) at most.
+        devices: Vec<DeviceId>,
+        /// Opaque; empty for the first page.
+        after: Bytes,
+    },
 }
 
 /// What a query answers.
@@ -232,7 +250,7 @@ pub enum View {
         /// Cursor of the next page; `None` at the end.
         next: Option<Bytes>,
     },
-    /// Answer to [`Query::Registrations`].
+    /// Answer to [`Query::Registrations`] and to [`Query::RegistrationsOf`].
     Registrations {
         /// The page.
         found: Vec<Registration>,
@@ -288,6 +306,13 @@ pub enum View {
     FileNoticeCount(u64),
     /// Answer to [`Query::FileNotices`].
     FileNotices(Vec<FileNotice>),
+    /// Answer to [`Query::Leftovers`].
+    Leftovers {
+        /// The page.
+        found: Vec<Leftover>,
+        /// Cursor of the next page; `None` at the end.
+        next: Option<Bytes>,
+    },
 }
 
 /// What a statement of the query language finds.
@@ -405,6 +430,8 @@ impl Query {
             | Query::Feedback { shard, .. }
             | Query::FileNoticeCount(shard)
             | Query::FileNotices { shard, .. }
+            | Query::Leftovers { shard, .. }
+            | Query::RegistrationsOf { shard, .. }
             | Query::Cursor { shard, .. } => Place::Shard(*shard),
         }
     }

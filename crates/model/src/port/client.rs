@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{BoxFuture, EventPage};
-use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, TelemetryAck, View};
+use crate::command::{Command, Consistency, Outcome, Query, ReadFrom, Settled, TelemetryAck, View};
 use crate::directory::Directory;
 use crate::id::{DeviceId, NodeId, ShardId, StreamId};
 use crate::method::{Invocation, MethodAnswer, MethodError};
@@ -31,7 +31,8 @@ pub enum SubmitError {
     StorageFull,
 }
 
-/// Why a query has no answer. Trying again is always safe.
+/// Why a query has no answer. Asking again is always safe; to give the cluster an order again is, unless it is
+/// [`Unknown`](Self::Unknown) what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// No leader answered in time.
@@ -49,6 +50,9 @@ pub enum QueryError {
     /// This gateway has lost sight of the directory.
     #[error("this gateway is cut off from the cluster")]
     CutOff,
+    /// The cluster was told to do something, and no answer came in time. It may have been done.
+    #[error("no answer in time; the change may or may not take effect")]
+    Unknown,
 }
 
 /// Why the book of provisioning was not changed.
@@ -209,8 +213,14 @@ pub trait ShardClient: Send + Sync + 'static {
     /// Resolves when the budget of waiting bytes has room again.
     fn ready(&self) -> BoxFuture<'_, ()>;
 
-    /// Submits a command and waits for its outcome.
-    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>>;
+    /// Submits a command and waits for its outcome, and where it took effect.
+    fn submit_for_receipt(&self, command: Command) -> BoxFuture<'_, Result<Settled, SubmitError>>;
+
+    /// The same for whoever needs no receipt.
+    fn submit(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
+        let submitting = self.submit_for_receipt(command);
+        Box::pin(async move { Ok(submitting.await?.outcome) })
+    }
 
     /// Reads state.
     fn query(&self, query: Query, consistency: Consistency) -> BoxFuture<'_, Result<View, QueryError>>;

@@ -69,6 +69,8 @@ pub enum FrameResult {
 pub struct FrameApplied {
     /// Term of the entry.
     pub term: u64,
+    /// Its index in the log; 0 if the outcome was kept before that was written down with it.
+    pub index: u64,
     /// Offset of the first stored record. Records follow densely, without the fenced ones.
     pub first_offset: u64,
     /// Records in the frame.

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::state::Entry;
-use super::{keys, read, registry};
+use super::{keys, leftovers, read, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
 use crate::identity::Condition;
@@ -42,7 +42,7 @@ pub struct Pending {
     pub upto: u64,
 }
 
-/// Deletes `device`, if it is there, and has all that it ever sent erased.
+/// Deletes `device`, if it is there, has all that it ever sent erased, and writes down what else there may be of it.
 pub(super) fn erase(entry: &mut Entry<'_>, device: &DeviceId) -> Result<Outcome, StoreError> {
     let key = keys::erased(device.as_str().as_bytes());
     let known: Option<u64> = entry.overlay.get_json(&key)?;
@@ -50,6 +50,7 @@ pub(super) fn erase(entry: &mut Entry<'_>, device: &DeviceId) -> Result<Outcome,
     if known.is_none() && total.count >= ERASED_MAX {
         return Ok(Outcome::Refused(Refusal::LimitReached));
     }
+    leftovers::keep(entry, device)?;
     if registry::record(entry, device)?.is_some() {
         registry::delete(entry, device, Condition::Any)?;
     }

@@ -61,6 +61,7 @@ const CURSOR: [u8; 2] = [0xFF, 0x0A];
 pub const ERASED_TOTAL: &[u8] = &[0xFF, 0x0B];
 /// Which erasures a replica's segments have behind them: its own note.
 pub(super) const ERASED_DONE: &[u8] = &[0xFF, 0x0C];
+const LEFTOVER: [u8; 2] = [0xFF, 0x0D];
 const FILE_NOTICE: [u8; 2] = [0xFF, 0x10];
 /// The list of files that services are to be told of.
 pub const FILE_NOTICE_LIST: &[u8] = &[0xFF, 0x11];
@@ -256,6 +257,17 @@ pub fn file_notice(number: u64) -> Vec<u8> {
     let mut key = FILE_NOTICE.to_vec();
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Key of what an erased device has left outside its shard.
+pub fn leftover(device: &[u8]) -> Vec<u8> {
+    [&LEFTOVER[..], device].concat()
+}
+
+/// The range of those keys from `after` on; of all if that is empty.
+pub fn leftovers_after(after: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let [first, second] = LEFTOVER;
+    (after.max(&LEFTOVER[..]).to_vec(), vec![first, second + 1])
 }
 
 /// Key of how far events have left for an endpoint.

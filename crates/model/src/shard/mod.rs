@@ -15,6 +15,7 @@ mod groups;
 mod jobs;
 pub mod keys;
 mod lease;
+mod leftovers;
 pub(crate) mod messages;
 pub mod meta;
 mod overlay;

@@ -12,6 +12,7 @@ use super::read::{json, with_session};
 use crate::command::View;
 use crate::group::Group;
 use crate::group::ask::GroupLine;
+use crate::id::DeviceId;
 use crate::job::state::JobPlan;
 use crate::job::{Job, JobSpec};
 use crate::limits::{DEVICE_PAGE_MAX, JOB_LIST_MAX, PROVISIONING_PAGE_MAX, READ_BYTES_MAX};
@@ -69,6 +70,23 @@ pub(super) fn registrations(
             found.push(registration);
         }
         Ok(found.len() < count_max)
+    })?;
+    Ok(View::Registrations { found, next })
+}
+
+/// A page of the registrations that name one of `devices`.
+pub(super) fn registrations_of(
+    store: &dyn ShardStore,
+    devices: &[DeviceId],
+    after: &[u8],
+) -> Result<View, StoreError> {
+    let mut found = Vec::new();
+    let next = walk(store, Listed::Registrations, after, ROWS_MAX, |_, value| {
+        let registration: Registration = parse_json(value)?;
+        if devices.contains(&registration.spec.device) {
+            found.push(registration);
+        }
+        Ok(found.len() < PROVISIONING_PAGE_MAX)
     })?;
     Ok(View::Registrations { found, next })
 }

@@ -6,6 +6,7 @@ use super::configuration;
 use super::fleet;
 use super::jobs::Progress;
 use super::keys;
+use super::leftovers;
 use super::messages;
 use super::meta::Meta;
 use super::overlay::parse_json;
@@ -86,6 +87,8 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
             let uploads: Option<Uploads> = json(store, &keys::uploads(device.as_str().as_bytes()))?;
             Ok(View::Uploads(uploads.unwrap_or_default()))
         }
+        Query::Leftovers { after, .. } => leftovers::page(store, after),
+        Query::RegistrationsOf { devices, after, .. } => pages::registrations_of(store, devices, after),
         Query::Cursor { endpoint, .. } => Ok(View::Cursor(json(store, &keys::cursor(endpoint))?)),
         Query::Fleet {
             statement,

@@ -10,6 +10,7 @@ use super::groups;
 use super::jobs;
 use super::keys;
 use super::lease;
+use super::leftovers;
 use super::messages;
 use super::owed;
 use super::provisioning;
@@ -179,6 +180,7 @@ pub(super) fn apply(entry: &mut Entry<'_>, command: &Command) -> Result<Outcome,
         Command::LeaseTake { name, holder, ms } => lease::take(entry, name, *holder, *ms),
         Command::CursorMove { endpoint, offset, .. } => cursor::shift(entry, endpoint, *offset),
         Command::DeviceErase { device } => erase::erase(entry, device),
+        Command::LeftoverGone { device, index } => leftovers::gone(entry, device, *index),
         Command::QuotaAsk { plan, wants } => quota::ask(entry, *plan, wants),
         Command::Group { group, ask } => groups::apply(entry, group, ask),
         Command::JobPut(spec) => jobs::put(entry, spec),

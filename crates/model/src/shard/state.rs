@@ -358,6 +358,7 @@ impl Entry<'_> {
         }
         let result = FrameResult::Applied(FrameApplied {
             term: position.term,
+            index: position.index,
             first_offset,
             record_count: frame.record_count,
             fenced,

@@ -9,7 +9,8 @@ use crate::limits::FRAME_COMMANDS_MAX;
 use crate::port::{FrameApplied, FrameResult};
 use crate::wire::{Reader, WireError, put_bytes};
 
-const VERSION: u8 = 1;
+/// Version 1 has no index.
+const VERSION: u8 = 2;
 
 /// Appends the end of frame `sequence` to `out`.
 pub fn encode(out: &mut BytesMut, sequence: u64, result: &FrameResult) {
@@ -19,6 +20,7 @@ pub fn encode(out: &mut BytesMut, sequence: u64, result: &FrameResult) {
         FrameResult::Applied(applied) => {
             out.put_u8(0);
             out.put_u64_le(applied.term);
+            out.put_u64_le(applied.index);
             out.put_u64_le(applied.first_offset);
             out.put_u32_le(applied.record_count);
             out.put_u32_le(applied.fenced.len() as u32);
@@ -44,12 +46,13 @@ pub fn encode(out: &mut BytesMut, sequence: u64, result: &FrameResult) {
 
 /// Reads what [`encode`] wrote.
 pub fn decode(reader: &mut Reader) -> Result<(u64, FrameResult), WireError> {
-    if reader.u8("outcome version")? != VERSION {
+    let version = reader.u8("outcome version")?;
+    if !(1..=VERSION).contains(&version) {
         return Err(WireError::Invalid("outcome version"));
     }
     let sequence = reader.u64("outcome sequence")?;
     let result = match reader.u8("outcome result")? {
-        0 => FrameResult::Applied(decode_applied(reader)?),
+        0 => FrameResult::Applied(decode_applied(reader, version)?),
         1 => FrameResult::Gap {
             expected: reader.u64("expected sequence")?,
         },
@@ -60,9 +63,13 @@ pub fn decode(reader: &mut Reader) -> Result<(u64, FrameResult), WireError> {
     Ok((sequence, result))
 }
 
-fn decode_applied(reader: &mut Reader) -> Result<FrameApplied, WireError> {
+fn decode_applied(reader: &mut Reader, version: u8) -> Result<FrameApplied, WireError> {
     let mut applied = FrameApplied {
         term: reader.u64("outcome term")?,
+        index: match version {
+            1 => 0,
+            _ => reader.u64("outcome index")?,
+        },
         first_offset: reader.u64("outcome offset")?,
         record_count: reader.u32("outcome records")?,
         ..FrameApplied::default()
@@ -99,6 +106,7 @@ mod tests {
     fn every_result_is_read_back() {
         let applied = FrameApplied {
             term: 3,
+            index: 41,
             first_offset: 900,
             record_count: 5,
             fenced: vec![0, 4],
@@ -116,5 +124,26 @@ mod tests {
             let cut = bytes.slice(..bytes.len() - 1);
             assert!(decode(&mut Reader::new(cut)).is_err());
         }
+    }
+
+    #[test]
+    fn outcomes_have_golden_bytes_and_those_without_an_index_are_read() {
+        let applied = |index| {
+            FrameResult::Applied(FrameApplied {
+                term: 3,
+                index,
+                first_offset: 9,
+                record_count: 1,
+                ..FrameApplied::default()
+            })
+        };
+        let number = |number: u64| number.to_le_bytes();
+        let rest = [&number(9)[..], &[1, 0, 0, 0], &[0; 8]].concat();
+        let golden = [&[2][..], &number(77), &[0], &number(3), &number(41), &rest].concat();
+        assert_eq!(to_bytes(77, &applied(41)), golden);
+        let before = [&[1][..], &number(77), &[0], &number(3), &rest].concat();
+        assert_eq!(decode(&mut Reader::new(before.into())), Ok((77, applied(0))));
+        let later = [&[3][..], &golden[1..]].concat();
+        assert!(decode(&mut Reader::new(later.into())).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! How many there may be is decided in [`crate::upload`]; how services hear of them, in [`owed`].
 
 use super::state::Entry;
-use super::{keys, owed, registry};
+use super::{keys, leftovers, owed, registry};
 use crate::command::{Outcome, Refusal};
 use crate::id::DeviceId;
 use crate::port::StoreError;
@@ -27,6 +27,9 @@ pub(super) fn begin(
 ) -> Result<Outcome, StoreError> {
     if let Some(refusal) = registry::turned_away(entry, device, generation)? {
         return Ok(Outcome::Refused(refusal));
+    }
+    if leftovers::is_there(entry, device)? {
+        return Ok(Outcome::Refused(Refusal::LeftoverThere));
     }
     let ttl_ms = begin.ttl_ms.clamp(UPLOAD_TTL_MS_MIN, UPLOAD_TTL_MS_MAX);
     let now_ms = entry.meta.time_ms;
@@ -87,6 +90,12 @@ fn close(entry: &mut Entry<'_>, device: &DeviceId, uploads: &Uploads) {
     entry
         .overlay
         .put_json(keys::uploads(device.as_str().as_bytes()), uploads);
+}
+
+/// Ids of all that are known.
+pub(super) fn ids(entry: &Entry<'_>, device: &DeviceId) -> Result<Vec<String>, StoreError> {
+    let known = open(entry, device)?.known;
+    Ok(known.into_iter().map(|upload| upload.id).collect())
 }
 
 /// The device is gone, or whoever was let in before is to be cut off: nothing comes under its tokens any more.

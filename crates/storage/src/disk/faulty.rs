@@ -39,6 +39,8 @@ pub enum Operation {
     Write,
     /// [`DiskFile::sync_data`].
     Sync,
+    /// [`Disk::sync_dir`].
+    SyncDir,
 }
 
 /// A handle to the disk. Clones share it. A power cut makes all older handles and files fail, as
@@ -218,6 +220,19 @@ impl FaultyDisk {
             Some(Node::File(id)) => state.inodes.get(id).map(|inode| inode.bytes.clone()),
             _ => None,
         }
+    }
+
+    /// Whether a power cut that loses all it can would leave these bytes of a file, under this name.
+    pub fn is_durable(&self, path: &str, offset: u64, bytes: u64) -> bool {
+        let state = self.state();
+        let Some(Node::File(id)) = state.durable_names.get(path) else {
+            return false;
+        };
+        let (from, to) = (offset as usize, (offset + bytes) as usize);
+        state.inodes.get(id).is_some_and(|inode| {
+            let kept = inode.durable.get(from..to);
+            kept.is_some() && kept == inode.bytes.get(from..to)
+        })
     }
 
     /// Makes every `operation` wait until the gate is opened or the power is cut.
@@ -552,7 +567,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
-        let mut state = self.alive()?;
+        let mut state = self.begin(Operation::SyncDir)?;
         if !state.has_folder(folder) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -654,6 +669,20 @@ mod tests {
         file.sync_data().unwrap();
         disk.sync_dir("").unwrap();
         file.write_at(unsynced, synced.len() as u64).unwrap();
+    }
+
+    #[test]
+    fn bytes_are_durable_once_they_and_their_name_are_synced() {
+        let disk = FaultyDisk::new();
+        let file = disk.create("a").unwrap();
+        file.write_at(b"word", 0).unwrap();
+        file.sync_data().unwrap();
+        assert!(!disk.is_durable("a", 0, 4), "nobody would find it");
+        disk.sync_dir("").unwrap();
+        assert!(disk.is_durable("a", 0, 4));
+        assert!(!disk.is_durable("a", 2, 4), "there is no more");
+        file.write_at(b"W", 0).unwrap();
+        assert!(!disk.is_durable("a", 0, 4) && disk.is_durable("a", 1, 3));
     }
 
     #[test]

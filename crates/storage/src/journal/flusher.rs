@@ -18,6 +18,7 @@ use super::format::{
 };
 use super::log_state::{Core, Op, What};
 use super::{JournalError, Shared};
+use dunlin_model::alarm::Alarm;
 use dunlin_model::mutant::{self, Mutant};
 
 /// A flush takes ops until it passes this many bytes; the rest of the queue waits for the next.
@@ -431,6 +432,7 @@ impl Flusher {
 
     /// The end of the journal: the failure is marked first, so that nothing new comes in.
     fn fail(&mut self, shared: &Shared, error: JournalError) {
+        Alarm::JournalFailed.raise();
         tracing::error!(%error, "journal failed");
         let mut core = shared.lock();
         core.failed = Some(error.clone());

@@ -84,6 +84,13 @@ impl Op {
     }
 }
 
+/// A vote that is on disk, and where: in this segment, at this offset.
+pub(super) struct VoteRecord {
+    pub(super) vote: Bytes,
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+}
+
 /// The log of one replica.
 pub(super) struct Replica {
     /// Tells a replica apart from an earlier one with the same id.
@@ -99,7 +106,7 @@ pub(super) struct Replica {
     committed_segment: Option<u64>,
     committed_dirty: bool,
     vote: Option<Bytes>,
-    vote_written: Option<(Bytes, u64)>,
+    vote_written: Option<VoteRecord>,
     pub(super) damaged: Option<String>,
     /// The segment that says so, on disk.
     damaged_segment: Option<u64>,
@@ -186,9 +193,13 @@ impl Replica {
         durable.is_some_and(|durable| durable >= at.index) || self.position_at(at.index) != Some(at)
     }
 
+    pub(super) fn vote_record(&self) -> Option<&VoteRecord> {
+        self.vote_written.as_ref()
+    }
+
     /// The vote that is on disk.
     pub(super) fn durable_vote(&self) -> Option<&Bytes> {
-        self.vote_written.as_ref().map(|(vote, _)| vote)
+        self.vote_record().map(|record| &record.vote)
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<u64>> {
@@ -324,9 +335,13 @@ impl Replica {
         }
     }
 
-    pub(super) fn replay_vote(&mut self, vote: Bytes, segment: u64) {
+    pub(super) fn replay_vote(&mut self, vote: Bytes, segment: u64, offset: u64) {
         self.vote = Some(vote.clone());
-        self.vote_written = Some((vote, segment));
+        self.vote_written = Some(VoteRecord {
+            vote,
+            segment,
+            offset,
+        });
     }
 
     pub(super) fn replay_damaged(&mut self, reason: &[u8], segment: u64) {
@@ -777,7 +792,7 @@ impl Core {
         if let Some(replica) = self.replica_mut(id, incarnation)
             && replica.vote.as_ref() == Some(refused)
         {
-            replica.vote = replica.vote_written.as_ref().map(|(vote, _)| vote.clone());
+            replica.vote = replica.durable_vote().cloned();
         }
     }
 
@@ -812,7 +827,13 @@ impl Core {
                     replica.set_durable(durable);
                 }
             }
-            What::Vote(vote) => replica.vote_written = Some((vote.clone(), segment)),
+            What::Vote(vote) => {
+                replica.vote_written = Some(VoteRecord {
+                    vote: vote.clone(),
+                    segment,
+                    offset,
+                });
+            }
             What::Damaged(_) => replica.damaged_segment = Some(segment),
             What::Committed(position) => {
                 replica.committed_segment = Some(segment);

@@ -101,6 +101,17 @@ pub struct LogState {
     pub damaged: Option<String>,
 }
 
+/// Where a record stands on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// The file.
+    pub path: String,
+    /// Where in it the record begins.
+    pub offset: u64,
+    /// How long it is, header included.
+    pub bytes: u64,
+}
+
 /// Numbers for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JournalStats {

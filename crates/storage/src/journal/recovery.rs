@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{GroupReplica, LogPosition};
 use dunlin_model::point::Point;
 
@@ -36,6 +37,8 @@ fn refused(action: &'static str) -> impl FnOnce(io::Error) -> JournalError {
 pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Core, Flusher), JournalError> {
     disk.create_dir_all(FOLDER)
         .map_err(refused("make journal folder"))?;
+    // A segment is taken by its name, which a process that ended just then may not have made durable.
+    disk.sync_dir(FOLDER).map_err(refused("sync journal folder"))?;
     let found = find_segments(&*disk)?;
     let first = oldest_needed(&found)?;
     let mut replay = Replay::new(first);
@@ -99,13 +102,11 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: JournalConfig) -> Result<(Cor
             )
         }
     };
-    // A process that was killed may have left its last flush in the page cache only. What is
-    // reported from here on must be on disk.
+    // A process that was killed may have left its last flush in the page cache only; one whose sync failed has
+    // left it there for good, as the kernel takes such pages for clean. What is reported from here on must be on
+    // disk, so the flush is written again as it is, and then synced.
     if let Some(segment) = segments.get(&end.end.0) {
-        segment
-            .file
-            .sync_data()
-            .map_err(refused("sync journal segment"))?;
+        write_again(segment, end.last_start, end.end.1)?;
     }
     // A reserve for votes. Without room for it appends are refused later, which is no reason not to start.
     files.ensure_spares(1).map_err(refused("make journal segment"))?;
@@ -192,6 +193,22 @@ fn read_whole(segment: &Segment) -> Result<Vec<u8>, JournalError> {
     let mut whole = vec![0; bytes.min(segment.header.segment_bytes) as usize];
     read_exact_at(&*segment.file, &mut whole, 0).map_err(refused("read journal segment"))?;
     Ok(whole)
+}
+
+/// Writes the flush from `start` to `end` once more, durably.
+fn write_again(segment: &Segment, start: u64, end: u64) -> Result<(), JournalError> {
+    let whole = read_whole(segment)?;
+    // What is read now goes to disk for good.
+    if scan_flush(&whole, segment, start).is_none_or(|flush| flush.valid_end != end) {
+        return Err(JournalError::Open {
+            action: "read journal segment",
+            reason: "its last flush reads otherwise than before".to_owned(),
+        });
+    }
+    let written = segment.file.write_at(&whole[start as usize..end as usize], start);
+    written
+        .and_then(|()| segment.file.sync_data())
+        .map_err(refused("write journal segment again"))
 }
 
 /// Overwrites everything after `from` with zeros where it is not zero, durably: bytes of a torn
@@ -331,6 +348,8 @@ struct End {
     replicas: BTreeMap<GroupReplica, Replica>,
     sequence: u64,
     end: (u64, u64),
+    /// Where the last flush begins.
+    last_start: u64,
     oldest: u64,
     torn_bytes: u64,
     clean_stop: bool,
@@ -354,6 +373,7 @@ impl Replay {
     }
 
     fn damage_all(&mut self, reason: String) {
+        Alarm::JournalDamaged.raise();
         tracing::error!(%reason, "journal is damaged");
         self.all_damaged.get_or_insert(reason);
     }
@@ -403,6 +423,7 @@ impl Replay {
             None => self.damage_all(reason),
             Some(named) => {
                 for id in named {
+                    Alarm::JournalDamaged.raise();
                     tracing::error!(replica = %id, %reason, "journal is damaged");
                     self.replica(*id).damage(reason.clone());
                 }
@@ -430,7 +451,7 @@ impl Replay {
                 self.replica(id)
                     .replay_entry(position, record.body_bytes, segment, record.offset);
             }
-            Kind::Vote => self.replica(id).replay_vote(record.body, segment),
+            Kind::Vote => self.replica(id).replay_vote(record.body, segment, record.offset),
             Kind::Damaged => self.replica(id).replay_damaged(&record.body, segment),
             Kind::Committed => self.replica(id).replay_committed(position, segment),
             Kind::Purge => self.replica(id).replay_purge(position, segment),
@@ -455,6 +476,7 @@ impl Replay {
             replicas: BTreeMap::new(),
             sequence: 0,
             end: (0, 0),
+            last_start: 0,
             oldest: self.oldest,
             torn_bytes: 0,
             clean_stop: false,
@@ -463,6 +485,7 @@ impl Replay {
         if let Some(last) = self.held.take() {
             end.sequence = last.header.sequence;
             end.end = (last.segment, last.valid_end);
+            end.last_start = last.start;
             end.oldest = last.header.oldest_segment;
             end.torn_bytes = last.claimed_end().saturating_sub(last.valid_end);
             end.clean_stop = last.is_whole()

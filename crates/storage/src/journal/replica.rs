@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{GroupReplica, LogPosition};
 use tokio::sync::watch;
 
+use super::files::segment_path;
 use super::format::{Kind, RECORD_HEADER_BYTES, decode_record};
 use super::log_state::{Core, Place};
-use super::{Completion, JournalError, LogEntry, LogState, Shared};
+use super::{Completion, JournalError, LogEntry, LogState, RecordPlace, Shared};
 use crate::disk::read_exact_at;
 
 /// A handle to the log of one replica. Clones are cheap and share it.
@@ -31,6 +33,16 @@ enum Fetch {
         segment: super::files::Segment,
         offset: u64,
     },
+}
+
+impl RecordPlace {
+    fn new(segment: u64, offset: u64, body_bytes: usize) -> Self {
+        Self {
+            path: segment_path(segment),
+            offset,
+            bytes: (RECORD_HEADER_BYTES + body_bytes) as u64,
+        }
+    }
 }
 
 impl ReplicaLog {
@@ -213,6 +225,7 @@ impl ReplicaLog {
             return Err(JournalError::Read(error.to_string()));
         }
         let reason = format!("entry {} does not match its checksum", position.index);
+        Alarm::JournalDamaged.raise();
         tracing::error!(replica = %self.id, %reason, "journal is damaged");
         replica.damage(reason.clone());
         core.mark_damage(self.id);
@@ -256,6 +269,27 @@ impl ReplicaLog {
         let core = self.shared.lock();
         let replica = core.replica(self.id, self.incarnation);
         replica.is_none_or(|replica| is_enough(replica.durable_vote()))
+    }
+
+    /// Where the record of the entry at `index` was written, if it was: for whoever asks the disk itself whether
+    /// it has it.
+    pub fn place_of(&self, index: u64) -> Option<RecordPlace> {
+        let core = self.shared.lock();
+        let entry = core.replica(self.id, self.incarnation)?.entry(index)?;
+        match entry.place {
+            Place::Written { segment, offset } => {
+                Some(RecordPlace::new(segment, offset, entry.body_bytes as usize))
+            }
+            Place::Pending(_) => None,
+        }
+    }
+
+    /// As [`place_of`](Self::place_of), of the vote that was written last, which comes with it.
+    pub fn place_of_vote(&self) -> Option<(Bytes, RecordPlace)> {
+        let core = self.shared.lock();
+        let record = core.replica(self.id, self.incarnation)?.vote_record()?;
+        let place = RecordPlace::new(record.segment, record.offset, record.vote.len());
+        Some((record.vote.clone(), place))
     }
 
     /// Removes the replica; `done` is called when that is durable. This handle is dead on return;

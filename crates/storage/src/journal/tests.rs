@@ -2,6 +2,7 @@
 
 mod damage;
 mod model;
+mod refusals;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::GroupReplica;
 use dunlin_model::mutant::{self, Mutant};
 use dunlin_model::point::Point;
@@ -44,6 +46,8 @@ pub struct SegmentLog {
     folder: String,
     segment_bytes: u64,
     inner: Mutex<Inner>,
+    /// Whether the last read of a segment failed.
+    is_unreadable: AtomicBool,
 }
 
 struct Inner {
@@ -82,6 +86,9 @@ impl SegmentLog {
         let folder = Self::folder(id);
         disk.create_dir_all(&folder)
             .map_err(|error| refused("make event folder", error))?;
+        // What is found by its name must keep it: whoever made it may have ended before it was durable.
+        disk.sync_dir(&folder)
+            .map_err(|error| refused("sync event folder", error))?;
         let start = Start::load(&*disk, &folder)?;
         let segments = open::load_segments(&*disk, &folder, &start)?;
         let last = segments.values().rev().find_map(|segment| segment.blocks.last());
@@ -105,6 +112,7 @@ impl SegmentLog {
             folder,
             segment_bytes,
             inner: Mutex::new(inner),
+            is_unreadable: AtomicBool::new(false),
         };
         log.take_up_parked()?;
         Ok(log)
@@ -216,6 +224,7 @@ impl SegmentLog {
 
     fn damage(&self, first_offset: u64, reason: &str) -> StoreError {
         let what = format!("{}, segment {first_offset}", self.folder);
+        Alarm::SegmentDamaged.raise();
         tracing::error!(%what, reason, "event segment is damaged");
         if let Some(segment) = self.lock().segments.get_mut(&first_offset)
             && segment.sealed_bytes.is_some()
@@ -226,6 +235,19 @@ impl SegmentLog {
             what,
             reason: reason.to_owned(),
         }
+    }
+
+    /// Says once that the disk refuses reads, whoever asked for them and however often.
+    fn note_read(&self, read: io::Result<()>) -> io::Result<()> {
+        match &read {
+            Ok(()) => self.is_unreadable.store(false, Relaxed),
+            Err(error) if !self.is_unreadable.swap(true, Relaxed) => {
+                Alarm::EventsUnreadable.raise();
+                tracing::error!(folder = %self.folder, %error, "events cannot be read");
+            }
+            Err(_) => {}
+        }
+        read
     }
 
     fn close_block(&self, inner: &mut Inner) -> Result<(), StoreError> {
@@ -290,7 +312,7 @@ impl SegmentLog {
         }
         // The next segment is made only after this is durable: damage and torn tails stay apart.
         let sealed = open::seal(segment);
-        sealed.map_err(|error| inner.note(refused("seal event segment", error)))?;
+        sealed.map_err(|error| inner.note_unsynced("seal event segment", error))?;
         inner.dirty_bytes = 0;
         Ok(())
     }
@@ -302,7 +324,7 @@ impl SegmentLog {
         // Only the segment being written can be dirty.
         if let Some(segment) = inner.segments.values().next_back() {
             let synced = segment.file.sync_data();
-            synced.map_err(|error| inner.note(refused("sync event segment", error)))?;
+            synced.map_err(|error| inner.note_unsynced("sync event segment", error))?;
         }
         inner.dirty_bytes = 0;
         Ok(())
@@ -310,7 +332,8 @@ impl SegmentLog {
 
     fn read_block(&self, segment: &Segment, block: &BlockMeta) -> Result<Vec<EventRun>, StoreError> {
         let mut bytes = vec![0; (block.end() - block.at) as usize];
-        read_exact_at(&*segment.file, &mut bytes, block.at)
+        let read = read_exact_at(&*segment.file, &mut bytes, block.at);
+        self.note_read(read)
             .map_err(|error| refused("read event block", error))?;
         format::decode_block(&bytes, block).map_err(|reason| self.damage(segment.first_offset, reason))
     }
@@ -392,6 +415,19 @@ impl Inner {
 
     fn applied_index(&self) -> u64 {
         self.open_block.last().map_or(self.closed_index, |run| run.index)
+    }
+
+    /// As [`note`](Self::note), and takes back what a failed sync has left: it reads as written, is on no disk, and
+    /// another sync would prove nothing. The journal has all of it and feeds it to whoever opens the log next.
+    fn note_unsynced(&mut self, action: &'static str, error: io::Error) -> StoreError {
+        let error = self.note(refused(action, error));
+        if self.failed.is_some()
+            && let Some(segment) = self.segments.values().next_back()
+            && let Err(error) = segment.file.set_len(segment.content_bytes - self.dirty_bytes)
+        {
+            tracing::error!(file = %segment.name, %error, "cannot take back what was not synced");
+        }
+        error
     }
 
     fn check_failed(&self) -> Result<(), StoreError> {
@@ -623,7 +659,9 @@ impl EventLog for SegmentLog {
     fn verify_segment(&self, first_offset: u64) -> Result<(), StoreError> {
         let segment = self.sealed(first_offset)?;
         let mut whole = vec![0; segment.sealed_bytes.unwrap_or(0) as usize];
-        read_exact_at(&*segment.file, &mut whole, 0).map_err(|error| refused("read event segment", error))?;
+        let read = read_exact_at(&*segment.file, &mut whole, 0);
+        self.note_read(read)
+            .map_err(|error| refused("read event segment", error))?;
         open::check_sealed(&whole)
             .map(drop)
             .map_err(|reason| self.damage(first_offset, reason))
@@ -633,7 +671,8 @@ impl EventLog for SegmentLog {
         let segment = self.sealed(first_offset)?;
         let left = segment.sealed_bytes.unwrap_or(0).saturating_sub(position);
         let mut bytes = vec![0; length.min(left as usize)];
-        read_exact_at(&*segment.file, &mut bytes, position)
+        let read = read_exact_at(&*segment.file, &mut bytes, position);
+        self.note_read(read)
             .map_err(|error| refused("read event segment", error))?;
         Ok(bytes.into())
     }
@@ -681,7 +720,7 @@ impl EventLog for SegmentLog {
         let after = inner.segments.range(first.first_offset..).next();
         let fills_gap = before.map_or(inner.start.first_offset, |(_, segment)| segment.next_offset())
             == first.first_offset
-            && after.is_some_and(|(offset, _)| *offset == last.next_offset);
+            && after.is_some_and(|(offset, _)| *offset >= last.next_offset);
         if !replaces && !at_end && !fills_gap {
             return Err(corrupt("it does not follow the last segment"));
         }

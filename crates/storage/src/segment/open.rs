@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dunlin_model::alarm::Alarm;
 use dunlin_model::port::StoreError;
 
 use super::format::{self, BlockMeta, Footer, TRAILER_BYTES};
@@ -119,11 +120,23 @@ pub(super) fn load_segments(
             _ => disk.remove(&path).map_err(io)?,
         }
     }
-    let mut segments = BTreeMap::new();
+    let mut segments: BTreeMap<u64, Segment> = BTreeMap::new();
     let count = names.len();
     for (position, (first_offset, name)) in names.into_iter().enumerate() {
         let file = disk.open(&name).map_err(io)?;
         let last = position + 1 == count;
+        let before = segments.values().next_back();
+        let expected = before.map_or(start.first_offset, Segment::next_offset);
+        // A damaged segment may not know how far it reached, and was told of.
+        if first_offset != expected && !before.is_some_and(|segment| segment.damaged) {
+            Alarm::SegmentDamaged.raise();
+            tracing::error!(
+                folder,
+                from = expected,
+                upto = first_offset,
+                "event segments are missing"
+            );
+        }
         segments.insert(first_offset, load(name, file, first_offset, last)?);
     }
     Ok(segments)
@@ -133,6 +146,10 @@ fn load(name: String, file: Arc<dyn DiskFile>, first_offset: u64, last: bool) ->
     let io = |error| StoreError::io("load event segment", error);
     let bytes = file.len().map_err(io)?;
     if let Some((footer, content_bytes)) = read_footer(&*file, bytes).map_err(io)? {
+        if last {
+            // Whoever sealed it may have ended before it was durable.
+            file.sync_data().map_err(io)?;
+        }
         return Ok(Segment {
             name,
             file,
@@ -170,6 +187,7 @@ fn load(name: String, file: Arc<dyn DiskFile>, first_offset: u64, last: bool) ->
         // What a killed process left may be in the page cache only.
         segment.file.sync_data().map_err(io)?;
     } else {
+        Alarm::SegmentDamaged.raise();
         tracing::error!(file = %segment.name, "sealed event segment has no good footer");
         segment.sealed_bytes = Some(bytes);
         segment.damaged = true;

@@ -5,6 +5,7 @@
 //! comes in was sent by a peer: it is checked and refused, never asserted.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use dunlin_model::port::{EventLog, EventRun, SealedSegment, StagedEvents, StoreError};
@@ -38,6 +39,7 @@ impl<'a> Staged<'a> {
             folder: log.folder.clone(),
             segment_bytes: log.segment_bytes,
             inner: std::sync::Mutex::new(Inner::empty(start)),
+            is_unreadable: AtomicBool::new(false),
         };
         Ok(Self {
             log,

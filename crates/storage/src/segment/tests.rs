@@ -62,6 +62,10 @@ fn read_all(log: &SegmentLog) -> Vec<EventRun> {
     all
 }
 
+fn indexes(log: &SegmentLog) -> Vec<u64> {
+    read_all(log).iter().map(|run| run.index).collect()
+}
+
 #[test]
 fn runs_are_read_by_offset_and_time_from_blocks_and_memory() {
     let disk = FaultyDisk::new();
@@ -91,6 +95,48 @@ fn runs_are_read_by_offset_and_time_from_blocks_and_memory() {
     for (time, offset) in [(0, 0), (1010, 0), (1011, 2), (1050, 8), (1220, 42), (1221, 44)] {
         assert_eq!(log.offset_at(time).unwrap(), offset, "{time}");
     }
+}
+
+#[test]
+fn what_a_failed_sync_has_left_is_not_taken_for_durable_when_the_replica_starts_again() {
+    type Sync = fn(&SegmentLog) -> Result<(), StoreError>;
+    let syncs: [Sync; 2] = [|log| log.checkpoint(8, false).map(drop), |log| log.seal()];
+    for sync in syncs {
+        let disk = FaultyDisk::new();
+        // Two blocks fit, so that the second is not synced before it is asked for.
+        let open = |disk: &FaultyDisk| SegmentLog::open_with(Arc::new(disk.clone()), id(1), 1 << 20).unwrap();
+        let log = open(&disk);
+        feed(&log, 1..=4);
+        assert_eq!(log.checkpoint(4, false).unwrap(), 4);
+        feed(&log, 5..=8);
+        disk.fail(Operation::Sync, 0, false);
+        assert!(sync(&log).is_err());
+        // In the same process, or in the next: what was not synced reads as written.
+        let log = open(&disk);
+        feed(&log, log.applied_index() + 1..=8);
+        sync(&log).unwrap();
+        assert_eq!(
+            log.checkpoint(8, false).unwrap(),
+            8,
+            "the journal lets go of all eight"
+        );
+        let disk = disk.power_cut(PowerCut::LoseAll);
+        assert_eq!(indexes(&open(&disk)), (1..=8).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_name_of_a_segment_is_durable_before_its_events_are() {
+    let disk = FaultyDisk::new();
+    let log = open(&disk, 1);
+    feed(&log, 1..=3);
+    disk.fail(Operation::SyncDir, 0, false);
+    assert!(log.append(run(4)).is_err(), "the fourth fills a block");
+    let log = open(&disk, 1);
+    feed(&log, log.applied_index() + 1..=4);
+    assert_eq!(log.checkpoint(4, false).unwrap(), 4);
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    assert_eq!(indexes(&open(&disk, 1)), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -221,6 +267,31 @@ fn whole(log: &SegmentLog, segment: &SealedSegment) -> Vec<u8> {
         );
     }
     bytes
+}
+
+#[test]
+fn two_lost_segments_in_a_row_are_mended_one_after_the_other() {
+    let (disk, peer_disk) = (FaultyDisk::new(), FaultyDisk::new());
+    let (log, peer) = (open(&disk, 1), open(&peer_disk, 1));
+    feed(&log, 1..=40);
+    feed(&peer, 1..=40);
+    log.checkpoint(40, false).unwrap();
+    let lost = peer.sealed_segments()[1..3].to_vec();
+    let disk = disk.power_cut(PowerCut::LoseAll);
+    let folder = SegmentLog::folder(id(1));
+    for segment in &lost {
+        let name = segment_name(&Start::default(), segment.first_offset);
+        Disk::remove(&disk, &format!("{folder}/{name}")).unwrap();
+    }
+    disk.sync_dir(&folder).unwrap();
+    let log = open(&disk, 1);
+    for segment in &lost {
+        assert_eq!(log.damaged_segments(), [segment.first_offset]);
+        log.install_segment(&whole(&peer, segment), segment).unwrap();
+    }
+    assert_eq!(log.damaged_segments(), [0; 0]);
+    feed(&log, log.applied_index() + 1..=40);
+    assert_eq!(indexes(&log), (1..=40).collect::<Vec<_>>());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
+use dunlin_model::alarm::Alarm;
 use dunlin_model::id::{GroupId, GroupReplica, ReplicaId};
 use dunlin_model::port::{ShardStore, StoreError, WriteBatch};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
@@ -94,6 +95,7 @@ impl StateDb {
                 let cut = tail::cut(path).map_err(|error| StoreError::io("cut state journal", error))?;
                 match cut {
                     Some(bytes) => {
+                        Alarm::StateCut.raise();
                         tracing::warn!(bytes, %reason, "cut the state's journal");
                         open_database(path)
                     }

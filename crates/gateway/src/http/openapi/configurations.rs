@@ -6,7 +6,7 @@ use dunlin_model::configuration::CONFIGURATIONS_MAX;
 use dunlin_model::directory::Right;
 
 use super::parameters::{CONFIGURATION, DEVICE, IF_MATCH, IF_MATCH_OR_NEW};
-use super::registry::TAGGED;
+use super::registry::{TAGGED, TAGGED_AND_WRITTEN, WRITTEN};
 use super::table::{Access, Kind, Operation, Parameter, Reply};
 
 const READS: Access = Access::Service(&[Right::RegistryRead, Right::ServiceConnect]);
@@ -36,12 +36,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "ConfigurationInput",
             r#"{"content": {"deviceContent": {"properties.desired.interval": 5}}, "targetCondition": "tags.floor = 2", "priority": 10, "metrics": {"queries": {"done": "SELECT deviceId FROM devices WHERE properties.reported.interval = 5"}}}"#,
         )
-        .replies(&[Reply::json("Configuration", "The configuration as it is stored.").with(TAGGED)])
+        .replies(&[Reply::json("Configuration", "The configuration as it is stored.").with(TAGGED_AND_WRITTEN)])
         .refuses(&[400, 403, 404, 409, 412, 413]),
     Operation::new("delete", "/configurations/{id}", "deleteConfiguration", "Delete a configuration", WRITES)
         .says("What it set in twins stays, unless another configuration says otherwise.")
         .with(&[CONFIGURATION, IF_MATCH])
-        .replies(&[Reply::done("It is deleted.")])
+        .replies(&[Reply::done("It is deleted.").with(WRITTEN)])
         .refuses(&[404, 412]),
     Operation::new("post", "/configurations/testQueries", "testQueries", "Try a condition and metrics", READS)
         .takes(
@@ -60,6 +60,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .says("At once, and by hand: no configuration is made of it.")
     .with(&[DEVICE])
     .takes("ConfigurationContent", r#"{"modulesContent": {"camera": {"properties.desired": {"fps": 5}}}}"#)
-    .replies(&[Reply::done("The twins say so.")])
+    .replies(&[Reply::done("The twins say so.").with(WRITTEN)])
     .refuses(&[400, 404, 413]),
 ];

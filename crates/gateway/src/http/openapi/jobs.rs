@@ -7,6 +7,7 @@ use dunlin_model::job::JOB_ID_BYTES_MAX;
 use dunlin_model::limits::JOB_LIST_MAX;
 
 use super::parameters::CONTINUATION;
+use super::registry::WRITTEN;
 use super::table::{Access, Kind, Operation, Parameter, Reply};
 
 const READS: Access = Access::Service(&[Right::RegistryRead, Right::ServiceConnect]);
@@ -45,7 +46,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "JobInput",
             r#"{"type": "scheduleUpdateTwin", "queryCondition": "tags.floor = 2", "updateTwin": {"properties": {"desired": {"interval": 5}}}, "maxExecutionTimeInSeconds": 600}"#,
         )
-        .replies(&[Reply::json("Job", "The job.")])
+        .replies(&[Reply::json("Job", "The job.").with(WRITTEN)])
         .refuses(&[400, 403, 409, 413]),
     Operation::new("get", "/jobs/v2/{id}", "getJob", "Read a job", READS)
         .with(&[JOB])
@@ -54,7 +55,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("post", "/jobs/v2/{id}/cancel", "cancelJob", "Cancel a job", SERVES)
         .says("What was done at devices stays done. One that has ended is answered with 400.")
         .with(&[JOB])
-        .replies(&[Reply::json("Job", "The job as it is now.")])
+        .replies(&[Reply::json("Job", "The job as it is now.").with(WRITTEN)])
         .refuses(&[400, 404]),
     Operation::new("get", "/jobs/v2/query", "listJobs", "List jobs", READS)
         .says("Shard by shard. A page may have fewer jobs than asked for, or none: where `x-ms-continuation` is in the answer there is more. The Python SDK, by its `User-Agent`, is given an object with the list in `items`.")

@@ -10,7 +10,7 @@ use super::table::{Access, Operation, Parameter, Reply};
 const RECEIPT: Parameter = Parameter::header(
     "Receipt",
     "dunlin-receipt",
-    "Receipt of an event, `shard/offset/term`, that the hub must have; otherwise the answer is 412.",
+    "Receipts of writes that the answer must have seen, up to 256 with commas between them: `shard/offset/term` of a message, `shard/@index/term` of anything else. A hub that has not what they name answers 412.",
 );
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation::new(

@@ -18,6 +18,21 @@ const TOP: Parameter = Parameter::query(
 )
 .of(Kind::Number(1, DEVICE_PAGE_MAX as u64));
 
+/// What stands with every write that a query can see.
+pub(super) const RECEIPT: (&str, &str) = (
+    "dunlin-receipt",
+    "Where it took effect: `shard/@index/term`. A query that shows it has seen the write.",
+);
+/// The same with nothing else.
+pub(super) const WRITTEN: &[(&str, &str)] = &[RECEIPT];
+/// What stands with an identity that was written.
+pub(super) const TAGGED_AND_WRITTEN: &[(&str, &str)] = &[TAGGED[0], RECEIPT];
+/// What stands with many writes.
+const ALL_WRITTEN: &[(&str, &str)] = &[(
+    "dunlin-receipt",
+    "Where they took effect: the last `shard/@index/term` of each shard, with commas between them.",
+)];
+
 /// What stands with every identity that is answered with.
 pub(super) const TAGGED: &[(&str, &str)] = &[("ETag", "Its version, quoted, for `If-Match`.")];
 /// What stands with a page.
@@ -42,12 +57,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
             example: r#"[{"id": "pump-7", "importMode": "createOrUpdate", "status": "enabled", "tags": {"floor": 2}}]"#,
         })
         .replies(&[
-            Reply::json("BulkResult", "All took place."),
+            Reply::json("BulkResult", "All took place.").with(ALL_WRITTEN),
             Reply::new(
                 400,
                 "Some did not take place, and the body says which; or the list makes no sense, and none did.",
                 Content::Either(&["BulkResult", "Error"]),
-            ),
+            )
+            .with(ALL_WRITTEN),
         ])
         .refuses(&[413]),
     Operation::new("get", "/devices/{id}", "getDevice", "Read a device", READS)
@@ -58,17 +74,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .says("Keys that are not sent are kept, or drawn where there are none.")
         .with(&[DEVICE, IF_MATCH_OR_NEW])
         .takes("DeviceInput", r#"{"status": "enabled", "authentication": {"type": "sas"}}"#)
-        .replies(&[Reply::json("Device", "The device as it is stored.").with(TAGGED)])
+        .replies(&[Reply::json("Device", "The device as it is stored.").with(TAGGED_AND_WRITTEN)])
         .refuses(&[400, 404, 409, 412, 413]),
     Operation::new("delete", "/devices/{id}", "deleteDevice", "Delete a device", WRITES)
         .says("Its modules, its twin and the messages that wait for it go with it.")
         .with(&[DEVICE, IF_MATCH])
-        .replies(&[Reply::done("It is deleted.")])
+        .replies(&[Reply::done("It is deleted.").with(WRITTEN)])
         .refuses(&[400, 404, 412]),
     Operation::new("post", "/devices/{id}/erase", "eraseDevice", "Erase a device and its history", WRITES)
-        .says("Deletes the device, if it is there, and every event that it ever sent: no reader is read one of them from the answer on, and each replica takes them from its files. What has left the hub is out of its reach.")
+        .says("Deletes the device, if it is there, and every event that it ever sent: no reader is read one of them from the answer on, and each replica takes them from its files. The files that it uploaded and its registration go after that. What has left the hub is out of its reach.")
         .with(&[DEVICE])
-        .replies(&[Reply::json("Erased", "Where its events end; later ones are of another device of that name.")])
+        .replies(&[Reply::json("Erased", "Where its events end; later ones are of another device of that name.").with(WRITTEN)])
         .refuses(&[400, 403]),
     Operation::new("get", "/devices/{id}/modules", "listModules", "List a device's modules", READS)
         .with(&[DEVICE])
@@ -82,11 +98,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .says("Keys that are not sent are kept, or drawn where there are none.")
         .with(&[DEVICE, MODULE, IF_MATCH_OR_NEW])
         .takes("ModuleInput", r#"{"authentication": {"type": "sas"}}"#)
-        .replies(&[Reply::json("Module", "The module as it is stored.").with(TAGGED)])
+        .replies(&[Reply::json("Module", "The module as it is stored.").with(TAGGED_AND_WRITTEN)])
         .refuses(&[400, 404, 409, 412, 413]),
     Operation::new("delete", "/devices/{id}/modules/{module}", "deleteModule", "Delete a module", WRITES)
         .with(&[DEVICE, MODULE, IF_MATCH])
-        .replies(&[Reply::done("It is deleted.")])
+        .replies(&[Reply::done("It is deleted.").with(WRITTEN)])
         .refuses(&[400, 404, 412]),
     Operation::new("get", "/statistics/devices", "countDevices", "Count devices", READS)
         .replies(&[Reply::json("DeviceStatistics", "How many there are now.")]),

@@ -5,7 +5,7 @@
 use dunlin_model::directory::Right;
 
 use super::parameters::{DEVICE, IF_MATCH, MODULE};
-use super::registry::TAGGED;
+use super::registry::{TAGGED, TAGGED_AND_WRITTEN};
 use super::table::{Access, Operation, Reply};
 
 const SERVES: Access = Access::Service(&[Right::ServiceConnect]);
@@ -31,7 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .says(PATCH_SAYS)
     .with(&[DEVICE, IF_MATCH])
     .takes("TwinInput", PATCH_BODY)
-    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED)])
+    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED_AND_WRITTEN)])
     .refuses(&[400, 404, 412, 413]),
     Operation::new(
         "put",
@@ -43,7 +43,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .says(PUT_SAYS)
     .with(&[DEVICE, IF_MATCH])
     .takes("TwinInput", PATCH_BODY)
-    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED)])
+    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED_AND_WRITTEN)])
     .refuses(&[400, 404, 412, 413]),
     Operation::new(
         "get",
@@ -65,7 +65,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .says(PATCH_SAYS)
     .with(&[DEVICE, MODULE, IF_MATCH])
     .takes("TwinInput", PATCH_BODY)
-    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED)])
+    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED_AND_WRITTEN)])
     .refuses(&[400, 404, 412, 413]),
     Operation::new(
         "put",
@@ -77,7 +77,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .says(PUT_SAYS)
     .with(&[DEVICE, MODULE, IF_MATCH])
     .takes("TwinInput", PATCH_BODY)
-    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED)])
+    .replies(&[Reply::json("Twin", "The twin as it is now.").with(TAGGED_AND_WRITTEN)])
     .refuses(&[400, 404, 412, 413]),
     Operation::new(
         "post",

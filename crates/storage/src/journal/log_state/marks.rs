@@ -69,10 +69,10 @@ impl Replica {
             }
             return;
         }
-        if let Some((vote, segment)) = &self.vote_written
-            && *segment < boundary
+        if let Some(record) = &self.vote_written
+            && record.segment < boundary
         {
-            add(What::Vote(vote.clone()));
+            add(What::Vote(record.vote.clone()));
         }
         if let Some(purged) = self.purged
             && (self.purged_dirty || self.purged_segment.is_some_and(|segment| segment < boundary))
@@ -88,7 +88,7 @@ impl Replica {
 
     fn marks_bytes(&self) -> usize {
         let vote = self.vote.as_ref().map_or(0, Bytes::len);
-        let written = self.vote_written.as_ref().map_or(0, |(vote, _)| vote.len());
+        let written = self.durable_vote().map_or(0, Bytes::len);
         let reason = self
             .damaged
             .as_ref()
