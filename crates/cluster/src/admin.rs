@@ -259,7 +259,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
     match request {
         AdminRequest::Status => answer(&status(&shared).await),
         AdminRequest::Drain { node, force } => {
-            let directory = shared.view.get();
+            let directory = directory_now(&shared).await?;
             let node = find_node(&directory, &node)?;
             if let Some(reason) = placement::drain_leaves_too_few(&directory, node).filter(|_| !force) {
                 return Err(QueryError::Refused(reason));
@@ -267,11 +267,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             set_state(&shared, node, NodeState::Draining).await
         }
         AdminRequest::Undrain { node } => {
-            let node = find_node(&shared.view.get(), &node)?;
+            let node = find_node(&*directory_now(&shared).await?, &node)?;
             set_state(&shared, node, NodeState::Active).await
         }
         AdminRequest::Remove { node } => {
-            let directory = shared.view.get();
+            let directory = directory_now(&shared).await?;
             let node = find_node(&directory, &node)?;
             let is_alive = shared.ask_statuses(&directory).await.contains_key(&node);
             if is_alive && !placement::is_empty(&directory, node) {
@@ -301,7 +301,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             let directory = directory_now(&shared).await?;
             change(&shared, policies::remove(&directory, name)?, None).await
         }
-        AdminRequest::Authorities => answer(&authorities::list(&shared.view.get())),
+        AdminRequest::Authorities => answer(&authorities::list(&*directory_now(&shared).await?)),
         AdminRequest::PutAuthority { name, certificate } => {
             let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);
             let certificate = authorities::check(&name, &certificate, now_s).map_err(QueryError::Refused)?;
@@ -321,8 +321,8 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
     }
 }
 
-/// The directory as it is now, and not as this node last heard of it: keys that were changed elsewhere are shown, and
-/// changed again, as they are.
+/// The directory as it is now, and not as this node last heard of it: what was changed through another node a moment
+/// ago, a key or who belongs to the cluster, is shown, judged and changed again as it is.
 async fn directory_now(shared: &Arc<Shared>) -> Result<Arc<Directory>, QueryError> {
     let confirming = async {
         while !confirm_directory(shared).await {

@@ -30,6 +30,7 @@ pub const SCENARIOS: &[(&str, &str)] = shipped![
     "churn",
     "hostile",
     "containers",
+    "containers-all",
     "composed",
 ];
 
