@@ -4,6 +4,7 @@
 use dunlin_gateway::client::{Client, ConnectOptions, Event, device_token};
 use dunlin_gateway::mqtt::Version;
 use dunlin_model::messages::QUEUE_MESSAGES_MAX;
+use dunlin_model::owed::BATCH_LOCK_MS;
 use serde_json::{Value, json};
 
 use crate::fake::KEY;
@@ -196,6 +197,24 @@ async fn all_feedback(world: &World) -> Vec<(String, String)> {
         let again = world.http("DELETE", &path, &[], "").await;
         assert_eq!(again.error_code(), "DeviceMessageLockLost");
     }
+}
+
+#[tokio::test]
+async fn feedback_whose_taker_is_gone_comes_again_although_nothing_else_happens() {
+    let world = World::new().await;
+    sent(&world, "a", &[("iothub-ack", "negative")]).await;
+    let purged = world.http("DELETE", "/devices/dev-1/commands", &[], "").await;
+    assert_eq!(purged.status, 200, "{}", purged.body);
+    let taken = world.http("GET", FEEDBACK, &[], "").await;
+    assert_eq!(taken.status, 200, "{}", taken.body);
+    assert_eq!(
+        world.http("GET", FEEDBACK, &[], "").await.status,
+        204,
+        "it is another's"
+    );
+    // No entry has a stamp from after that time.
+    world.cluster.pass_ms(BATCH_LOCK_MS);
+    assert_eq!(all_feedback(&world).await, [owned(("a", "Purged"))]);
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ pub enum Query {
     },
     /// The uploads of a device.
     Uploads(DeviceId),
-    /// How many files of devices of one shard somebody could be told of, as of the shard's last entry.
+    /// How many files of devices of one shard services are still to be told of, whoever has the notices.
     FileNoticeCount(ShardId),
     /// Files that devices of one shard have uploaded, by the numbers of their notifications, `from <= number < to`.
     FileNotices {
@@ -378,7 +378,7 @@ pub struct ShardView {
     pub connected_count: u64,
     /// Registered devices that may not connect.
     pub disabled_count: u64,
-    /// Records of feedback that somebody could take, as of the shard's last entry.
+    /// Records of feedback that are owed still, whoever has them.
     pub feedback_count: u64,
     /// First offset that can be read.
     pub first_offset: u64,
