@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 pub use crate::authorities::AuthorityLine;
 use crate::changes::ChangeError;
 use crate::entropy;
-use crate::maintenance::confirm_directory;
 use crate::messages::{Request, Response};
 use crate::node::Shared;
 pub use crate::policies::{PolicyKey, PolicyLine};
@@ -29,10 +28,6 @@ use crate::{authorities, policies};
 
 /// How long a node may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// How long the directory's leader is looked for.
-const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause before it is looked for again.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Minutes that a join token may be good for.
 const TOKEN_MINUTES_MAX: u32 = 24 * 60;
@@ -259,7 +254,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
     match request {
         AdminRequest::Status => answer(&status(&shared).await),
         AdminRequest::Drain { node, force } => {
-            let directory = directory_now(&shared).await?;
+            let directory = shared.directory_now().await?;
             let node = find_node(&directory, &node)?;
             if let Some(reason) = placement::drain_leaves_too_few(&directory, node).filter(|_| !force) {
                 return Err(QueryError::Refused(reason));
@@ -267,11 +262,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             set_state(&shared, node, NodeState::Draining).await
         }
         AdminRequest::Undrain { node } => {
-            let node = find_node(&*directory_now(&shared).await?, &node)?;
+            let node = find_node(&*shared.directory_now().await?, &node)?;
             set_state(&shared, node, NodeState::Active).await
         }
         AdminRequest::Remove { node } => {
-            let directory = directory_now(&shared).await?;
+            let directory = shared.directory_now().await?;
             let node = find_node(&directory, &node)?;
             let is_alive = shared.ask_statuses(&directory).await.contains_key(&node);
             if is_alive && !placement::is_empty(&directory, node) {
@@ -287,21 +282,21 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
         }
         AdminRequest::Recover { accept_loss } => answer(&recover::recover(&shared, accept_loss).await?),
         AdminRequest::Policies => {
-            let directory = directory_now(&shared).await?;
+            let directory = shared.directory_now().await?;
             answer(&policies::list(&directory))
         }
         AdminRequest::CreatePolicy { name, rights } => {
             change(&shared, policies::create(name, rights), None).await
         }
         AdminRequest::RenewPolicyKey { name, key } => {
-            let directory = directory_now(&shared).await?;
+            let directory = shared.directory_now().await?;
             change(&shared, policies::renew(&directory, name, key)?, None).await
         }
         AdminRequest::RemovePolicy { name } => {
-            let directory = directory_now(&shared).await?;
+            let directory = shared.directory_now().await?;
             change(&shared, policies::remove(&directory, name)?, None).await
         }
-        AdminRequest::Authorities => answer(&authorities::list(&*directory_now(&shared).await?)),
+        AdminRequest::Authorities => answer(&authorities::list(&*shared.directory_now().await?)),
         AdminRequest::PutAuthority { name, certificate } => {
             let now_s = i64::try_from(shared.clock.wall_ms() / 1000).unwrap_or(i64::MAX);
             let certificate = authorities::check(&name, &certificate, now_s).map_err(QueryError::Refused)?;
@@ -319,19 +314,6 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Bytes) -> Result<Bytes,
             change(&shared, DirectoryCommand::SetReplication(replicas), None).await
         }
     }
-}
-
-/// The directory as it is now, and not as this node last heard of it: what was changed through another node a moment
-/// ago, a key or who belongs to the cluster, is shown, judged and changed again as it is.
-async fn directory_now(shared: &Arc<Shared>) -> Result<Arc<Directory>, QueryError> {
-    let confirming = async {
-        while !confirm_directory(shared).await {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    let confirmed = tokio::time::timeout(DIRECTORY_TIMEOUT, confirming).await;
-    confirmed.map_err(|_| QueryError::CutOff)?;
-    Ok(shared.view.get())
 }
 
 fn answer(answer: &impl Serialize) -> Result<Bytes, QueryError> {

@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     pub(crate) data: Arc<DataDir>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) view: Arc<DirectoryView>,
+    /// Held by whoever asks for the directory as it is now.
+    pub(crate) directory_turn: tokio::sync::Mutex<()>,
     pub(crate) detector: Detector,
     pub(crate) forming: Forming,
     /// Where nodes take readers over Kafka.
@@ -347,6 +349,7 @@ impl Cluster {
             data: parts.data,
             peers: peers.clone(),
             view: DirectoryView::new(),
+            directory_turn: tokio::sync::Mutex::default(),
             forming: Forming::default(),
             brokers: Brokers::default(),
             clock: parts.clock,

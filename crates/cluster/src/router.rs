@@ -28,7 +28,6 @@ use tokio::sync::Notify;
 
 use crate::changes::ChangeError;
 use crate::invocations;
-use crate::maintenance::confirm_directory;
 use crate::node::Shared;
 use crate::remote::RemoteShards;
 use lane::Lane;
@@ -74,8 +73,6 @@ pub(crate) struct Router {
     lanes: RwLock<Vec<Arc<Lane>>>,
     remotes: Mutex<HashMap<NodeId, Arc<RemoteShards>>>,
     budget: Arc<Budget>,
-    /// Held by whoever asks for the directory as it is now.
-    directory_turn: tokio::sync::Mutex<()>,
 }
 
 impl Router {
@@ -85,7 +82,6 @@ impl Router {
             lanes: RwLock::default(),
             remotes: Mutex::default(),
             budget: Arc::default(),
-            directory_turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -245,28 +241,7 @@ impl ShardClient for Router {
     }
 
     fn directory_now(&self) -> BoxFuture<'_, Result<Arc<Directory>, QueryError>> {
-        async {
-            // Later than any change that was answered before: a question that began within this very millisecond
-            // may not have seen it.
-            let since_ms = self.shared.clock.monotonic_ms() + 1;
-            let asking = async {
-                loop {
-                    // One question answers all who wait by the time that it begins.
-                    let _turn = self.directory_turn.lock().await;
-                    if self.shared.view.is_confirmed_since(since_ms) {
-                        return;
-                    }
-                    confirm_directory(&self.shared).await;
-                    if !self.shared.view.is_confirmed_since(since_ms) {
-                        tokio::time::sleep(LOOK_AGAIN).await;
-                    }
-                }
-            };
-            let asked = tokio::time::timeout(QUERY_TIMEOUT, asking).await;
-            asked.map_err(|_| QueryError::CutOff)?;
-            Ok(self.shared.view.get())
-        }
-        .boxed()
+        self.shared.directory_now().boxed()
     }
 
     fn change_book(&self, change: BookChange) -> BoxFuture<'_, Result<(), BookError>> {

@@ -91,17 +91,19 @@ pub(crate) enum FeedbackError {
     Odd,
 }
 
-/// Takes the next batch, if any shard has one. `begin` says with which to begin, so that none starves.
+/// Takes the next batch, if any shard has one. `begin` says with which to begin, so that none starves; `now_ms` is
+/// since 1970.
 pub(crate) async fn take(
     client: &dyn ShardClient,
     kind: Kind,
     begin: u32,
+    now_ms: u64,
 ) -> Result<Option<Batch>, FeedbackError> {
     let count = client.directory().shard_count;
     let mut trouble = None;
     for n in 0..count {
         let shard = ShardId((begin % count.max(1) + n) % count);
-        match take_of(client, kind, shard).await {
+        match take_of(client, kind, shard, now_ms).await {
             Ok(None) => {}
             Ok(batch) => return Ok(batch),
             // Others may have some.
@@ -115,20 +117,24 @@ async fn take_of(
     client: &dyn ShardClient,
     kind: Kind,
     shard: ShardId,
+    now_ms: u64,
 ) -> Result<Option<Batch>, FeedbackError> {
     let ask = |query, consistency| async move {
         let view = client.query(query, consistency).await;
         view.map_err(FeedbackError::Query)
     };
-    let counted = match kind {
-        Kind::Feedback => ask(Query::Shard(shard), Consistency::Leader).await?,
-        Kind::Files => ask(Query::FileNoticeCount(shard), Consistency::Leader).await?,
+    let look = match kind {
+        Kind::Feedback => Query::Shard(shard),
+        Kind::Files => Query::FileNoticesDue(shard),
     };
-    match (kind, counted) {
-        (Kind::Feedback, View::Shard(view)) if view.feedback_count == 0 => return Ok(None),
-        (Kind::Files, View::FileNoticeCount(0)) => return Ok(None),
-        (Kind::Feedback, View::Shard(_)) | (Kind::Files, View::FileNoticeCount(_)) => {}
+    let due_ms = match ask(look, Consistency::Leader).await? {
+        View::Shard(view) => view.feedback_due_ms,
+        View::FileNoticesDue(due_ms) => due_ms,
         _ => return Err(FeedbackError::Odd),
+    };
+    // Whether it is so by the shard's own time is decided by the command; to ask costs an entry of its log.
+    if due_ms.is_none_or(|due_ms| due_ms > now_ms) {
+        return Ok(None);
     }
     let lock_ms = BATCH_LOCK_MS;
     let command = match kind {

@@ -124,6 +124,20 @@ impl Shared {
         (self.hooks.now_ms)()
     }
 
+    /// Has `looping` run until the gateway drains, or to its end.
+    pub(crate) fn spawn_until_draining<F>(self: &Arc<Self>, looping: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (running, draining) = (looping(Arc::clone(self)), self.draining.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = draining.cancelled() => {}
+                () = running => {}
+            }
+        });
+    }
+
     /// Counts a verified connect of `device` and says how long it has to wait.
     pub(crate) fn damp(&self, device: &DeviceId) -> Duration {
         self.damper

@@ -56,11 +56,13 @@ pub struct OwedList {
 }
 
 impl OwedList {
-    /// Records that are owed still, whoever has them just now. Whether somebody can have one is known by an entry's
-    /// stamp alone: in a shard where nothing else happens time stands still, and no batch's time would ever be over.
-    pub fn owed_count(&self) -> u64 {
-        let given: u64 = self.batches.iter().map(|batch| batch.to - batch.from).sum();
-        given + (self.next - self.free_from)
+    /// From which time on somebody can take a record: 0 if now, `None` if nothing is owed. A time and not a count, since
+    /// whoever reads this knows what time it is; in a shard where nothing else happens the last stamp is long past.
+    pub fn due_ms(&self) -> Option<u64> {
+        match self.free_from < self.next && self.batches.len() < BATCHES_MAX {
+            true => Some(0),
+            false => self.batches.iter().map(|batch| batch.until_ms).min(),
+        }
     }
 
     /// The next run of records, `from <= number < to`, that can be deleted. Call until `None`, after everything else.
@@ -142,7 +144,8 @@ impl OwedList {
             let batch = self.batches.remove(place);
             self.dropped.push((batch.from, batch.to));
         } else {
-            self.batches[place].until_ms = ms;
+            // At once, by whatever clock: stamps run ahead of the time a little.
+            self.batches[place].until_ms = 0;
         }
         true
     }
@@ -177,7 +180,7 @@ mod tests {
         let second = list.take(lock(2, 100), BATCH, 1_010, 900).expect("the rest");
         assert_eq!((second.from, second.to), (BATCH, BATCH + 6));
         assert_eq!(list.take(lock(3, 100), BATCH, 1_020, 900), None);
-        assert_eq!(list.owed_count(), BATCH + 6, "also while somebody has them");
+        assert_eq!(list.due_ms(), Some(1_100), "when the first is over");
         assert!(list.settle(2, true, 1_030) && !list.settle(2, true, 1_030));
         assert_eq!(dropped(&mut list), [(second.from, second.to)]);
         assert!(!list.settle(1, true, 1_100), "its time is over");
@@ -187,6 +190,7 @@ mod tests {
         assert_eq!((again.from, again.to), (first.from, first.to));
         assert!(!list.settle(1, true, 1_101), "an old token settles nothing");
         assert!(list.settle(4, false, 1_101));
+        assert_eq!(list.due_ms(), Some(0));
         assert!(list.take(lock(5, 100), BATCH, 1_101, 900).is_some(), "given back");
     }
 
@@ -219,6 +223,6 @@ mod tests {
     fn the_oldest_makes_room() {
         let mut list = with(RECORDS_MAX + 2);
         assert_eq!(dropped(&mut list).len(), 2);
-        assert_eq!((list.owed_count(), list.first_free()), (RECORDS_MAX, Some(2)));
+        assert_eq!((list.due_ms(), list.first_free()), (Some(0), Some(2)));
     }
 }

@@ -85,9 +85,9 @@ async fn notified(field: &Field, gateway: &mut Gateway<'_>) -> Option<(Vec<FileN
     }
 }
 
-async fn waiting(field: &Field) -> u64 {
-    match read(field, Query::FileNoticeCount(SHARD)).await {
-        View::FileNoticeCount(count) => count,
+async fn due_ms(field: &Field) -> Option<u64> {
+    match read(field, Query::FileNoticesDue(SHARD)).await {
+        View::FileNoticesDue(due_ms) => due_ms,
         other => panic!("{other:?}"),
     }
 }
@@ -122,8 +122,8 @@ async fn the_eleventh_waits_until_one_is_over_by_its_end_or_by_time() {
         refused(Refusal::UploadLapsed)
     );
     assert_eq!(
-        waiting(&field).await,
-        0,
+        due_ms(&field).await,
+        None,
         "those that failed are nobody's business"
     );
 }
@@ -142,7 +142,7 @@ async fn what_is_said_twice_happens_once() {
             outcome(&mut gateway, end("u", mine, Some(7))).await,
             Outcome::Done
         );
-        assert_eq!(waiting(&field).await, 1);
+        assert_eq!(due_ms(&field).await, Some(0));
     }
     let (notices, token) = notified(&field, &mut gateway).await.expect("one");
     assert_eq!((notices.len(), notices[0].file.bytes), (1, 7));
@@ -222,7 +222,7 @@ async fn whoever_is_cut_off_has_no_uploads_any_more() {
             assert!(expected.contains(&refusal), "{refusal:?}");
         }
     }
-    assert_eq!(waiting(&field).await, 0);
+    assert_eq!(due_ms(&field).await, None);
 }
 
 #[tokio::test(start_paused = true)]

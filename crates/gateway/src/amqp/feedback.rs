@@ -16,6 +16,7 @@ use super::performative::{Tag, Word};
 use super::value::Value;
 use crate::feedback::{self, Batch, BatchLock, FeedbackError, Kind};
 use crate::limits::{AMQP_FEEDBACK_PAUSE, AMQP_FEEDBACK_UNSETTLED_MAX};
+use crate::shared::Shared;
 
 /// One reader.
 #[derive(Debug, Default)]
@@ -85,12 +86,12 @@ impl Reader {
 
 /// Asks for a batch after a while.
 pub(crate) async fn ask(
-    client: Arc<dyn ShardClient>,
+    shared: Arc<Shared>,
     kind: Kind,
     pause: Duration,
 ) -> Result<Option<Batch>, FeedbackError> {
     tokio::time::sleep(pause).await;
-    feedback::take(&*client, kind, rand::random()).await
+    feedback::take(&*shared.client, kind, rand::random(), shared.now_ms()).await
 }
 
 /// Tells a shard that a batch is settled. Where it does not hear of it, the batch is given again.

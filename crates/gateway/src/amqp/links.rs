@@ -522,7 +522,7 @@ impl Links {
         if let Purpose::Feedback(reader) = &mut link.purpose {
             let (over, link_is_dry) = (link.over.clone(), reader.found_none());
             if has_credit && let Some(pause) = reader.poll_ask() {
-                let asking = feedback::ask(Arc::clone(&self.shared.client), reader.kind, pause);
+                let asking = feedback::ask(Arc::clone(&self.shared), reader.kind, pause);
                 self.start(&over, async move { Done::Feedback(id, asking.await) });
             } else if link_is_dry {
                 self.machine.finish_drain(id);

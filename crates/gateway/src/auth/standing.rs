@@ -99,8 +99,7 @@ impl Standing {
 
 /// Tells every [`Standing`] when policies or authorities have changed, as long as the gateway runs.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
-    let task = run(Arc::clone(shared));
-    shared.tasks.spawn(task);
+    shared.spawn_until_draining(run);
 }
 
 async fn run(shared: Arc<Shared>) {
@@ -108,10 +107,7 @@ async fn run(shared: Arc<Shared>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = shared.client.directory();
     loop {
-        tokio::select! {
-            () = shared.draining.cancelled() => return,
-            _ = clock.tick() => {}
-        }
+        clock.tick().await;
         let now = shared.client.directory();
         if Arc::ptr_eq(&now, &seen) {
             continue;

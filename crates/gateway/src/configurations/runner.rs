@@ -56,14 +56,7 @@ impl Found {
 
 /// Looks again and again, until the gateway drains.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
-    let (shared, tasks) = (Arc::clone(shared), shared.tasks.clone());
-    tasks.spawn(async move {
-        let draining = shared.draining.clone();
-        tokio::select! {
-            () = draining.cancelled() => {}
-            () = run(&shared) => {}
-        }
-    });
+    shared.spawn_until_draining(|shared| async move { run(&shared).await });
 }
 
 async fn run(shared: &Shared) {

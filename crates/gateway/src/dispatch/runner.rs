@@ -37,16 +37,13 @@ enum Trouble {
 
 /// Serves whatever endpoints there are, until the gateway drains.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
-    let (shared, tasks) = (Arc::clone(shared), shared.tasks.clone());
-    tasks.spawn(async move {
-        let draining = shared.draining.clone();
+    shared.spawn_until_draining(|shared| async move {
         let mut served = BTreeMap::new();
         // One for all that this gateway ever serves: an endpoint that changes is served on at once.
         let holder = rand::random();
         loop {
             follow(&shared, &mut served, holder);
             tokio::select! {
-                () = draining.cancelled() => return,
                 () = shared.rerouted.notified() => {}
                 () = sleep(DISPATCH_LOOK) => {}
             }

@@ -43,7 +43,7 @@ pub(crate) async fn take<T: Owed>(
 ) -> Result<Response, ApiError> {
     let kind = T::KIND;
     authorize::service(&shared, &headers, Right::ServiceConnect, kind.path())?;
-    let batch = feedback::take(&*shared.client, kind, rand::random()).await?;
+    let batch = feedback::take(&*shared.client, kind, rand::random(), shared.now_ms()).await?;
     let Some(batch) = batch else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };

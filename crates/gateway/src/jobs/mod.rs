@@ -24,13 +24,7 @@ type Running = Arc<Mutex<BTreeSet<JobId>>>;
 
 /// Looks for jobs from now on, until draining begins; those that run then are let go of.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
-    let looking = Arc::clone(shared);
-    shared.tasks.spawn(async move {
-        tokio::select! {
-            () = looking.draining.cancelled() => {}
-            () = look_for_ever(&looking) => {}
-        }
-    });
+    shared.spawn_until_draining(|shared| async move { look_for_ever(&shared).await });
 }
 
 async fn look_for_ever(shared: &Arc<Shared>) {

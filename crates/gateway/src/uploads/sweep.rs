@@ -17,22 +17,14 @@ use crate::shared::Shared;
 
 /// Sweeps again and again, until the gateway drains.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
-    let (shared, tasks) = (Arc::clone(shared), shared.tasks.clone());
-    tasks.spawn(async move {
-        let draining = shared.draining.clone();
-        let sweeping = async {
-            loop {
-                match sweep(&*shared.hooks.blobs, shared.now_ms()).await {
-                    Ok(0) => {}
-                    Ok(count) => tracing::info!(count, "swept blocks of uploads that came to no end"),
-                    Err(error) => tracing::warn!(%error, "the sweep of the object store ended early"),
-                }
-                tokio::time::sleep(UPLOADS_SWEEP_EVERY).await;
+    shared.spawn_until_draining(|shared| async move {
+        loop {
+            match sweep(&*shared.hooks.blobs, shared.now_ms()).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "swept blocks of uploads that came to no end"),
+                Err(error) => tracing::warn!(%error, "the sweep of the object store ended early"),
             }
-        };
-        tokio::select! {
-            () = draining.cancelled() => {}
-            () = sweeping => {}
+            tokio::time::sleep(UPLOADS_SWEEP_EVERY).await;
         }
     });
 }

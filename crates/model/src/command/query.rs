@@ -178,8 +178,8 @@ pub enum Query {
     },
     /// The uploads of a device.
     Uploads(DeviceId),
-    /// How many files of devices of one shard services are still to be told of, whoever has the notices.
-    FileNoticeCount(ShardId),
+    /// From when on (milliseconds since 1970) services can be told of files of devices of one shard.
+    FileNoticesDue(ShardId),
     /// Files that devices of one shard have uploaded, by the numbers of their notifications, `from <= number < to`.
     FileNotices {
         /// Which shard.
@@ -302,8 +302,8 @@ pub enum View {
     Cursor(Option<u64>),
     /// Answer to [`Query::Uploads`].
     Uploads(Uploads),
-    /// Answer to [`Query::FileNoticeCount`].
-    FileNoticeCount(u64),
+    /// Answer to [`Query::FileNoticesDue`]: 0 if now, `None` if there is nothing to tell.
+    FileNoticesDue(Option<u64>),
     /// Answer to [`Query::FileNotices`].
     FileNotices(Vec<FileNotice>),
     /// Answer to [`Query::Leftovers`].
@@ -378,8 +378,8 @@ pub struct ShardView {
     pub connected_count: u64,
     /// Registered devices that may not connect.
     pub disabled_count: u64,
-    /// Records of feedback that are owed still, whoever has them.
-    pub feedback_count: u64,
+    /// From when on (milliseconds since 1970) somebody can take feedback: 0 if now, `None` if there is none.
+    pub feedback_due_ms: Option<u64>,
     /// First offset that can be read.
     pub first_offset: u64,
     /// Offset that the next event gets.
@@ -428,7 +428,7 @@ impl Query {
             | Query::DueJobs { shard, .. }
             | Query::Registrations { shard, .. }
             | Query::Feedback { shard, .. }
-            | Query::FileNoticeCount(shard)
+            | Query::FileNoticesDue(shard)
             | Query::FileNotices { shard, .. }
             | Query::Leftovers { shard, .. }
             | Query::RegistrationsOf { shard, .. }

@@ -69,7 +69,7 @@ pub enum FrameResult {
 pub struct FrameApplied {
     /// Term of the entry.
     pub term: u64,
-    /// Its index in the log; 0 if the outcome was kept before that was written down with it.
+    /// Its index in the log.
     pub index: u64,
     /// Offset of the first stored record. Records follow densely, without the fenced ones.
     pub first_offset: u64,

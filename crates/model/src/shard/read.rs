@@ -79,7 +79,7 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
         Query::FileNotices { from, to, .. } => {
             Ok(View::FileNotices(owed_records::<FileNotice>(store, *from, *to)?))
         }
-        Query::FileNoticeCount(_) => Ok(View::FileNoticeCount(owed_count::<FileNotice>(store)?)),
+        Query::FileNoticesDue(_) => Ok(View::FileNoticesDue(due_ms::<FileNotice>(store)?)),
         Query::Uploads(device) => {
             let uploads: Option<Uploads> = json(store, &keys::uploads(device.as_str().as_bytes()))?;
             Ok(View::Uploads(uploads.unwrap_or_default()))
@@ -117,7 +117,7 @@ pub fn read(store: &dyn ShardStore, query: &Query) -> Result<View, StoreError> {
                 device_count: meta.device_count,
                 connected_count: meta.connected_count,
                 disabled_count: meta.disabled_count,
-                feedback_count: owed_count::<FeedbackRecord>(store)?,
+                feedback_due_ms: due_ms::<FeedbackRecord>(store)?,
                 next_offset: meta.next_offset,
                 applied_index: meta.applied.map_or(0, |at| at.index),
                 ..ShardView::default()
@@ -206,10 +206,10 @@ fn contents(store: &dyn ShardStore, device: &DeviceId, numbers: &[u64]) -> Resul
     Ok(View::Messages(found))
 }
 
-/// Records that are owed still, whoever has them.
-fn owed_count<T: Owed>(store: &dyn ShardStore) -> Result<u64, StoreError> {
+/// From when on somebody can take a record: see [`OwedList::due_ms`].
+fn due_ms<T: Owed>(store: &dyn ShardStore) -> Result<Option<u64>, StoreError> {
     let list: Option<OwedList> = json(store, T::LIST)?;
-    Ok(list.map_or(0, |list| list.owed_count()))
+    Ok(list.and_then(|list| list.due_ms()))
 }
 
 fn owed_records<T: Owed>(store: &dyn ShardStore, from: u64, to: u64) -> Result<Vec<T>, StoreError> {

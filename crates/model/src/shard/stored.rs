@@ -9,7 +9,6 @@ use crate::limits::FRAME_COMMANDS_MAX;
 use crate::port::{FrameApplied, FrameResult};
 use crate::wire::{Reader, WireError, put_bytes};
 
-/// Version 1 has no index.
 const VERSION: u8 = 2;
 
 /// Appends the end of frame `sequence` to `out`.
@@ -46,13 +45,12 @@ pub fn encode(out: &mut BytesMut, sequence: u64, result: &FrameResult) {
 
 /// Reads what [`encode`] wrote.
 pub fn decode(reader: &mut Reader) -> Result<(u64, FrameResult), WireError> {
-    let version = reader.u8("outcome version")?;
-    if !(1..=VERSION).contains(&version) {
+    if reader.u8("outcome version")? != VERSION {
         return Err(WireError::Invalid("outcome version"));
     }
     let sequence = reader.u64("outcome sequence")?;
     let result = match reader.u8("outcome result")? {
-        0 => FrameResult::Applied(decode_applied(reader, version)?),
+        0 => FrameResult::Applied(decode_applied(reader)?),
         1 => FrameResult::Gap {
             expected: reader.u64("expected sequence")?,
         },
@@ -63,13 +61,10 @@ pub fn decode(reader: &mut Reader) -> Result<(u64, FrameResult), WireError> {
     Ok((sequence, result))
 }
 
-fn decode_applied(reader: &mut Reader, version: u8) -> Result<FrameApplied, WireError> {
+fn decode_applied(reader: &mut Reader) -> Result<FrameApplied, WireError> {
     let mut applied = FrameApplied {
         term: reader.u64("outcome term")?,
-        index: match version {
-            1 => 0,
-            _ => reader.u64("outcome index")?,
-        },
+        index: reader.u64("outcome index")?,
         first_offset: reader.u64("outcome offset")?,
         record_count: reader.u32("outcome records")?,
         ..FrameApplied::default()
@@ -127,23 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_have_golden_bytes_and_those_without_an_index_are_read() {
-        let applied = |index| {
-            FrameResult::Applied(FrameApplied {
-                term: 3,
-                index,
-                first_offset: 9,
-                record_count: 1,
-                ..FrameApplied::default()
-            })
-        };
+    fn outcomes_have_golden_bytes_and_those_of_another_version_are_not_read() {
+        let applied = FrameResult::Applied(FrameApplied {
+            term: 3,
+            index: 41,
+            first_offset: 9,
+            record_count: 1,
+            ..FrameApplied::default()
+        });
         let number = |number: u64| number.to_le_bytes();
         let rest = [&number(9)[..], &[1, 0, 0, 0], &[0; 8]].concat();
         let golden = [&[2][..], &number(77), &[0], &number(3), &number(41), &rest].concat();
-        assert_eq!(to_bytes(77, &applied(41)), golden);
-        let before = [&[1][..], &number(77), &[0], &number(3), &rest].concat();
-        assert_eq!(decode(&mut Reader::new(before.into())), Ok((77, applied(0))));
-        let later = [&[3][..], &golden[1..]].concat();
-        assert!(decode(&mut Reader::new(later.into())).is_err());
+        assert_eq!(to_bytes(77, &applied), golden);
+        for version in [1, 3] {
+            let other = [&[version][..], &golden[1..]].concat();
+            assert!(decode(&mut Reader::new(other.into())).is_err());
+        }
     }
 }
