@@ -174,6 +174,7 @@ impl Hub {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Bytes, HubError> {
+        let body = body.map(|body| body.to_string().into_bytes());
         let mut node = self.first.load(Ordering::Relaxed);
         let mut last = String::new();
         for attempt in 0..ATTEMPTS_MAX {
@@ -187,19 +188,10 @@ impl Hub {
                 }
                 node += 1;
             }
-            let address = self.address(node % count.max(1));
+            let asked = node % count.max(1);
             node += 1;
-            let mut request = self
-                .http
-                .request(method.clone(), format!("https://{address}{path}"))
-                .header(reqwest::header::AUTHORIZATION, &self.authorization);
-            if let Some(body) = &body {
-                request = request.json(body);
-            }
-            let answer = async {
-                let response = request.send().await?;
-                Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
-            };
+            let address = self.address(asked);
+            let answer = self.attempt(asked, (method.clone(), path), None, body.clone(), None);
             match answer.await {
                 Ok((status, body)) if status.is_success() => return Ok(body),
                 Ok((status, body)) => {
@@ -388,6 +380,7 @@ impl Hub {
             .await
     }
 }
+
 /// The name of the error in the body of an answer, as in `{"Message": "ErrorCode:Name;text"}`; empty if there is none.
 pub fn error_code(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

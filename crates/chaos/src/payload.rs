@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 /// Rows of a recording that are used.
@@ -39,6 +41,12 @@ pub enum RecordingError {
 /// Bytes that a padded payload may have, all of it.
 pub const PAYLOAD_BYTES_MAX: usize = 240 * 1024;
 
+/// The payload of an event whose body this is. What cannot be decoded was never sent, and is empty: no digest of ours is
+/// that of an empty payload.
+pub fn of_body(body: &str) -> Vec<u8> {
+    STANDARD.decode(body).unwrap_or_default()
+}
+
 /// Makes the payloads of one run.
 #[derive(Debug)]
 pub struct Payloads {
@@ -52,24 +60,24 @@ pub struct Payloads {
 impl Payloads {
     /// With the rows of a CSV file, or made-up ones: a day's temperature and humidity.
     pub fn new(writer: String, recording: Option<&Path>) -> Result<Self, RecordingError> {
-        let rows = match recording {
-            Some(path) => read_rows(path)?,
-            None => (0..MADE_UP_ROWS).map(made_up_row).collect(),
-        };
-        Ok(Self {
+        let mut payloads = Self::made_up(writer);
+        if let Some(path) = recording {
+            payloads.rows = read_rows(path)?;
+        }
+        Ok(payloads)
+    }
+
+    fn made_up(writer: String) -> Self {
+        Self {
             writer,
             padding: None,
-            rows,
-        })
+            rows: (0..MADE_UP_ROWS).map(made_up_row).collect(),
+        }
     }
 
     /// What devices of a run with this seed say: made-up rows, with that much padding.
     pub fn of_run(seed: u64, padding_bytes: Option<(u64, u64)>) -> Self {
-        let payloads = Self {
-            writer: format!("{seed:012x}"),
-            padding: None,
-            rows: (0..MADE_UP_ROWS).map(made_up_row).collect(),
-        };
+        let payloads = Self::made_up(format!("{seed:012x}"));
         match padding_bytes {
             Some((low, high)) => payloads.padded(low as usize, high as usize),
             None => payloads,

@@ -5,8 +5,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
@@ -104,8 +102,7 @@ async fn read_shard(
 
 fn take(found: &mut Vec<Stored>, devices: &HashMap<&str, u32>, shard: u32, page: &Page) {
     for event in &page.events {
-        // What cannot be decoded was never sent; no digest of ours is that of an empty payload.
-        let payload = STANDARD.decode(&event.body).unwrap_or_default();
+        let payload = payload::of_body(&event.body);
         found.push(Stored {
             shard,
             offset: event.offset,

@@ -4,20 +4,20 @@
 //! [`crate::workload::provisioning`] holds what they are told against what services have said.
 
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dunlin_gateway::auth::{self, AuthError};
 use dunlin_gateway::client::{Client, ClientError, ConnectOptions, Event, Transport};
 use serde_json::{Value, json};
 
-/// Seconds that a token is good for.
-const TOKEN_LIFE_S: u64 = 24 * 3_600;
+use crate::stage;
+
+/// Answers come at topics below this one, which begin with a status.
+const ANSWERS: &str = "$dps/registrations/res/";
 
 /// What a device shows to the provisioning service: a token that its own key has signed.
 pub fn token(scope: &str, name: &str, key: &str) -> Result<String, AuthError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let expiry_s = since.map_or(0, |since| since.as_secs()) + TOKEN_LIFE_S;
-    auth::sign(&format!("{scope}/registrations/{name}"), key, expiry_s, None)
+    let resource = format!("{scope}/registrations/{name}");
+    auth::sign(&resource, key, stage::token_expiry_s(), None)
 }
 
 /// How device `name` connects to be registered.
@@ -35,20 +35,20 @@ pub fn options(
     })
 }
 
-/// Registers over a connection of its own; the answer as the service says it, whatever it is.
+/// Registers over a connection of its own; the answer as the service says it, whatever it is: its status and its body.
 ///
 /// # Errors
 /// Why there is no answer. Only [`ClientError::Refused`] says that nothing was done.
-pub async fn register(options: &ConnectOptions) -> Result<Value, ClientError> {
+pub async fn register(options: &ConnectOptions) -> Result<(u16, Value), ClientError> {
     let mut client = Client::connect(options).await?;
-    client.subscribe("$dps/registrations/res/#").await?;
+    client.subscribe(&format!("{ANSWERS}#")).await?;
     let body = json!({ "registrationId": options.client_id, "payload": null }).to_string();
     let topic = "$dps/registrations/PUT/iotdps-register/?$rid=1";
     client.publish(topic, body.as_bytes()).await?;
     client.flush().await?;
-    let told = loop {
+    let (topic, told) = loop {
         match client.next_event().await {
-            Event::Message { payload, .. } => break payload,
+            Event::Message { topic, payload, .. } => break (topic, payload),
             Event::Disconnected { .. } => {
                 return Err(ClientError::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -56,5 +56,9 @@ pub async fn register(options: &ConnectOptions) -> Result<Value, ClientError> {
         }
     };
     client.disconnect().await;
-    serde_json::from_slice(&told).map_err(|error| ClientError::Protocol(error.to_string()))
+    let rest = topic.strip_prefix(ANSWERS).unwrap_or_default();
+    let status = rest.split('/').next().and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| ClientError::Protocol(format!("an answer at {topic}")))?;
+    let body = serde_json::from_slice(&told).map_err(|error| ClientError::Protocol(error.to_string()))?;
+    Ok((status, body))
 }

@@ -33,7 +33,7 @@ const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 const FLEET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a gateway to let a reader in, and for each of its answers; then the reader goes elsewhere.
 const READER_WAIT: Duration = Duration::from_secs(5);
-/// Seconds that a device's token is valid.
+/// Seconds that a token is valid.
 const TOKEN_S: u64 = 24 * 3600;
 /// Names that are tried to find one in a given shard.
 const NAMES_MAX: u32 = 100_000;
@@ -173,12 +173,15 @@ pub fn draw_key(random: &mut StdRng) -> String {
     STANDARD.encode(random.random::<[u8; 32]>())
 }
 
+/// When a token for the whole run ends, in seconds since 1970.
+pub fn token_expiry_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs()) + TOKEN_S
+}
+
 /// A token for the whole run.
 pub fn token(host: &str, device: &str, key: &str) -> Result<String, StageError> {
-    let now_s = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    Ok(device_token(host, device, key, now_s + TOKEN_S)?)
+    Ok(device_token(host, device, key, token_expiry_s())?)
 }
 
 /// A device id that begins with `prefix` and lives in `shard` of a new cluster.

@@ -46,5 +46,5 @@ mod witness;
 pub use agreed_clock::AgreedClock;
 pub use config::{ClusterConfig, Simulated, Timing, TimingError, TlsSources};
 pub use node::{Cluster, Parts, ShardHost, ShardParts, StartError, Stores};
-pub use sight::{ReplicaSight, Voters, read_vote};
+pub use sight::{ReplicaSight, read_vote};
 pub use witness::{Witness, Word};

@@ -31,26 +31,13 @@ pub struct ReplicaSight {
     pub committed: Option<LogPosition>,
     /// The last entry that it has applied.
     pub applied: Option<LogPosition>,
-    /// The last membership that is committed, and the one that it goes by.
-    pub members: [Voters; 2],
+    /// The voters of the last membership that is committed, and of the one that it goes by; two sets while they change,
+    /// and a majority of each is needed.
+    pub voters: [Vec<BTreeSet<u64>>; 2],
 }
 
-/// A membership, as far as majorities go.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Voters {
-    /// The entry that says so.
-    pub index: u64,
-    /// Sets of voters; two while the members change, and a majority of each is needed.
-    pub configs: Vec<BTreeSet<u64>>,
-}
-
-impl Voters {
-    fn of(stored: &StoredMembership) -> Voters {
-        Voters {
-            index: stored.log_id().as_ref().map_or(0, |at| at.index),
-            configs: stored.membership().get_joint_config().clone(),
-        }
-    }
+fn voters(stored: &StoredMembership) -> Vec<BTreeSet<u64>> {
+    stored.membership().get_joint_config().clone()
 }
 
 /// Term and candidate of a vote as the journal has it.
@@ -77,9 +64,9 @@ impl Group {
             vote: vote.and_then(|(bytes, _)| read_vote(&bytes)),
             committed: convert::position_of(metrics.local_committed.as_ref()),
             applied: convert::position_of(metrics.last_applied.as_ref()),
-            members: [
-                Voters::of(&metrics.committed_membership_config),
-                Voters::of(&metrics.membership_config),
+            voters: [
+                voters(&metrics.committed_membership_config),
+                voters(&metrics.membership_config),
             ],
         })
     }

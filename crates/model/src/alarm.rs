@@ -4,40 +4,12 @@
 //! done about it is for whoever found it. Counts are those of one process; one that ends over what it found has only
 //! its log. States that are hard to reach, whether good or bad, are [`crate::point`]'s.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::listed::{counted, listed};
 
-macro_rules! alarms {
-    ($($(#[doc = $what:literal])+ $name:ident = $text:literal,)+) => {
-        /// Something that an operator should hear of.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Alarm {
-            $($(#[doc = $what])+ $name,)+
-        }
+listed! {
+    /// Something that an operator should hear of, under the name that `/metrics` has for it.
+    Alarm:
 
-        impl Alarm {
-            /// All of them.
-            pub const ALL: &[Alarm] = &[$(Alarm::$name,)+];
-
-            /// As `/metrics` has it.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Alarm::$name => $text,)+
-                }
-            }
-
-            /// What happened, in one line.
-            pub fn what(self) -> &'static str {
-                match self {
-                    $(Alarm::$name => concat!($($what),+).trim_ascii(),)+
-                }
-            }
-        }
-
-        static COUNTS: [AtomicU64; Alarm::ALL.len()] = [const { AtomicU64::new(0) }; Alarm::ALL.len()];
-    };
-}
-
-alarms! {
     /// A part of the journal does not read.
     JournalDamaged = "journal-damaged",
     /// A write or a sync of the journal failed; the node ends over it.
@@ -76,16 +48,10 @@ alarms! {
     DeviceActorFailed = "device-actor-failed",
 }
 
-impl Alarm {
+counted! {
+    Alarm:
     /// Counts one more.
-    pub fn raise(self) {
-        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many there were in this process.
-    pub fn count(self) -> u64 {
-        COUNTS[self as usize].load(Ordering::Relaxed)
-    }
+    raise
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod iso_time;
 pub mod job;
 pub mod leftover;
 pub mod limits;
+mod listed;
 pub mod messages;
 pub mod method;
 pub mod mutant;

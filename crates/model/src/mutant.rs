@@ -4,36 +4,12 @@
 //! build [`is_on`] is a constant and the bugs are not there. Each stands at the one place where the real code
 //! keeps the promise that the mutant breaks.
 
-macro_rules! mutants {
-    ($($(#[doc = $what:literal])+ $name:ident = $text:literal,)+) => {
-        /// A seeded bug.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Mutant {
-            $($(#[doc = $what])+ $name,)+
-        }
+use crate::listed::listed;
 
-        impl Mutant {
-            /// All of them.
-            pub const ALL: &[Mutant] = &[$(Mutant::$name,)+];
+listed! {
+    /// A seeded bug, under the name by which it is chosen on a command line.
+    Mutant:
 
-            /// As it is chosen on a command line.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Mutant::$name => $text,)+
-                }
-            }
-
-            /// What it does wrong, in one line.
-            pub fn what(self) -> &'static str {
-                match self {
-                    $(Mutant::$name => concat!($($what),+).trim_ascii(),)+
-                }
-            }
-        }
-    };
-}
-
-mutants! {
     /// The journal calls back before its bytes are synced.
     AckBeforeSync = "ack-before-sync",
     /// A journal segment's name is not made durable when it is taken into use.

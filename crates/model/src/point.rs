@@ -3,33 +3,12 @@
 //! A test that never saw a torn tail has not tried torn tails, however often it passed. Code says
 //! [`Point::reach`] where such a state is handled; the places are rare ones, so that the count costs nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::listed::{counted, listed};
 
-macro_rules! points {
-    ($($(#[doc = $what:literal])+ $name:ident,)+) => {
-        /// A state that some run should have been in.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Point {
-            $($(#[doc = $what])+ $name,)+
-        }
+listed! {
+    /// A state that some run should have been in.
+    Point:
 
-        impl Point {
-            /// All of them.
-            pub const ALL: &[Point] = &[$(Point::$name,)+];
-
-            /// What it means, in one line.
-            pub fn what(self) -> &'static str {
-                match self {
-                    $(Point::$name => concat!($($what),+).trim_ascii(),)+
-                }
-            }
-        }
-
-        static COUNTS: [AtomicU64; Point::ALL.len()] = [const { AtomicU64::new(0) }; Point::ALL.len()];
-    };
-}
-
-points! {
     /// The journal was opened and had been stopped in order.
     CleanStart,
     /// The end of the journal was torn and was cut.
@@ -88,17 +67,10 @@ points! {
     SegmentMended,
 }
 
-impl Point {
+counted! {
+    Point:
     /// Counts that this state was reached.
-    #[inline]
-    pub fn reach(self) {
-        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often it was reached in this process.
-    pub fn count(self) -> u64 {
-        COUNTS[self as usize].load(Ordering::Relaxed)
-    }
+    reach
 }
 
 #[cfg(test)]

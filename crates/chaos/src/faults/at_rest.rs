@@ -9,7 +9,7 @@
 use futures_util::FutureExt as _;
 
 use super::{
-    Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate,
+    Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, may_have_done,
     reach_into_containers,
 };
 use crate::corrupter::{Class, Damage, Done, damage};
@@ -116,7 +116,7 @@ impl Fault for AtRest {
             let node = self.order.node();
             let data = field.data_dir(node)?;
             let killed = field.kill(node).await;
-            self.has_killed = !matches!(killed, Err(FaultError::Skipped(_)));
+            self.has_killed = may_have_done(&killed);
             let killed = killed?;
             field.keep_audit(node).await?;
             let mut lines = Vec::new();

@@ -309,6 +309,7 @@ mod tests {
             assert_eq!(insiders([kind("kill").unwrap(), attacks]), INSIDERS);
         }
     }
+
     fn clients(attack: Attack) -> Clients {
         let order = Order {
             nodes: Vec::new(),

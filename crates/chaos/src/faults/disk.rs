@@ -1,7 +1,8 @@
 //! F20, F21, F23, F27: the disk below a node loses what was not synced, tears, spoils, stalls.
 //!
-//! Source: `docs/chaos.md`, fault list. What it refuses is in [`super::refusals`]. Carried by [`chaosfs`](crate::chaosfs), which is mounted at the data
-//! directory of each node that a run begins with, if the scenario names one of these kinds.
+//! Source: `docs/chaos.md`, fault list. What it refuses is in [`super::refusals`]. Carried by
+//! [`chaosfs`](crate::chaosfs), which is mounted at the data directory of each node that a run begins with, if
+//! the scenario names one of these kinds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use dunlin_node::local::LocalOptions;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
 
 use super::{
-    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped,
+    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, look_until,
+    may_have_done, skipped,
 };
 use crate::chaosfs::ChaosFs;
 use crate::chaosfs::faults::{DiskCounters, DiskFaults, Operation, Slowness};
@@ -26,8 +27,6 @@ const FELT_TIMEOUT: Duration = Duration::from_secs(5);
 const FELT_AT_START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a process that has given up its start to be gone.
 const GONE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The disks of the nodes that a run begins with, by place.
 struct Disks(Vec<ChaosFs>);
@@ -265,33 +264,17 @@ pub(super) struct DiskFault {
 }
 
 impl DiskFault {
+    /// A fault of this disk. An order that tells `starts` has the node killed first.
     pub(super) fn begin(
         order: Order,
         faults: DiskFaults,
         felt: Option<fn(&DiskCounters) -> u64>,
     ) -> Box<dyn Fault> {
         Box::new(DiskFault {
+            starts: order.told("starts") == 1,
             order,
             faults,
             felt,
-            starts: false,
-            before: 0,
-            from_us: None,
-            starting: None,
-        })
-    }
-
-    /// The same for a node that is killed first.
-    pub(super) fn begin_at_start(
-        order: Order,
-        faults: DiskFaults,
-        felt: fn(&DiskCounters) -> u64,
-    ) -> Box<dyn Fault> {
-        Box::new(DiskFault {
-            order,
-            faults,
-            felt: Some(felt),
-            starts: true,
             before: 0,
             from_us: None,
             starting: None,
@@ -303,17 +286,9 @@ impl DiskFault {
         if field.ready(node, starting).await.is_ok() {
             return Ok(());
         }
-        let deadline = Instant::now() + GONE_TIMEOUT;
-        while !field.ended_by_itself(node) {
-            if Instant::now() >= deadline {
-                return Err(indeterminate(format!(
-                    "node {} neither starts nor ends",
-                    node + 1
-                )));
-            }
-            sleep(LOOK_PAUSE).await;
-        }
-        Ok(())
+        let reason = format!("node {} neither starts nor ends", node + 1);
+        let look = || Ok(field.ended_by_itself(node).then(String::new));
+        look_until(GONE_TIMEOUT, &reason, look).await.map(drop)
     }
 }
 
@@ -331,8 +306,7 @@ impl Fault for DiskFault {
                 true => {
                     let killed = field.kill(node).await;
                     // One of which it is not known what was done is started by healing.
-                    let is_skipped = matches!(killed, Err(FaultError::Skipped(_)));
-                    self.from_us = (!is_skipped).then_some(from_us);
+                    self.from_us = may_have_done(&killed).then_some(from_us);
                     Some(killed?)
                 }
                 false => None,
@@ -357,20 +331,15 @@ impl Fault for DiskFault {
             let Some(felt) = self.felt else {
                 return Ok("it is told".into());
             };
-            let deadline = Instant::now()
-                + match self.starts {
-                    true => FELT_AT_START_TIMEOUT,
-                    false => FELT_TIMEOUT,
-                };
-            loop {
-                match felt(&disk.counters()) - self.before {
-                    0 if Instant::now() >= deadline => {
-                        return Err(indeterminate("no operation has met it"));
-                    }
-                    0 => sleep(LOOK_PAUSE).await,
-                    count => return Ok(format!("{count} operations have met it")),
-                }
-            }
+            let wait = match self.starts {
+                true => FELT_AT_START_TIMEOUT,
+                false => FELT_TIMEOUT,
+            };
+            let look = || {
+                let count = felt(&disk.counters()) - self.before;
+                Ok((count > 0).then(|| format!("{count} operations have met it")))
+            };
+            look_until(wait, "no operation has met it", look).await
         }
         .boxed_local()
     }
@@ -396,12 +365,7 @@ impl Fault for DiskFault {
                 others.for_each(|other| field.disturbed(other, from_us));
             }
             // It may have ended over this, as it should where a sync has failed.
-            let has_ended = field.ended_by_itself(node);
-            let line = field.start(node).await?;
-            Ok(match has_ended {
-                true => format!("it had ended over it; {line}"),
-                false => line,
-            })
+            field.start_after(node).await
         }
         .boxed_local()
     }

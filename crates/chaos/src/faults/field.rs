@@ -292,6 +292,16 @@ impl Field {
         Ok(format!("node {} is back, ready after {waited_s:.1} s", node + 1))
     }
 
+    /// The same after something that the node may have ended over; says whether it had.
+    pub async fn start_after(&self, node: usize) -> Result<String, FaultError> {
+        let has_ended = self.ended_by_itself(node);
+        let line = self.start(node).await?;
+        Ok(match has_ended {
+            true => format!("it had ended over it; {line}"),
+            false => line,
+        })
+    }
+
     /// Starts one more node, which joins, and returns its place.
     pub async fn add(&self) -> Result<usize, FaultError> {
         let vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner).pop();

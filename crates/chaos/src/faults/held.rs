@@ -7,15 +7,12 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep};
 
-use super::{Fault, Field, NOTHING_DONE, Order, Step, indeterminate, skipped};
+use super::{Fault, Field, NOTHING_DONE, Order, Step, look_until, skipped};
 use crate::nodes::Resource;
 
 /// Time for a limit to be met.
 const MET_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 struct Held {
     order: Order,
@@ -51,6 +48,12 @@ impl Held {
             Resource::Memory => self.order.told("spare_mib") << 20,
         }
     }
+
+    /// How often the node has met the limit since it is held to it.
+    fn times_met(&self, field: &Field) -> u64 {
+        let met = field.times_met(self.order.node(), self.resource);
+        met.unwrap_or(0).saturating_sub(self.met_before)
+    }
 }
 
 impl Fault for Held {
@@ -70,20 +73,14 @@ impl Fault for Held {
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
             let node = self.order.node();
-            let deadline = Instant::now() + MET_TIMEOUT;
-            loop {
+            let look = || {
                 if field.ended_by_itself(node) {
-                    return Ok("the node has ended over it".into());
+                    return Ok(Some("the node has ended over it".to_owned()));
                 }
-                let met = field.times_met(node, self.resource).unwrap_or(0);
-                if met > self.met_before {
-                    return Ok(format!("it met the limit {} times", met - self.met_before));
-                }
-                if Instant::now() >= deadline {
-                    return Err(indeterminate("it never met the limit"));
-                }
-                sleep(LOOK_PAUSE).await;
-            }
+                let met = self.times_met(field);
+                Ok((met > 0).then(|| format!("it met the limit {met} times")))
+            };
+            look_until(MET_TIMEOUT, "it never met the limit", look).await
         }
         .boxed_local()
     }
@@ -95,17 +92,14 @@ impl Fault for Held {
                 return Ok(NOTHING_DONE.into());
             };
             let has_ended = field.ended_by_itself(node);
-            let met = field.times_met(node, self.resource);
+            let met = self.times_met(field);
             let let_go = field.let_go(node, self.resource).await;
             field.disturbed(node, from_us);
             let line = field.start(node).await?;
             let_go?;
-            Ok(match (has_ended, met) {
-                (true, _) => format!("it had ended over it; {line}"),
-                (false, met) => {
-                    let times = met.unwrap_or(0).saturating_sub(self.met_before);
-                    format!("{line}; it had met the limit {times} times")
-                }
+            Ok(match has_ended {
+                true => format!("it had ended over it; {line}"),
+                false => format!("{line}; it had met the limit {met} times"),
             })
         }
         .boxed_local()

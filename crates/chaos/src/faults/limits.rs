@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::processes::{self, Group};
 use super::{
-    Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, indeterminate, reach_into_containers,
-    skipped,
+    Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, indeterminate, look_until,
+    reach_into_containers, skipped,
 };
 
 /// Time for a limit to be met.
@@ -134,7 +134,7 @@ impl Fault for Descriptors {
                 processes::limit_descriptors(pid, before).map_err(indeterminate)?;
             }
             field.disturbed(node, from_us);
-            field.start(node).await
+            field.start_after(node).await
         }
         .boxed_local()
     }
@@ -171,20 +171,13 @@ impl Fault for Memory {
 
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let deadline = Instant::now() + MET_TIMEOUT;
-            loop {
-                let failures = self
-                    .group
-                    .as_ref()
-                    .and_then(|group| group.number("memory.failcnt", ""));
-                if failures.unwrap_or(0) > 0 || field.ended_by_itself(self.order.node()) {
-                    return Ok(format!("it met the limit {} times", failures.unwrap_or(0)));
-                }
-                if Instant::now() >= deadline {
-                    return Err(indeterminate("it never met the limit"));
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
+            let failures = || self.group.as_ref()?.number("memory.failcnt", "");
+            let look = || {
+                let times = failures().unwrap_or(0);
+                let is_met = times > 0 || field.ended_by_itself(self.order.node());
+                Ok(is_met.then(|| format!("it met the limit {times} times")))
+            };
+            look_until(MET_TIMEOUT, "it never met the limit", look).await
         }
         .boxed_local()
     }
@@ -195,14 +188,9 @@ impl Fault for Memory {
             let Some(from_us) = self.from_us else {
                 return Ok(NOTHING_DONE.into());
             };
-            let has_ended = field.ended_by_itself(node);
             self.group = None;
             field.disturbed(node, from_us);
-            let line = field.start(node).await?;
-            Ok(match has_ended {
-                true => format!("it had ended over it; {line}"),
-                false => line,
-            })
+            field.start_after(node).await
         }
         .boxed_local()
     }

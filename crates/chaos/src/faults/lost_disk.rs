@@ -15,7 +15,8 @@ use dunlin_cluster::admin::AdminRequest;
 use futures_util::FutureExt as _;
 
 use super::{
-    Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Step, indeterminate, reach_into_containers,
+    Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Step, indeterminate, may_have_done,
+    reach_into_containers,
 };
 
 /// Time for the newcomer to have a share of the replicas.
@@ -63,7 +64,7 @@ struct LostDisk {
     order: Order,
     lost: Lost,
     id: Option<String>,
-    /// The data directory, once it is known that it can be reached.
+    /// The data directory, once the node may have been taken down.
     data: Option<PathBuf>,
 }
 
@@ -109,8 +110,9 @@ impl Fault for LostDisk {
             let node = self.order.node();
             let data = field.data_dir(node)?;
             self.id = field.id(node);
-            self.data = Some(data.clone());
-            let killed = field.kill(node).await?;
+            let killed = field.kill(node).await;
+            self.data = may_have_done(&killed).then(|| data.clone());
+            let killed = killed?;
             match self.lost {
                 Lost::All => {
                     field.keep_audit(node).await?;

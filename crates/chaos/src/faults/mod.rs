@@ -33,9 +33,11 @@ mod weather;
 mod within;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dunlin_node::local::LocalOptions;
 use futures_util::future::LocalBoxFuture;
+use tokio::time::{Instant, sleep};
 
 pub use clients::insiders;
 pub use field::{Field, Gear};
@@ -215,6 +217,9 @@ pub struct Parameter {
 /// What the healing of a fault says that was never there.
 pub(crate) const NOTHING_DONE: &str = "nothing was done";
 
+/// Between two looks whether a fault is felt.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
 /// Sets up what a kind needs, or says why it cannot.
 pub type Prepare = fn(&mut LocalOptions, &mut Gear) -> Result<(), String>;
 
@@ -372,6 +377,27 @@ fn spare_container(outfit: &mut Outfit, gear: &mut Gear) -> Result<(), String> {
     reach_into_containers(outfit, gear)?;
     outfit.spares += 1;
     Ok(())
+}
+
+/// Looks until there is something to say, and says it; `reason` is why not, once there was nothing for so long.
+async fn look_until(
+    wait: Duration,
+    reason: &str,
+    mut look: impl FnMut() -> Result<Option<String>, FaultError>,
+) -> Result<String, FaultError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match look()? {
+            Some(line) => return Ok(line),
+            None if Instant::now() >= deadline => return Err(indeterminate(reason)),
+            None => sleep(LOOK_PAUSE).await,
+        }
+    }
+}
+
+/// Whether a step may have done something. One of which that is not known may have.
+fn may_have_done<T>(step: &Result<T, FaultError>) -> bool {
+    !matches!(step, Err(FaultError::Skipped(_)))
 }
 
 fn skipped(reason: impl std::fmt::Display) -> FaultError {

@@ -1,8 +1,8 @@
 //! F08 to F18: the links between nodes do what they are told, and are told otherwise again.
 //!
 //! Source: `docs/chaos.md`, fault list. What there is to tell is in [`super::partitions`] and
-//! [`super::weather`], which links it meets in [`super::reach`]. Carried by the [`relay`](crate::relay), which stands before all nodes
-//! of a run that names one of these kinds, or by the kernel where each node has a network
+//! [`super::weather`], which links it meets in [`super::reach`]. Carried by the [`relay`](crate::relay), which
+//! stands before all nodes of a run that names one of these kinds, or by the kernel where each node has a network
 //! [namespace](crate::namespaces) of its own. Faults of several kinds add up on a link; each takes back its own.
 
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use dunlin_node::local::LocalOptions;
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep};
 
 use super::reach::Reach;
 use super::{
-    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped,
+    Fault, FaultError, Field, Gear, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, look_until,
+    skipped,
 };
 use crate::namespaces::gates::Gates;
 use crate::nodes::compose::Outfit;
@@ -24,8 +24,6 @@ use crate::relay::{RELAY_NODES_MAX, Relay, RelayOptions, relay_host};
 
 /// Time for packets to meet a fault. Nodes that are idle say something four times a second.
 const FELT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Draws what the links draw.
 const RELAY_SEED: u64 = 1;
 
@@ -128,14 +126,11 @@ pub(super) fn carrier(field: &Field) -> Result<Arc<dyn Carrier>, FaultError> {
 pub(super) async fn wait_until_felt(
     felt: impl Fn() -> Result<u64, FaultError>,
 ) -> Result<String, FaultError> {
-    let deadline = Instant::now() + FELT_TIMEOUT;
-    loop {
-        match felt()? {
-            0 if Instant::now() >= deadline => return Err(indeterminate("no packet has met it")),
-            0 => sleep(LOOK_PAUSE).await,
-            count => return Ok(format!("{count} packets have met it")),
-        }
-    }
+    let look = || {
+        let count = felt()?;
+        Ok((count > 0).then(|| format!("{count} packets have met it")))
+    };
+    look_until(FELT_TIMEOUT, "no packet has met it", look).await
 }
 
 /// Links that do something else for a while.

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
+/// Microseconds over which a quota of processor time counts.
+pub const PERIOD_US: u64 = 100_000;
 
 /// What a process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

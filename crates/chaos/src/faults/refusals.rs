@@ -7,7 +7,7 @@
 
 use super::disk::{DiskFault, kind};
 use super::{Fault, Kind, Order, Parameter};
-use crate::chaosfs::faults::{DiskCounters, DiskError, DiskFaults, Failure, Operation};
+use crate::chaosfs::faults::{DiskError, DiskFaults, Failure, Operation};
 use crate::scenario::target::Target;
 
 /// Which part of the node's data an error meets.
@@ -81,11 +81,7 @@ fn path(on: Operation, room: u64) -> Option<String> {
 }
 
 fn begin(order: Order, faults: DiskFaults) -> Box<dyn Fault> {
-    let failed = |counters: &DiskCounters| counters.failed;
-    match order.told("starts") {
-        1 => DiskFault::begin_at_start(order, faults, failed),
-        _ => DiskFault::begin(order, faults, Some(failed)),
-    }
+    DiskFault::begin(order, faults, Some(|counters| counters.failed))
 }
 
 /// Any of these is an answer to an error: the node ends, a replica stops, or a file is said not to be written.

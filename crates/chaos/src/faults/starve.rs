@@ -3,13 +3,15 @@
 //! Source: `docs/chaos.md`, fault list. Carried by a control group's quota, where one can be made: a hog
 //! beside it would starve the devices that do the measuring just as well. In containers it is [`held`].
 
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 
-use super::processes::Group;
-use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, indeterminate, skipped};
+use super::processes::{Group, PERIOD_US};
+use super::{Fault, Field, Kind, NOTHING_DONE, Order, Parameter, Step, held, look_until, skipped};
 
-/// Microseconds over which the quota counts.
-const PERIOD_US: u64 = 100_000;
+/// Time for the quota to be met.
+const THROTTLED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The kind.
 pub(super) const KIND: Kind = Kind {
@@ -39,6 +41,13 @@ struct Starve {
     from_us: Option<u64>,
 }
 
+impl Starve {
+    fn times_throttled(&self) -> u64 {
+        let number = |group: &Group| group.number("cpu.stat", "nr_throttled");
+        self.group.as_ref().and_then(number).unwrap_or(0)
+    }
+}
+
 impl Fault for Starve {
     fn install<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
@@ -59,16 +68,11 @@ impl Fault for Starve {
 
     fn confirm<'a>(&'a mut self, field: &'a Field) -> Step<'a> {
         async move {
-            let throttled = || self.group.as_ref()?.number("cpu.stat", "nr_throttled");
-            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
-            while throttled().unwrap_or(0) == 0 {
-                field.pid(self.order.node())?;
-                if tokio::time::Instant::now() >= deadline {
-                    return Err(indeterminate("it was never throttled"));
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-            Ok("it is throttled".into())
+            let look = || match self.times_throttled() {
+                0 => field.pid(self.order.node()).map(|_| None),
+                _ => Ok(Some("it is throttled".to_owned())),
+            };
+            look_until(THROTTLED_TIMEOUT, "it was never throttled", look).await
         }
         .boxed_local()
     }
@@ -78,14 +82,11 @@ impl Fault for Starve {
             let Some(from_us) = self.from_us else {
                 return Ok(NOTHING_DONE.into());
             };
-            let times = self
-                .group
-                .as_ref()
-                .and_then(|group| group.number("cpu.stat", "nr_throttled"));
+            let times = self.times_throttled();
             self.group = None;
             field.disturbed(self.order.node(), from_us);
             let line = field.start(self.order.node()).await?;
-            Ok(format!("{line}; it was throttled {} times", times.unwrap_or(0)))
+            Ok(format!("{line}; it was throttled {times} times"))
         }
         .boxed_local()
     }

@@ -13,7 +13,8 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use super::network::{carrier, kind};
+use super::network::{carrier, kind, wait_until_felt};
+use super::reach::Reach;
 use super::{Fault, FaultError, Field, Kind, NOTHING_DONE, Order, Parameter, Step, indeterminate, skipped};
 use crate::relay::carrier::{Carrier, Ends};
 use crate::relay::faults::{Cause, LinkFaults};
@@ -96,9 +97,9 @@ impl Swizzle {
         sleep(Duration::from_millis(apart_ms)).await;
     }
 
-    fn felt(carrier: &dyn Carrier, count: usize) -> Result<u64, FaultError> {
-        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
-        let links: Vec<Ends> = pairs.filter(|(from, to)| from != to).collect();
+    /// What all links between `count` nodes have dropped since they exist.
+    fn felt(&self, carrier: &dyn Carrier, count: usize) -> Result<u64, FaultError> {
+        let links = Reach::All.links(&self.order, count);
         let counters = carrier.counters(&links).map_err(indeterminate)?;
         Ok(counters.iter().map(|link| link.dropped(Cause::Cut)).sum())
     }
@@ -118,7 +119,7 @@ impl Fault for Swizzle {
                 return Err(skipped("a node has no links of ours"));
             }
             carrier.check(&LinkFaults::cut(), false).map_err(skipped)?;
-            self.felt_before = Self::felt(&*carrier, count)?;
+            self.felt_before = self.felt(&*carrier, count)?;
             self.from_us = field.now_us();
             let mut random = self.random();
             let [order, _] = orders(&self.order.nodes, &mut random);
@@ -138,7 +139,7 @@ impl Fault for Swizzle {
         async move {
             let carrier = carrier(field)?;
             let count = field.node_count().min(carrier.node_count());
-            super::network::wait_until_felt(|| Ok(Self::felt(&*carrier, count)? - self.felt_before)).await
+            wait_until_felt(|| Ok(self.felt(&*carrier, count)? - self.felt_before)).await
         }
         .boxed_local()
     }

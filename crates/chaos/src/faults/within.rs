@@ -148,21 +148,21 @@ pub(super) const STROBE: Kind = Kind {
 /// Starts nodes that take orders.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of all kinds' preparations")]
 fn allow(local: &mut LocalOptions, _: &mut Gear) -> Result<(), String> {
-    let allow = ALLOW.to_owned();
-    if !local.arguments.contains(&allow) {
-        local.arguments.push(allow);
-    }
+    add_allow(&mut local.arguments);
     Ok(())
 }
 
 /// The same for containers.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of all kinds' preparations")]
 fn allow_in_containers(outfit: &mut Outfit, _: &mut Gear) -> Result<(), String> {
-    let allow = ALLOW.to_owned();
-    if !outfit.arguments.contains(&allow) {
-        outfit.arguments.push(allow);
-    }
+    add_allow(&mut outfit.arguments);
     Ok(())
+}
+
+fn add_allow(arguments: &mut Vec<String>) {
+    if !arguments.iter().any(|told| told == ALLOW) {
+        arguments.push(ALLOW.to_owned());
+    }
 }
 
 /// A value of an order, made negative if `towards` is 1.

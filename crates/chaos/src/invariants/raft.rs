@@ -68,11 +68,28 @@ pub struct Inside {
     pub voters: [Vec<BTreeSet<u64>>; 2],
 }
 
+/// A vote that a disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voted {
+    /// When.
+    pub us: u64,
+    /// On which node, from 0.
+    pub node: usize,
+    /// Whose.
+    pub group: u32,
+    /// Which replica of it.
+    pub replica: u64,
+    /// The vote: a term, and for whom.
+    pub vote: (u64, u64),
+}
+
 /// Everything that is seen at one moment, and of lives that have ended since the last one, at their end.
 #[derive(Debug, Default)]
 pub struct Round {
     /// Replicas that run.
     pub sights: Vec<(Sight, Option<Inside>)>,
+    /// Votes that disks had in the meantime.
+    pub votes: Vec<Voted>,
     /// What disks have of their logs.
     pub logs: Vec<Shown>,
 }
@@ -114,7 +131,7 @@ pub fn check(sights: &[Sight], restores: &[(u64, u64, usize)]) -> Findings {
         }
         watch.see(&Round {
             sights: vec![(sight.clone(), None)],
-            logs: Vec::new(),
+            ..Round::default()
         });
     }
     watch.findings
@@ -143,12 +160,18 @@ impl Watch {
             self.sights += 1;
             self.see_leadership(sight);
             self.see_run(sight);
-            if let Some(vote) = sight.vote {
-                self.see_vote((sight.group, sight.replica), sight.node, vote);
-            }
         }
-        let inside = |(sight, inside): &'_ (Sight, Option<Inside>)| Some((sight.clone(), inside.clone()?));
-        let seen: Vec<(Sight, Inside)> = round.sights.iter().filter_map(inside).collect();
+        let shown = round.sights.iter().filter_map(|(sight, _)| sight.voted());
+        let mut votes: Vec<Voted> = round.votes.iter().copied().chain(shown).collect();
+        // The end of a life shows an older one than the next life may have given by now.
+        votes.sort_by_key(|voted| voted.us);
+        for voted in votes {
+            self.see_vote(voted);
+        }
+        let sights = round.sights.iter();
+        let seen: Vec<(&Sight, &Inside)> = sights
+            .filter_map(|(sight, inside)| Some((sight, inside.as_ref()?)))
+            .collect();
         let mut found = Vec::new();
         for (sight, inside) in &seen {
             let logs = self.groups.entry(sight.group).or_default();
@@ -164,9 +187,10 @@ impl Watch {
         }
     }
 
-    /// The disk of a node has this vote of a replica.
-    pub fn see_vote(&mut self, (group, replica): (u32, u64), node: usize, vote: (u64, u64)) {
-        let (_, highest) = self.votes.entry((group, replica)).or_insert((node, vote));
+    fn see_vote(&mut self, voted: Voted) {
+        let (group, replica, vote) = (voted.group, voted.replica, voted.vote);
+        let first = (voted.node, vote);
+        let (_, highest) = self.votes.entry((group, replica)).or_insert(first);
         if vote < *highest {
             let before = *highest;
             self.findings.add(|| {
@@ -243,6 +267,18 @@ impl Watch {
             let whose = name(sight.group, sight.replica);
             self.findings.add(|| Violation::of(format!("{whose} {wrong}")));
         }
+    }
+}
+
+impl Sight {
+    fn voted(&self) -> Option<Voted> {
+        Some(Voted {
+            us: self.us,
+            node: self.node,
+            group: self.group,
+            replica: self.replica,
+            vote: self.vote?,
+        })
     }
 }
 

@@ -254,25 +254,31 @@ impl Queue<'_> {
         }
     }
 
-    /// Rule 1: of what is told to devices. A message that is handed out for the first time was there for everybody before.
+    /// Rule 1: of what is told to devices. A message that is handed out for the first time was there for everybody before;
+    /// one that never is was there until its time was over, unless it was locked for somebody who did not hear of it.
     fn check_order(&self, clocks_us: u64, broken: &mut Vec<String>) {
+        // One that was locked, and gone before it was read, is told as nothing.
+        let may_have_locked = |fetch: &Fetch| match fetch.found {
+            Found::Message(_) => false,
+            Found::Nothing => fetch.completed_us - fetch.invoked_us + clocks_us >= us_of(fetch.lock_s),
+            Found::Unknown => true,
+        };
+        let all_heard = !self.fetches.iter().any(|fetch| may_have_locked(fetch));
         for story in self.stories.values() {
-            let (Some(sent), Some(first)) = (story.sent, story.deliveries.first()) else {
+            let Some(sent) = story.sent.filter(|sent| sent.outcome == Outcome::Ok) else {
                 continue;
             };
-            if sent.outcome != Outcome::Ok || first.handed.count > 0 {
-                continue;
-            }
+            let (number, until_us) = match (story.deliveries.first(), sent.number) {
+                (Some(first), _) if first.handed.count == 0 => (first.handed.number, first.fetch.invoked_us),
+                (None, Some(number)) if all_heard => (number, sent.expires_us.saturating_sub(clocks_us)),
+                _ => continue,
+            };
             let missed = self.fetches.iter().find(|fetch| {
-                let was_there =
-                    sent.completed_us < fetch.invoked_us && fetch.completed_us < first.fetch.invoked_us;
+                let was_there = sent.completed_us < fetch.invoked_us && fetch.completed_us < until_us;
                 was_there
                     && match &fetch.found {
-                        Found::Message(handed) => handed.number > first.handed.number,
-                        // One that was locked, and gone before it was read, is told as nothing.
-                        Found::Nothing => {
-                            fetch.completed_us - fetch.invoked_us + clocks_us < us_of(fetch.lock_s)
-                        }
+                        Found::Message(handed) => handed.number > number,
+                        Found::Nothing => !may_have_locked(fetch),
                         Found::Unknown => false,
                     }
             });

@@ -174,7 +174,8 @@ fn numbers_and_first_times_come_in_order() {
     };
     let before = handed("b", 3 * SECOND, (2, 0), "2-b");
     assert!(found(&handed_out(before)).contains("message a waited when message b"));
-    let nothing = fetched(3 * SECOND, Found::Nothing);
+    // The other is not there yet.
+    let nothing = fetched(2 * SECOND, Found::Nothing);
     assert!(found(&handed_out(nothing)).contains("message a waited when nothing"));
     is_sound(&handed_out(fetched(3 * SECOND, Found::Unknown)));
     // Somebody may have had it.
@@ -183,6 +184,18 @@ fn numbers_and_first_times_come_in_order() {
         fetched(3 * SECOND, Found::Nothing),
         handed("a", 4 * SECOND, (1, 1), "1-a"),
     ]);
+    // Nobody ever has it, and others that came later are handed out.
+    let never = |more: Handling| {
+        let mut all = two((1, 2));
+        all.push(more);
+        all
+    };
+    let before = |at| handed("b", at, (2, 0), "2-b");
+    assert!(found(&never(before(3 * SECOND))).contains("message a waited when message b"));
+    is_sound(&never(before(20 * SECOND)));
+    let mut unheard = never(before(3 * SECOND));
+    unheard.push(fetched(2 * SECOND, Found::Unknown));
+    is_sound(&unheard);
     // It was just being sent.
     is_sound(&[
         sent("a", SECOND, 1),

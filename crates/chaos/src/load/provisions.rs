@@ -97,7 +97,8 @@ impl Plan {
 
     async fn register(&self, number: usize) -> Result<(), End> {
         let options = self.options(number).map_err(End::Refused)?;
-        read_answer(&registering::register(&options).await?)
+        let (_, told) = registering::register(&options).await?;
+        read_answer(&told)
     }
 }
 

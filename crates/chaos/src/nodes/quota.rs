@@ -10,10 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Resource;
 use super::docker::{self, CALL_TIMEOUT, Container, DockerError, Limits};
-use crate::faults::processes::GroupOf;
+use crate::faults::processes::{GroupOf, PERIOD_US};
 
-/// Microseconds over which a quota counts.
-const PERIOD_US: u64 = 100_000;
 /// Bytes that are no limit: as many pages as the kernel counts to. Docker does not take a limit of memory back.
 const MEMORY_UNLIMITED: i64 = i64::MAX - 4095;
 /// Between two attempts at a container that Docker is just starting again.

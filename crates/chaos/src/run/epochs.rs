@@ -64,6 +64,8 @@ pub(super) struct Epochs<'a> {
     damaged: RefCell<BTreeSet<usize>>,
     watched: RefCell<BTreeSet<(usize, u32)>>,
     expected: RefCell<Vec<Expected>>,
+    /// Held while logs are fetched and measured: of one that is being fetched a part may be there.
+    logs: tokio::sync::Mutex<()>,
 }
 
 /// A fault under way.
@@ -95,6 +97,7 @@ impl<'a> Epochs<'a> {
             damaged: RefCell::default(),
             watched: RefCell::default(),
             expected: RefCell::default(),
+            logs: tokio::sync::Mutex::default(),
         }
     }
 
@@ -455,6 +458,7 @@ impl<'a> Epochs<'a> {
         if words.is_empty() {
             return None;
         }
+        let _alone = self.logs.lock().await;
         self.keep_logs().await;
         let log = |node| {
             let path = self.field.log_file(node);

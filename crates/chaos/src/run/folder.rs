@@ -189,15 +189,6 @@ impl Folder {
         Lines::create(&self.file(name))
     }
 
-    /// Adds lines to a file that is there.
-    pub fn add_lines<T: Serialize>(&self, name: &str, added: &[T]) -> io::Result<()> {
-        let mut lines = Lines::append(&self.file(name))?;
-        for line in added {
-            lines.write(line)?;
-        }
-        lines.sync()
-    }
-
     /// Writes `run.json`.
     pub fn save_about(&self, about: &About) -> io::Result<()> {
         fs::write(self.file("run.json"), serde_json::to_vec_pretty(about)?)
@@ -218,7 +209,7 @@ impl Folder {
     }
 
     /// Reads a file of lines.
-    pub fn all<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, FolderError> {
+    pub(super) fn all<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, FolderError> {
         let mut found = Vec::new();
         read_lines(&self.file(name), |line| {
             found.push(line);

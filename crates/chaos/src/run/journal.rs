@@ -189,13 +189,6 @@ impl Lines {
         })
     }
 
-    /// A file that is there, after its last line.
-    pub fn append(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            file: BufWriter::new(File::options().append(true).open(path)?),
-        })
-    }
-
     /// Adds a line.
     pub fn write(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.file, value)?;

@@ -16,96 +16,62 @@ use super::journal::Lines;
 use super::metrics;
 use crate::faults::{Field, processes};
 use crate::invariants::bounded::Sample;
-use crate::invariants::raft;
 use crate::record::Recorder;
 use crate::waiting::Waiting;
-use crate::workload::access::Access;
-use crate::workload::delivery::Delivery;
-use crate::workload::enrolling::Enrolling;
-use crate::workload::erasure::Trace;
-use crate::workload::exchange::Exchange;
-use crate::workload::file;
-use crate::workload::grant::Grant;
+use crate::workload::Shelf;
 use crate::workload::handling::Handling;
-use crate::workload::operation::Operation;
-use crate::workload::range::Range;
-use crate::workload::sight::Sight;
-use crate::workload::step::Step;
-use crate::workload::survey::Survey;
 
 /// Between two samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
 struct Books {
-    history: Lines,
-    operations: Lines,
-    accesses: Lines,
-    exchanges: Lines,
-    handlings: Lines,
-    grants: Lines,
-    enrollings: Lines,
-    traces: Lines,
-    steps: Lines,
-    sights: Lines,
-    deliveries: Lines,
-    ranges: Lines,
-    surveys: Lines,
-    files: Lines,
-    standings: Lines,
+    all: Vec<Book>,
     samples: Lines,
     failed: Option<io::Error>,
+}
+
+/// Writes down what waits, and tells how much was dropped so far.
+type Drain = dyn Fn(&mut Lines) -> io::Result<u64> + Send;
+
+/// A file of the run, and how what waits for it gets there.
+struct Book {
+    lines: Lines,
+    drain: Box<Drain>,
 }
 
 /// Keeps the books of a run.
 pub(super) struct Keeper {
     books: Mutex<Books>,
-    waiting: Shelf,
-}
-
-/// Where what happens waits to be written down.
-#[derive(Clone, Default)]
-pub(super) struct Shelf {
-    pub(super) recorder: Arc<Recorder>,
-    pub(super) operations: Arc<Waiting<Operation>>,
-    pub(super) accesses: Arc<Waiting<Access>>,
-    pub(super) exchanges: Arc<Waiting<Exchange>>,
-    pub(super) handlings: Arc<Waiting<Handling>>,
-    pub(super) grants: Arc<Waiting<Grant>>,
-    pub(super) enrollings: Arc<Waiting<Enrolling>>,
-    pub(super) traces: Arc<Waiting<Trace>>,
-    pub(super) steps: Arc<Waiting<Step>>,
-    pub(super) sights: Arc<Waiting<Sight>>,
-    pub(super) deliveries: Arc<Waiting<Delivery>>,
-    pub(super) ranges: Arc<Waiting<Range>>,
-    pub(super) surveys: Arc<Waiting<Survey>>,
-    pub(super) files: Arc<Waiting<file::Deed>>,
-    pub(super) standings: Arc<Waiting<raft::Sight>>,
+    shelf: Shelf,
 }
 
 impl Keeper {
-    pub(super) fn new(folder: &Folder, waiting: Shelf) -> io::Result<Keeper> {
+    pub(super) fn new(folder: &Folder, shelf: Shelf) -> io::Result<Keeper> {
+        let all = vec![
+            Book::new(folder, "history.jsonl", &shelf.recorder, Recorder::take)?,
+            Book::new(folder, "operations.jsonl", &shelf.operations, Waiting::take)?,
+            Book::new(folder, "accesses.jsonl", &shelf.accesses, Waiting::take)?,
+            Book::new(folder, "exchanges.jsonl", &shelf.exchanges, Waiting::take)?,
+            Book::new(folder, "messages.jsonl", &shelf.handlings, Waiting::take)?,
+            Book::new(folder, "policies.jsonl", &shelf.grants, Waiting::take)?,
+            Book::new(folder, "provisioning.jsonl", &shelf.enrollings, Waiting::take)?,
+            Book::new(folder, "erasing.jsonl", &shelf.traces, Waiting::take)?,
+            Book::new(folder, "readers.jsonl", &shelf.steps, Waiting::take)?,
+            Book::new(folder, "jobs.jsonl", &shelf.sights, Waiting::take)?,
+            Book::new(folder, "deliveries.jsonl", &shelf.deliveries, Waiting::take)?,
+            Book::new(folder, "ranges.jsonl", &shelf.ranges, Waiting::take)?,
+            Book::new(folder, "surveys.jsonl", &shelf.surveys, Waiting::take)?,
+            Book::new(folder, "files.jsonl", &shelf.files, Waiting::take)?,
+            Book::new(folder, "raft.jsonl", &shelf.standings, Waiting::take)?,
+        ];
         let books = Books {
-            history: folder.lines("history.jsonl")?,
-            operations: folder.lines("operations.jsonl")?,
-            accesses: folder.lines("accesses.jsonl")?,
-            exchanges: folder.lines("exchanges.jsonl")?,
-            handlings: folder.lines("messages.jsonl")?,
-            grants: folder.lines("policies.jsonl")?,
-            enrollings: folder.lines("provisioning.jsonl")?,
-            traces: folder.lines("erasing.jsonl")?,
-            steps: folder.lines("readers.jsonl")?,
-            sights: folder.lines("jobs.jsonl")?,
-            deliveries: folder.lines("deliveries.jsonl")?,
-            ranges: folder.lines("ranges.jsonl")?,
-            surveys: folder.lines("surveys.jsonl")?,
-            files: folder.lines("files.jsonl")?,
-            standings: folder.lines("raft.jsonl")?,
+            all,
             samples: folder.lines("samples.jsonl")?,
             failed: None,
         };
         Ok(Keeper {
             books: Mutex::new(books),
-            waiting,
+            shelf,
         })
     }
 
@@ -113,6 +79,13 @@ impl Keeper {
     pub(super) async fn keep(&self, field: &Field) -> Infallible {
         let (never, _) = join(self.write(field), self.ask_replicas(field)).await;
         never
+    }
+
+    /// Takes in what was done with messages when nobody noted that any more.
+    pub(super) fn take_in(&self, handlings: Vec<Handling>) {
+        for handling in handlings {
+            self.shelf.handlings.note(handling);
+        }
     }
 
     /// Asks every node that is not known to be down how its replicas stand.
@@ -126,7 +99,7 @@ impl Keeper {
             for (node, scrape) in join_all(asked).await {
                 let sights = scrape.map(|scrape| scrape.sights(field.now_us(), node));
                 for sight in sights.into_iter().flatten() {
-                    self.waiting.standings.note(sight);
+                    self.shelf.standings.note(sight);
                 }
             }
         }
@@ -138,7 +111,7 @@ impl Keeper {
             ticks.tick().await;
             let samples = sample(field);
             let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = books.write(&self.waiting, &samples);
+            let written = books.write(&samples);
             if let Err(error) = written {
                 books.failed.get_or_insert(error);
             }
@@ -151,22 +124,10 @@ impl Keeper {
         if let Some(error) = books.failed.take() {
             return Err(error);
         }
-        let dropped = books.write(&self.waiting, &[])?;
-        books.history.sync()?;
-        books.operations.sync()?;
-        books.accesses.sync()?;
-        books.exchanges.sync()?;
-        books.handlings.sync()?;
-        books.grants.sync()?;
-        books.enrollings.sync()?;
-        books.traces.sync()?;
-        books.steps.sync()?;
-        books.sights.sync()?;
-        books.deliveries.sync()?;
-        books.ranges.sync()?;
-        books.surveys.sync()?;
-        books.files.sync()?;
-        books.standings.sync()?;
+        let dropped = books.write(&[])?;
+        for book in &mut books.all {
+            book.lines.sync()?;
+        }
         books.samples.sync()?;
         Ok(dropped)
     }
@@ -174,25 +135,11 @@ impl Keeper {
 
 impl Books {
     /// How many things were dropped so far.
-    fn write(&mut self, waiting: &Shelf, samples: &[Sample]) -> io::Result<u64> {
-        let (deeds, mut dropped) = waiting.recorder.take();
-        for deed in &deeds {
-            self.history.write(deed)?;
+    fn write(&mut self, samples: &[Sample]) -> io::Result<u64> {
+        let mut dropped = 0;
+        for book in &mut self.all {
+            dropped += (book.drain)(&mut book.lines)?;
         }
-        dropped += drain(&waiting.operations, &mut self.operations)?;
-        dropped += drain(&waiting.accesses, &mut self.accesses)?;
-        dropped += drain(&waiting.exchanges, &mut self.exchanges)?;
-        dropped += drain(&waiting.handlings, &mut self.handlings)?;
-        dropped += drain(&waiting.grants, &mut self.grants)?;
-        dropped += drain(&waiting.enrollings, &mut self.enrollings)?;
-        dropped += drain(&waiting.traces, &mut self.traces)?;
-        dropped += drain(&waiting.steps, &mut self.steps)?;
-        dropped += drain(&waiting.sights, &mut self.sights)?;
-        dropped += drain(&waiting.deliveries, &mut self.deliveries)?;
-        dropped += drain(&waiting.ranges, &mut self.ranges)?;
-        dropped += drain(&waiting.surveys, &mut self.surveys)?;
-        dropped += drain(&waiting.files, &mut self.files)?;
-        dropped += drain(&waiting.standings, &mut self.standings)?;
         for sample in samples {
             self.samples.write(sample)?;
         }
@@ -200,13 +147,31 @@ impl Books {
     }
 }
 
-/// Writes down what waits, and tells how many were dropped so far.
-fn drain<T: Serialize>(waiting: &Waiting<T>, lines: &mut Lines) -> io::Result<u64> {
-    let (found, dropped) = waiting.take();
-    for one in &found {
-        lines.write(one)?;
+impl Book {
+    /// What waits in `from` is taken from there, with how many things were dropped so far.
+    fn new<F, T>(
+        folder: &Folder,
+        name: &str,
+        from: &Arc<F>,
+        take: fn(&F) -> (Vec<T>, u64),
+    ) -> io::Result<Book>
+    where
+        F: Send + Sync + 'static,
+        T: Serialize + 'static,
+    {
+        let from = Arc::clone(from);
+        let drain = move |lines: &mut Lines| {
+            let (found, dropped) = take(&from);
+            for one in &found {
+                lines.write(one)?;
+            }
+            Ok(dropped)
+        };
+        Ok(Book {
+            lines: folder.lines(name)?,
+            drain: Box::new(drain),
+        })
     }
-    Ok(dropped)
 }
 
 fn sample(field: &Field) -> Vec<Sample> {

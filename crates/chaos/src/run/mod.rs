@@ -50,12 +50,12 @@ use crate::view::{self, Progress, Shown, View};
 use crate::workload::erasing::Subject;
 use crate::workload::https::Sender;
 use crate::workload::webhook::{Webhook, WebhookError};
-use crate::workload::{Bench, messages, uploads};
+use crate::workload::{Bench, Shelf, messages, uploads};
 use epochs::Epochs;
 use folder::{About, Folder, FolderError, Reading};
 use journal::{Event, Journal};
 use judge::Verdict;
-use keeper::{Keeper, Shelf};
+use keeper::Keeper;
 
 /// Time for outstanding acks once the load has stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -396,7 +396,7 @@ async fn play(
     let field = Field::new(nodes, hub, gear, journal, (stage.epoch, &folder.0));
     let (keeper, webhook) = stage.perform(&field, cast, options.duration_s, refused).await?;
     stage.read_back(&field, &about, webhook.as_ref()).await?;
-    stage.close_messages().await?;
+    stage.close_messages(&keeper).await?;
     drop(webhook);
     let dropped = keeper.write_up().map_err(io("write the history"))?;
     view.say("stopping the nodes");
@@ -594,11 +594,11 @@ impl Stage<'_> {
         duration_s: Option<u64>,
         refused: Vec<(&'static str, String)>,
     ) -> Result<(Keeper, Option<Webhook>), RunError> {
-        let waiting = Shelf::default();
-        let keeper = Keeper::new(self.folder, waiting.clone()).map_err(io("begin the history"))?;
+        let shelf = Shelf::default();
+        let keeper = Keeper::new(self.folder, shelf.clone()).map_err(io("begin the history"))?;
         let load = &self.scenario.load;
         let gateways = stage::gateways(&self.ready, &self.host)?;
-        let webhook = self.lead_routes(field, &waiting).await?;
+        let webhook = self.lead_routes(field, &shelf).await?;
         let known = Arc::new(cast.lasting().collect());
         let fleet_count = cast.fleet.len();
         let fleet = Fleet::start(FleetPlan {
@@ -610,7 +610,7 @@ impl Stage<'_> {
             seed: self.seed,
             window: load.window,
             qos0_percent: load.qos0_percent,
-            recorder: Some(Arc::clone(&waiting.recorder)),
+            recorder: Some(Arc::clone(&shelf.recorder)),
         })
         .map_err(io("start the fleet"))?;
         stage::wait_for_fleet(&fleet, fleet_count).await?;
@@ -621,19 +621,7 @@ impl Stage<'_> {
             kafka: Arc::new(stage::readers(&self.ready, &self.host)?),
             host: self.host.clone(),
             payloads: Arc::new(self.payloads()),
-            recorder: waiting.recorder,
-            operations: waiting.operations,
-            accesses: waiting.accesses,
-            exchanges: waiting.exchanges,
-            handlings: waiting.handlings,
-            grants: waiting.grants,
-            enrollings: waiting.enrollings,
-            traces: waiting.traces,
-            steps: waiting.steps,
-            sights: waiting.sights,
-            ranges: waiting.ranges,
-            surveys: waiting.surveys,
-            files: waiting.files,
+            shelf,
             epoch: self.epoch,
             seed: self.seed,
             stop: stopping,
@@ -744,7 +732,7 @@ impl Stage<'_> {
     }
 
     /// Waits until all messages that devices fetch have ended, and services have heard of it.
-    async fn close_messages(&self) -> Result<(), RunError> {
+    async fn close_messages(&self, keeper: &Keeper) -> Result<(), RunError> {
         let so_far = self.folder.all("messages.jsonl")?;
         let at = (self.scenario.cluster.gateway_count(), self.seed);
         if self.scenario.messages.is_some() {
@@ -752,9 +740,8 @@ impl Stage<'_> {
                 .say("waiting until messages to devices have ended, and feedback has come");
         }
         let rest = messages::close(Arc::clone(&self.hub), at, self.epoch, so_far).await;
-        self.folder
-            .add_lines("messages.jsonl", &rest)
-            .map_err(io("write what is left of messages"))
+        keeper.take_in(rest);
+        Ok(())
     }
 }
 

@@ -8,12 +8,10 @@ use super::journal::{Entry, Event, Progress};
 use super::judge::Promise;
 use super::payloads;
 use crate::invariants::{
-    Findings, Violation, alarms, audit, bounded, connections, deaths, duplicates, feedback, groups, identity,
-    jobs, liveness, messages, methods, no_loss, no_phantom, offsets, order, raft, registrations, replicas,
+    Findings, Violation, alarms, audit, bounded, configurations, connections, deaths, duplicates, erasing,
+    feedback, files as of_files, groups, identity, jobs, liveness, messages, methods, no_loss, no_phantom,
+    offsets, order, policies, provisioning, raft, ranges as range_reads, registrations, replicas, routes,
     settlements, single_owner, twins,
-};
-use crate::invariants::{
-    configurations, erasing, files as of_files, policies, provisioning, ranges as range_reads, routes,
 };
 use crate::oracle::Stored;
 use crate::workload::enrolling::Enrolling;

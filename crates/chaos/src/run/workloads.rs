@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::folder::About;
-use super::keeper::Shelf;
 use super::{RunError, Stage};
 use crate::faults::Field;
 use crate::namespaces::Namespaces;
@@ -23,8 +22,8 @@ use crate::workload::https::Sender;
 use crate::workload::routes::Fits;
 use crate::workload::webhook::Webhook;
 use crate::workload::{
-    Bench, churn, configurations, contended, dialogue, erasing, history, https, jobs, messages, policies,
-    provisioning, readers, registry, routes, uploads,
+    Bench, Shelf, churn, configurations, contended, dialogue, erasing, history, https, jobs, messages,
+    policies, provisioning, readers, registry, routes, uploads,
 };
 
 /// Time for events to come to the webhook, beyond the deadline after which they are late.

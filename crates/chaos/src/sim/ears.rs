@@ -62,6 +62,15 @@ impl Ear {
         Kept::Vote(kept.and_then(|(bytes, _)| read_vote(&bytes)))
     }
 
+    /// As [`missing`](Self::missing), of an entry that nobody takes back: it is there, or the state covers it.
+    fn missing_applied(&self, log: &ReplicaLog, at: LogPosition) -> Option<LogPosition> {
+        let is_covered = || log.state().purged.is_some_and(|purged| purged.index >= at.index);
+        match log.position_at(at.index) == Some(at) || is_covered() {
+            true => self.missing(log, at),
+            false => Some(at),
+        }
+    }
+
     /// The first entry up to `at` that a power cut would take.
     fn missing(&self, log: &ReplicaLog, at: LogPosition) -> Option<LogPosition> {
         if log.position_at(at.index) != Some(at) {
@@ -100,7 +109,7 @@ impl Witness for Ear {
                 (durable::Word::Confirmed(at), Kept::LogWithout(missing))
             }
             Word::Applied(at) => {
-                let missing = self.missing(&log, at);
+                let missing = self.missing_applied(&log, at);
                 (durable::Word::Applied(at), Kept::LogWithout(missing))
             }
             Word::Members(at, voters) => {
@@ -188,5 +197,10 @@ mod tests {
         // A word about what was taken back is about nothing that is here.
         log.truncate_after(Some(at(0)), Box::new(|_| {}));
         assert_eq!(found(&disk, &journal, Word::Entry(at(1))), 0);
+        assert_eq!(
+            found(&disk, &journal, Word::Applied(at(1))),
+            1,
+            "it was committed"
+        );
     }
 }

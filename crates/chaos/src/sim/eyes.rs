@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_cluster::ReplicaSight;
 use dunlin_model::id::{GroupReplica, LogPosition};
 use dunlin_storage::journal::{Journal, ReplicaLog};
 
@@ -39,7 +38,12 @@ impl Eye {
                 committed: seen.committed.map(|at| at.index),
                 applied: seen.applied.map(|at| at.index),
             };
-            round.sights.push((sight, Some(inside(seen))));
+            let inside = Inside {
+                committed: seen.committed,
+                applied: seen.applied,
+                voters: seen.voters,
+            };
+            round.sights.push((sight, Some(inside)));
         }
     }
 
@@ -87,14 +91,5 @@ impl Eye {
                 .map(|entry| (entry.position, digest(&entry.body)))
                 .collect(),
         })
-    }
-}
-
-fn inside(seen: ReplicaSight) -> Inside {
-    let [committed, effective] = seen.members;
-    Inside {
-        committed: seen.committed,
-        applied: seen.applied,
-        voters: [committed.configs, effective.configs],
     }
 }

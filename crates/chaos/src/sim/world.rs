@@ -21,7 +21,7 @@ use super::services::{Service, Slots};
 use super::trace::Trace;
 use super::{SimError, alike, crypto, judge};
 use crate::invariants::durable::{self, Kept};
-use crate::invariants::raft::{Round, Watch};
+use crate::invariants::raft::{Round, Voted, Watch};
 use crate::oracle::digest;
 use crate::payload::Payloads;
 
@@ -155,17 +155,24 @@ impl World {
         self.words += heard.words.len() as u64;
         let mut found = Vec::new();
         judge::tell(&mut found, "I14", &durable::check(&heard.words));
-        for spoken in &heard.words {
-            if let Kept::Vote(Some(vote)) = spoken.kept {
-                let replica = (spoken.group, spoken.replica);
-                self.raft.see_vote(replica, spoken.node, vote);
-            }
-        }
         for (group, at, voters) in &heard.members {
             self.raft.see_members(*group, *at, voters);
         }
+        let voted = heard.words.iter().filter_map(|spoken| match spoken.kept {
+            Kept::Vote(Some(vote)) => Some(Voted {
+                us: spoken.us,
+                node: spoken.node,
+                group: spoken.group,
+                replica: spoken.replica,
+                vote,
+            }),
+            Kept::Vote(None) | Kept::LogWithout(_) => None,
+        });
+        let mut now = Round {
+            votes: voted.collect(),
+            ..Round::default()
+        };
         // Together: what a life claimed at its end may rest on what others show now.
-        let mut now = Round::default();
         for round in self.machines.iter_mut().flat_map(Machine::show) {
             now.sights.extend(round.sights);
             now.logs.extend(round.logs);

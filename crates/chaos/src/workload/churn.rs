@@ -54,7 +54,7 @@ pub async fn run(bench: Bench, sender: Sender, period: Duration) {
             // In flight while the session changes hands.
             let _ = device.send(former, false).await;
         }
-        node = (node + 1) % device.bench.gateways.len().max(1);
+        device.bench.turn(&mut node);
         match device.connect(node).await {
             Some(mut newest) => {
                 if let Some(mut former) = held.take() {
@@ -86,7 +86,7 @@ pub async fn run(bench: Bench, sender: Sender, period: Duration) {
 
 impl Device {
     fn note(&self, deed: Deed) {
-        self.bench.recorder.note(self.sender.index, deed);
+        self.bench.shelf.recorder.note(self.sender.index, deed);
     }
 
     async fn connect(&self, node: usize) -> Option<Held> {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::Bench;
 use super::survey::{Counts, Rule, Survey, Twin};
 use crate::invariants::configurations::wrong;
+use crate::stage;
 
 /// Pause before something that was not answered is asked again, and between two looks at what twins say.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -46,7 +47,8 @@ pub async fn run(bench: Bench, devices: usize, period: Duration) {
     for number in 0..devices {
         let device = format!("configured-{number}");
         let lot = desk.draw_lot().to_owned();
-        if !desk.make_device(&device).await {
+        let key = stage::draw_key(&mut desk.random);
+        if !desk.bench.make_device(&device, &key).await {
             return;
         }
         desk.move_device(device, lot).await;
@@ -93,35 +95,15 @@ impl Desk {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Option<(StatusCode, Value)> {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
+        let node = self.bench.turn(&mut self.node);
         let path = format!("{path}?api-version=2021-04-12");
-        let body = body.map(|body| body.to_string().into_bytes());
         let condition = etag.map(|etag| format!("\"{etag}\""));
         let asked = (method, path.as_str());
-        let answer = self
-            .bench
-            .hub
-            .attempt(self.node, asked, None, body, condition.as_deref());
-        let (status, body) = answer.await.ok()?;
-        Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+        self.bench.ask_json(node, asked, body, condition.as_deref()).await
     }
 
     fn draw_lot(&mut self) -> &'static str {
         LOTS[self.random.random_range(0..LOTS.len())]
-    }
-
-    /// `false` if there is no time for it any more.
-    async fn make_device(&mut self, device: &str) -> bool {
-        let path = format!("/devices/{device}");
-        loop {
-            let answer = self.ask(Method::PUT, &path, Some(&json!({})), None).await;
-            if let Some((StatusCode::OK | StatusCode::CONFLICT, _)) = answer {
-                return true;
-            }
-            if !self.bench.wait_until(Instant::now() + PAUSE).await {
-                return false;
-            }
-        }
     }
 
     /// One change, to its end. It is not left half-way when it is time to stop: then everything answers.
@@ -258,10 +240,12 @@ impl Desk {
                     break;
                 }
                 let etag = etag(&twin);
-                self.ask(Method::PATCH, &path, Some(&change), Some(&etag)).await;
-            } else {
-                sleep(PAUSE).await;
+                let changed = self.ask(Method::PATCH, &path, Some(&change), Some(&etag)).await;
+                if matches!(changed, Some((StatusCode::OK, _))) {
+                    break;
+                }
             }
+            sleep(PAUSE).await;
         }
         self.lots.insert(device, lot);
     }
@@ -277,7 +261,7 @@ impl Desk {
             if let Some(survey) = self.survey(changed_us).await
                 && (is_late || wrong(&survey).is_empty())
             {
-                return self.bench.surveys.note(survey);
+                return self.bench.shelf.surveys.note(survey);
             }
             sleep(PAUSE).await;
         }

@@ -151,7 +151,7 @@ impl Writer {
             }
             _ => {}
         }
-        self.bench.accesses.note(Access {
+        self.bench.shelf.accesses.note(Access {
             device: self.shared.device.clone(),
             writer: self.writer,
             call,

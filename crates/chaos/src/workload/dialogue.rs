@@ -64,7 +64,7 @@ impl Talk {
             }
             self.unknown.fetch_add(1, Ordering::Relaxed);
         }
-        bench.exchanges.note(Exchange::Access(access));
+        bench.shelf.exchanges.note(Exchange::Access(access));
     }
 }
 
@@ -119,16 +119,11 @@ async fn rest(bench: &Bench, device: &str) {
     let path = format!("/devices/{device}?api-version=2021-04-12");
     let begun = Instant::now();
     let mut last = None;
-    for node in 0.. {
-        let asked = bench.hub.attempt(
-            node % bench.gateways.len().max(1),
-            (Method::GET, &path),
-            None,
-            None,
-            None,
-        );
-        if let Ok((StatusCode::OK, body)) = asked.await {
-            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut node = 0;
+    loop {
+        let asked = (Method::GET, path.as_str());
+        let answer = bench.ask_json(bench.turn(&mut node), asked, None, None).await;
+        if let Some((StatusCode::OK, body)) = answer {
             last = body["cloudToDeviceMessageCount"].as_u64();
         }
         if last == Some(0) || begun.elapsed() > REST_WAIT {
@@ -139,6 +134,7 @@ async fn rest(bench: &Bench, device: &str) {
     if let Some(waiting) = last {
         let device = device.to_owned();
         bench
+            .shelf
             .exchanges
             .note(Exchange::Leftover(Leftover { device, waiting }));
     }
@@ -295,7 +291,7 @@ impl Service {
             }
             Ok(_) => Outcome::Fail,
         };
-        self.bench.exchanges.note(Exchange::Sending(Sending {
+        self.bench.shelf.exchanges.note(Exchange::Sending(Sending {
             device: self.talk.device.clone(),
             id,
             invoked_us,
@@ -314,7 +310,7 @@ impl Service {
         });
         let (answered, invoked_us, completed_us) = self.ask(Method::POST, &path, Some(body), None).await;
         let (outcome, answer) = judge(answered);
-        self.bench.exchanges.note(Exchange::Call(MethodCall {
+        self.bench.shelf.exchanges.note(Exchange::Call(MethodCall {
             device: self.talk.device.clone(),
             id,
             invoked_us,

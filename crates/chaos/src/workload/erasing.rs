@@ -14,9 +14,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Bench;
 use super::erasure::{Erasure, Look, Sent, Trace};
 use super::operation::Outcome;
+use super::{Bench, header};
 use crate::hub::Page;
 use crate::oracle::{self, Deed, Road};
 use crate::stage;
@@ -106,7 +106,7 @@ impl Life {
             node: 0,
             us: self.bench.now_us(),
         };
-        self.bench.recorder.note(self.subject.index, opened);
+        self.bench.shelf.recorder.note(self.subject.index, opened);
         for life in 0..LIVES {
             self.make().await?;
             for _ in 0..MESSAGES {
@@ -125,8 +125,7 @@ impl Life {
     }
 
     fn next_node(&mut self) -> usize {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
-        self.node
+        self.bench.turn(&mut self.node)
     }
 
     /// Makes the device, with a key that it has not had before.
@@ -165,7 +164,7 @@ impl Life {
             road: Road::Https,
             former: false,
         };
-        self.bench.recorder.note(index, sent);
+        self.bench.shelf.recorder.note(index, sent);
         (seq, text)
     }
 
@@ -177,18 +176,18 @@ impl Life {
         let asked = (Method::POST, path.as_str());
         let body = Some(text.into_bytes());
         let headers = [("authorization", token.as_str())];
-        let answer = self.bench.hub.ask(node, asked, &headers, body).await;
-        let status = answer.as_ref().map(|answered| answered.status);
-        let offset = match (&answer, status) {
-            (Ok(answered), Ok(StatusCode::NO_CONTENT)) => {
-                let us = self.bench.now_us();
-                self.bench.recorder.note(*index, Deed::Acked { seq, us });
-                let receipt = answered.headers.get(RECEIPT);
-                receipt.and_then(|receipt| offset_of(receipt.to_str().ok()?))
-            }
-            (_, Ok(StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR) | Err(_)) => None,
-            // Whatever else the hub says itself means that nothing was stored.
-            _ => return None,
+        let offset = match self.bench.hub.ask(node, asked, &headers, body).await {
+            Err(_) => None,
+            Ok(answered) => match answered.status {
+                StatusCode::NO_CONTENT => {
+                    let us = self.bench.now_us();
+                    self.bench.shelf.recorder.note(*index, Deed::Acked { seq, us });
+                    offset_of(header(&answered, RECEIPT))
+                }
+                StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR => None,
+                // Whatever else the hub says itself means that nothing was stored.
+                _ => return None,
+            },
         };
         self.note(Trace::Sent(Sent {
             device: device.clone(),
@@ -203,11 +202,8 @@ impl Life {
     async fn erase(&mut self) -> Option<()> {
         let message = self.next_message();
         let node = self.next_node();
-        let sending = self.send_at(node, message);
-        let (stands, mut ended) = tokio::join!(
-            sending,
-            self.erase_at((node + 1) % self.bench.gateways.len().max(1))
-        );
+        let other = self.next_node();
+        let (stands, mut ended) = tokio::join!(self.send_at(node, message), self.erase_at(other));
         self.first = self.first.or(stands);
         let is_clear = ended.0 != Outcome::Unknown;
         while ended.0 == Outcome::Unknown {
@@ -233,11 +229,9 @@ impl Life {
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 (Outcome::Ok, body["upto"].as_u64())
             }
-            Ok((StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR, _)) | Err(_) => {
-                (Outcome::Unknown, None)
-            }
-            // Nothing was done, and may be asked again.
+            // Of these some say that nothing was done; all may be asked again.
             Ok((status, _)) if status.is_server_error() => (Outcome::Unknown, None),
+            Err(_) => (Outcome::Unknown, None),
             Ok(_) => (Outcome::Fail, None),
         };
         self.note(Trace::Erasure(Erasure {
@@ -259,22 +253,12 @@ impl Life {
                 device: self.subject.device.clone(),
                 node,
                 invoked_us,
-                is_there: self.is_there(node).await,
+                is_there: self.bench.has_device(node, &self.subject.device).await,
                 shown: self.read(node, upto).await,
             };
             self.note(Trace::Look(look));
         });
         join_all(looks).await;
-    }
-
-    async fn is_there(&self, node: usize) -> Option<bool> {
-        let path = format!("/devices/{}?api-version=2021-04-12", self.subject.device);
-        let asked = (Method::GET, path.as_str());
-        match self.bench.hub.attempt(node, asked, None, None, None).await {
-            Ok((StatusCode::OK, _)) => Some(true),
-            Ok((StatusCode::NOT_FOUND, _)) => Some(false),
-            _ => None,
-        }
     }
 
     /// Offsets of the device's events below `upto`, as far as a node shows its shard.
@@ -307,7 +291,7 @@ impl Life {
     }
 
     fn note(&self, trace: Trace) {
-        self.bench.traces.note(trace);
+        self.bench.shelf.traces.note(trace);
     }
 }
 

@@ -8,8 +8,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::{Method, StatusCode};
@@ -18,7 +16,7 @@ use tokio::time::Instant;
 use super::Bench;
 use super::range::{From, Range, Shown};
 use crate::hub::Page;
-use crate::oracle;
+use crate::{oracle, payload};
 
 /// Events that are asked for at a time, at the most.
 const EVENTS_MAX: usize = 60;
@@ -66,7 +64,7 @@ impl Reader {
         let shard = self.random.random_range(0..self.shelves.len().max(1));
         let Some(from) = self.draw(shard) else { return };
         let count = self.random.random_range(1..=EVENTS_MAX);
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
+        let node = self.bench.turn(&mut self.node);
         let begin = match from {
             From::Offset(offset) => offset.to_string(),
             From::TimeMs(time_ms) => format!("time={time_ms}"),
@@ -74,7 +72,7 @@ impl Reader {
         let path = format!("/events/{shard}?from={begin}&max={count}");
         let invoked_us = self.bench.now_us();
         let asked = (Method::GET, path.as_str());
-        let answer = self.bench.hub.attempt(self.node, asked, None, None, None).await;
+        let answer = self.bench.hub.attempt(node, asked, None, None, None).await;
         let completed_us = self.bench.now_us();
         let Ok((StatusCode::OK, body)) = answer else {
             return;
@@ -84,7 +82,7 @@ impl Reader {
         };
         let events = self.shown(&page);
         self.remember(shard, &page, &events);
-        self.bench.ranges.note(Range {
+        self.bench.shelf.ranges.note(Range {
             shard: shard as u32,
             from,
             invoked_us,
@@ -120,8 +118,7 @@ impl Reader {
         let shown = events.map(|event| Shown {
             offset: event.offset,
             time_ms: event.enqueued_time_ms,
-            // What cannot be decoded was never sent; no digest of ours is that of an empty payload.
-            digest: oracle::digest(&STANDARD.decode(&event.body).unwrap_or_default()),
+            digest: oracle::digest(&payload::of_body(&event.body)),
         });
         shown.collect()
     }

@@ -35,7 +35,7 @@ pub async fn run(mut bench: Bench, sender: Sender, period: Duration) {
         "/devices/{}/messages/events?api-version=2021-04-12",
         sender.device
     );
-    let note = |bench: &Bench, deed| bench.recorder.note(sender.index, deed);
+    let note = |bench: &Bench, deed| bench.shelf.recorder.note(sender.index, deed);
     // Over HTTPS nothing is open between two requests; one that never ends stands for all.
     let opened = Deed::Opened {
         node: 0,
@@ -60,11 +60,10 @@ pub async fn run(mut bench: Bench, sender: Sender, period: Duration) {
             former: false,
         };
         note(&bench, sent);
-        node = (node + 1) % bench.gateways.len().max(1);
         let body = Some(text.clone().into_bytes());
         let asked = (Method::POST, path.as_str());
         let headers = [&[("authorization", sender.token.as_str())], &CONTENT[..]].concat();
-        let answer = bench.hub.ask(node, asked, &headers, body);
+        let answer = bench.hub.ask(bench.turn(&mut node), asked, &headers, body);
         if let Ok(Answered {
             status: StatusCode::NO_CONTENT,
             ..

@@ -34,7 +34,7 @@ pub async fn run(bench: Bench, devices: usize, period: Duration) {
     let ready = Sight::Ready {
         devices: devices as u64,
     };
-    desk.bench.sights.note(ready);
+    desk.bench.shelf.sights.note(ready);
     let looker = Desk {
         bench: desk.bench.clone(),
         node: 1,
@@ -57,14 +57,8 @@ impl Desk {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Option<(StatusCode, Value)> {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
-        let body = body.map(|body| body.to_string().into_bytes());
-        let answer = self
-            .bench
-            .hub
-            .attempt(self.node, (method, path), None, body, etag);
-        let (status, body) = answer.await.ok()?;
-        Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+        let node = self.bench.turn(&mut self.node);
+        self.bench.ask_json(node, (method, path), body, etag).await
     }
 
     /// Waits a moment; `false` once nothing new is to begin.
@@ -99,7 +93,7 @@ impl Desk {
             let begun = Instant::now();
             let job = self.run_job(round).await;
             let has_ended = job.ended_us.is_some();
-            self.bench.sights.note(Sight::Job(job));
+            self.bench.shelf.sights.note(Sight::Job(job));
             if !has_ended || !self.bench.wait_until(begun + period * QUERIES_PER_JOB).await {
                 return;
             }
@@ -166,7 +160,7 @@ impl Desk {
                 version: number(row, "version"),
                 count: number(row, "count"),
             };
-            self.bench.sights.note(Sight::Seen(Seen {
+            self.bench.shelf.sights.note(Sight::Seen(Seen {
                 invoked_us,
                 completed_us,
                 found: rows.iter().map(alike).collect(),

@@ -314,7 +314,7 @@ impl Service {
         };
         let asked = self.asker.ask(ask).await;
         let outcome = asked.outcome(StatusCode::CREATED, StatusCode::FORBIDDEN);
-        self.bench.handlings.note(Handling::Sent(Sent {
+        self.bench.shelf.handlings.note(Handling::Sent(Sent {
             device: self.life.device.clone(),
             id,
             ack,

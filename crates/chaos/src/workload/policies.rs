@@ -5,41 +5,38 @@
 //! policy is, and another one begins its life; what is left of it is removed as soon as that can be.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dunlin_cluster::admin::{AdminRequest, PolicyKey, PolicyLine};
 use dunlin_gateway::auth;
-use dunlin_gateway::client::{Client, ClientError, ConnectOptions};
 use dunlin_model::directory::Right;
 use futures_util::future::join_all;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::Bench;
 use super::grant::{Asked, Door, Grant};
 use super::operation::Outcome;
+use super::{Bench, outcome_of_change};
 use crate::invariants::identity::REFUSED_WITHIN;
+use crate::stage;
 
 /// Time for a probe's answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// CONNACK codes that turn a credential away (MQTT 3.1.1: bad user name or password, not authorized).
-const TURNED_AWAY: [u8; 2] = [4, 5];
 /// Looks at the keys after a change, and the pause between two: a node shows its copy, which may be older.
 const LOOKS_MAX: u32 = 50;
 /// See [`LOOKS_MAX`].
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Seconds that a token is good for.
-const TOKEN_LIFE_S: u64 = 24 * 3_600;
-/// Policies whose removal is still to be made sure; beyond it the oldest is forgotten. The hub takes 64 policies.
+/// Policies whose removal is still to be made sure; beyond it none is remembered. The hub takes 64 policies.
 const LEFT_MAX: usize = 32;
-/// Pause before something that was not answered is asked again.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Lives, one after the other, until it is told to stop. `slot` tells those apart that run at once.
 pub async fn run(mut bench: Bench, slot: usize, period: Duration) {
     let device = format!("granted-{slot}");
-    if !make_device(&mut bench, &device).await {
+    // It shows the keys of policies, and never its own.
+    let mut random = StdRng::seed_from_u64(bench.seed ^ (slot as u64 + 1) << 24);
+    if !bench.make_device(&device, &stage::draw_key(&mut random)).await {
         return;
     }
     let mut left = Vec::new();
@@ -63,24 +60,6 @@ pub async fn run(mut bench: Bench, slot: usize, period: Duration) {
             return;
         }
     }
-}
-
-/// Makes the device that shows keys over MQTT; `false` if there is no time for it any more.
-async fn make_device(bench: &mut Bench, device: &str) -> bool {
-    let path = format!("/devices/{device}?api-version=2021-04-12");
-    for node in 0_usize.. {
-        let body = json!({ "deviceId": device }).to_string().into_bytes();
-        let asked = (Method::PUT, path.as_str());
-        let node = node % bench.gateways.len().max(1);
-        let answer = bench.hub.attempt(node, asked, None, Some(body), None).await;
-        if let Ok((StatusCode::OK | StatusCode::CONFLICT, _)) = answer {
-            return true;
-        }
-        if !bench.wait_until(Instant::now() + PAUSE).await {
-            break;
-        }
-    }
-    false
 }
 
 struct Life {
@@ -132,7 +111,7 @@ impl Life {
     }
 
     async fn change(&mut self, asked: Asked) -> Outcome {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
+        let node = self.bench.turn(&mut self.node);
         let name = self.policy.clone();
         let renewal = |key| AdminRequest::RenewPolicyKey {
             name: name.clone(),
@@ -150,15 +129,7 @@ impl Life {
             Asked::Probe { .. } => return Outcome::Fail,
         };
         let invoked_us = self.bench.now_us();
-        let (mut outcome, mut detail) = match self.ask(self.node, &request).await {
-            Ok((status, _)) if status.is_success() => (Outcome::Ok, String::new()),
-            Ok((status, _)) if may_be_done(status) => (Outcome::Unknown, status.to_string()),
-            Ok((status, body)) => (
-                Outcome::Fail,
-                format!("{status} {}", String::from_utf8_lossy(&body)),
-            ),
-            Err(error) => (Outcome::Unknown, error),
-        };
+        let (mut outcome, mut detail) = outcome_of_change(self.ask(node, &request).await);
         let completed_us = self.bench.now_us();
         if outcome == Outcome::Ok && !self.learn(asked).await {
             (outcome, detail) = (Outcome::Unknown, "its keys were not shown".to_owned());
@@ -167,13 +138,7 @@ impl Life {
             Outcome::Ok => self.now.clone(),
             _ => Vec::new(),
         };
-        self.note(
-            asked,
-            keys,
-            self.node,
-            (invoked_us, completed_us),
-            (outcome, detail),
-        );
+        self.note(asked, keys, node, (invoked_us, completed_us), (outcome, detail));
         outcome
     }
 
@@ -246,10 +211,8 @@ impl Life {
     }
 
     fn token(&self, resource: &str, key: u32) -> Result<String, String> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let expiry_s = since.map_or(0, |since| since.as_secs()) + TOKEN_LIFE_S;
-        let signed = auth::sign(resource, &self.keys[key as usize], expiry_s, Some(&self.policy));
-        signed.map_err(|error| error.to_string())
+        let (key, expiry_s) = (&self.keys[key as usize], stage::token_expiry_s());
+        auth::sign(resource, key, expiry_s, Some(&self.policy)).map_err(|error| error.to_string())
     }
 
     async fn read_registry(&self, node: usize, key: u32) -> (Outcome, String) {
@@ -271,43 +234,22 @@ impl Life {
 
     async fn connect(&self, node: usize, key: u32) -> (Outcome, String) {
         let resource = format!("{}/devices/{}", self.bench.host, self.device);
-        let token = match self.token(&resource, key) {
-            Ok(token) => token,
-            Err(error) => return (Outcome::Unknown, error),
-        };
-        let transport = self.bench.gateways[node].clone();
-        let options = ConnectOptions {
-            clean: true,
-            ..ConnectOptions::new(transport, &self.bench.host, &self.device, token)
-        };
-        match timeout(PROBE_TIMEOUT, Client::connect(&options)).await {
-            Err(_) => (Outcome::Unknown, "no answer in time".to_owned()),
-            Ok(Err(ClientError::Refused(code))) if TURNED_AWAY.contains(&code) => {
-                (Outcome::Fail, format!("code {code}"))
-            }
-            Ok(Err(error)) => (Outcome::Unknown, error.to_string()),
-            // When it was let in is what counts; its goodbye is not waited for.
-            Ok(Ok(_client)) => (Outcome::Ok, String::new()),
+        match self.token(&resource, key) {
+            Ok(token) => self.bench.enter(node, &self.device, token, PROBE_TIMEOUT).await,
+            Err(error) => (Outcome::Unknown, error),
         }
     }
 
     /// Removes what earlier lives may have left; what cannot be removed now stays for the next life.
-    async fn sweep(&self, left: &mut Vec<String>) {
-        let mut kept = Vec::new();
+    async fn sweep(&mut self, left: &mut Vec<String>) {
+        let node = self.bench.turn(&mut self.node);
         for name in std::mem::take(left) {
             let request = AdminRequest::RemovePolicy { name: name.clone() };
-            let is_gone = match self
-                .ask(self.node % self.bench.gateways.len().max(1), &request)
-                .await
-            {
-                Ok((status, _)) => !may_be_done(status),
-                Err(_) => false,
-            };
-            if !is_gone {
-                kept.push(name);
+            let (outcome, _) = outcome_of_change(self.ask(node, &request).await);
+            if outcome == Outcome::Unknown {
+                left.push(name);
             }
         }
-        *left = kept;
     }
 
     fn note(
@@ -318,7 +260,7 @@ impl Life {
         (invoked_us, completed_us): (u64, u64),
         (outcome, detail): (Outcome, String),
     ) {
-        self.bench.grants.note(Grant {
+        self.bench.shelf.grants.note(Grant {
             policy: self.policy.clone(),
             asked,
             keys,
@@ -329,11 +271,6 @@ impl Life {
             detail,
         });
     }
-}
-
-/// Whether a change may have been made that was answered so: the directory's leader may have had it all the same.
-fn may_be_done(status: StatusCode) -> bool {
-    status.is_server_error()
 }
 
 /// Whether `keys` are those of a policy after a change of one that had `before`.

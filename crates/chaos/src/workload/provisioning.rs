@@ -14,13 +14,13 @@ use futures_util::future::join_all;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::Bench;
 use super::enrolling::{Change, Enrolling, Entry, Found, Look, Registration, Terms, Told};
 use super::grant::Door;
 use super::operation::Outcome;
+use super::{Bench, outcome_of_change};
 use crate::invariants::identity::REFUSED_WITHIN;
 use crate::stage;
 use device::Applicant;
@@ -75,21 +75,19 @@ pub async fn run(mut bench: Bench, slot: usize, period: Duration) {
 
 /// The name of the hub's provisioning service; none if there is no time for it any more.
 async fn find_scope(bench: &mut Bench) -> Option<String> {
-    for node in 0_usize.. {
-        let node = node % bench.gateways.len().max(1);
+    let mut node = 0;
+    loop {
         let asked = (Method::GET, "/provisioning?api-version=2021-10-01");
-        let answer = bench.hub.attempt(node, asked, None, None, None).await;
-        if let Ok((StatusCode::OK, body)) = answer
-            && let Ok(shown) = serde_json::from_slice::<Value>(&body)
+        let answer = bench.ask_json(bench.turn(&mut node), asked, None, None).await;
+        if let Some((StatusCode::OK, shown)) = answer
             && let Some(scope) = shown["idScope"].as_str()
         {
             return Some(scope.to_owned());
         }
         if !bench.wait_until(Instant::now() + PAUSE).await {
-            break;
+            return None;
         }
     }
-    None
 }
 
 struct Life {
@@ -169,8 +167,7 @@ impl Life {
     }
 
     fn next_node(&mut self) -> usize {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
-        self.node
+        self.bench.turn(&mut self.node)
     }
 
     async fn change(&mut self, terms: Option<Terms>) -> Outcome {
@@ -200,20 +197,11 @@ impl Life {
         let invoked_us = self.bench.now_us();
         let asked = (method, path.as_str());
         let answer = self.bench.hub.attempt(node, asked, None, body, condition).await;
-        let (outcome, detail) = match answer {
-            Ok((status, _)) if status.is_success() => (Outcome::Ok, String::new()),
-            // Here 503 says as well that nobody knows.
-            Ok((status, _)) if status.is_server_error() => (Outcome::Unknown, status.to_string()),
-            Ok((status, body)) => (
-                Outcome::Fail,
-                format!("{status} {}", String::from_utf8_lossy(&body)),
-            ),
-            Err(error) => (Outcome::Unknown, error),
-        };
+        let (outcome, detail) = outcome_of_change(answer);
         if outcome == Outcome::Ok {
             self.is_there = terms.is_some();
         }
-        self.bench.enrollings.note(Enrolling::Change(Change {
+        self.bench.shelf.enrollings.note(Enrolling::Change(Change {
             enrollment: self.enrollment.clone(),
             terms,
             node,
@@ -264,16 +252,19 @@ impl Life {
             Told::Assigned(assignment) => Some(assignment.device.clone()),
             _ => None,
         };
-        self.bench.enrollings.note(Enrolling::Registration(Registration {
-            id: self.ids[member].clone(),
-            enrollment: self.enrollment.clone(),
-            key,
-            door,
-            node,
-            invoked_us,
-            completed_us: self.bench.now_us(),
-            told,
-        }));
+        self.bench
+            .shelf
+            .enrollings
+            .note(Enrolling::Registration(Registration {
+                id: self.ids[member].clone(),
+                enrollment: self.enrollment.clone(),
+                key,
+                door,
+                node,
+                invoked_us,
+                completed_us: self.bench.now_us(),
+                told,
+            }));
         device
     }
 
@@ -293,14 +284,13 @@ impl Life {
                 invoked_us,
                 found,
             };
-            self.bench.enrollings.note(Enrolling::Look(look));
+            self.bench.shelf.enrollings.note(Enrolling::Look(look));
         };
         let path = format!("/registrations/{id}?api-version=2021-10-01");
         let invoked_us = self.bench.now_us();
-        match self.ask(node, &path).await {
-            Some((StatusCode::OK, body)) => {
-                let state = serde_json::from_slice(&body).unwrap_or_default();
-                // What cannot be read is no registration: the checker is to see it.
+        match self.bench.ask_json(node, (Method::GET, &path), None, None).await {
+            // What cannot be read is no registration: the checker is to see it.
+            Some((StatusCode::OK, state)) => {
                 note(invoked_us, Found::Registration(device::assignment(&state)));
             }
             Some((StatusCode::NOT_FOUND, _)) => note(invoked_us, Found::Registration(None)),
@@ -309,18 +299,10 @@ impl Life {
         let Some(device) = device else {
             return;
         };
-        let path = format!("/devices/{device}?api-version=2021-04-12");
         let invoked_us = self.bench.now_us();
-        match self.ask(node, &path).await {
-            Some((StatusCode::OK, _)) => note(invoked_us, Found::Device(true)),
-            Some((StatusCode::NOT_FOUND, _)) => note(invoked_us, Found::Device(false)),
-            _ => {}
+        if let Some(is_there) = self.bench.has_device(node, device).await {
+            note(invoked_us, Found::Device(is_there));
         }
-    }
-
-    async fn ask(&self, node: usize, path: &str) -> Option<(StatusCode, bytes::Bytes)> {
-        let asked = (Method::GET, path);
-        self.bench.hub.attempt(node, asked, None, None, None).await.ok()
     }
 
     /// Connects to the hub as the device that was assigned, at all gateways.
@@ -338,7 +320,7 @@ impl Life {
             };
             let invoked_us = self.bench.now_us();
             let (outcome, detail) = applicant.enter(node, device).await;
-            self.bench.enrollings.note(Enrolling::Entry(Entry {
+            self.bench.shelf.enrollings.note(Enrolling::Entry(Entry {
                 id: self.ids[member].clone(),
                 key,
                 node,

@@ -86,7 +86,7 @@ impl Watch {
         let completed_us = self.bench.now_us();
         for (partition, committed) in told {
             if let Ok(committed) = committed {
-                self.bench.steps.note(Step::Told(Told {
+                self.bench.shelf.steps.note(Step::Told(Told {
                     partition,
                     committed,
                     invoked_us,

@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use dunlin_gateway::client::{Client, ClientError, ConnectOptions};
 use futures_util::future::join_all;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Bench;
 use super::operation::{Action, Operation, Outcome};
@@ -21,8 +20,6 @@ use crate::stage;
 
 /// Time for a probe's answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// CONNACK codes that turn a credential away (MQTT 3.1.1: bad user name or password, not authorized).
-const TURNED_AWAY: [u8; 2] = [4, 5];
 
 struct Life {
     bench: Bench,
@@ -94,7 +91,7 @@ impl Life {
     }
 
     async fn act(&mut self, action: Action, key: u32) -> Outcome {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
+        let node = self.bench.turn(&mut self.node);
         let path = format!("/devices/{}?api-version=2021-04-12", self.device);
         let method = match action {
             Action::Delete => Method::DELETE,
@@ -110,7 +107,7 @@ impl Life {
         let invoked_us = self.bench.now_us();
         let asked = (method, path.as_str());
         let condition = (action != Action::Create).then_some("*");
-        let answer = self.bench.hub.attempt(self.node, asked, None, body, condition);
+        let answer = self.bench.hub.attempt(node, asked, None, body, condition);
         let (outcome, detail) = match answer.await {
             Ok((status, _)) if status.is_success() => (Outcome::Ok, String::new()),
             Ok((StatusCode::GATEWAY_TIMEOUT, _)) => (Outcome::Unknown, "504".into()),
@@ -121,7 +118,7 @@ impl Life {
             Ok((status, _)) => (Outcome::Unknown, status.to_string()),
             Err(error) => (Outcome::Unknown, error),
         };
-        self.note(action, key, self.node, (invoked_us, outcome, detail));
+        self.note(action, key, node, (invoked_us, outcome, detail));
         outcome
     }
 
@@ -135,24 +132,9 @@ impl Life {
         let Ok(token) = stage::token(&self.bench.host, &self.device, &self.keys[key as usize]) else {
             return;
         };
-        let transport = self.bench.gateways[node].clone();
-        let options = ConnectOptions {
-            clean: true,
-            ..ConnectOptions::new(transport, &self.bench.host, &self.device, token)
-        };
         let invoked_us = self.bench.now_us();
-        let (outcome, detail) = match timeout(PROBE_TIMEOUT, Client::connect(&options)).await {
-            Err(_) => (Outcome::Unknown, "no answer in time".into()),
-            Ok(Err(ClientError::Refused(code))) if TURNED_AWAY.contains(&code) => {
-                (Outcome::Fail, format!("code {code}"))
-            }
-            Ok(Err(error)) => (Outcome::Unknown, error.to_string()),
-            Ok(Ok(client)) => {
-                // When it was let in is what counts; its goodbye is not waited for.
-                drop(client);
-                (Outcome::Ok, String::new())
-            }
-        };
+        let entered = self.bench.enter(node, &self.device, token, PROBE_TIMEOUT);
+        let (outcome, detail) = entered.await;
         self.note(Action::Probe, key, node, (invoked_us, outcome, detail));
     }
 
@@ -163,7 +145,7 @@ impl Life {
         node: usize,
         (invoked_us, outcome, detail): (u64, Outcome, String),
     ) {
-        self.bench.operations.note(Operation {
+        self.bench.shelf.operations.note(Operation {
             device: self.device.clone(),
             action,
             key,

@@ -22,9 +22,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::Bench;
 use super::file::{Content, Deed, What};
 use super::operation::Outcome;
+use super::{Bench, lock};
 use crate::hub::Answered;
 use crate::{oracle, stage};
 
@@ -127,20 +127,20 @@ impl Desk {
         (authorization, more): (&str, &[(&str, &str)]),
         body: Option<Vec<u8>>,
     ) -> Option<Answered> {
-        self.node = (self.node + 1) % self.bench.gateways.len().max(1);
+        let node = self.bench.turn(&mut self.node);
         let mut headers = more.to_vec();
         if !authorization.is_empty() {
             headers.push(("authorization", authorization));
         }
         self.bench
             .hub
-            .ask(self.node, (method, path), &headers, body)
+            .ask(node, (method, path), &headers, body)
             .await
             .ok()
     }
 
     fn note(&self, file: &str, what: What, invoked_us: u64) {
-        self.bench.files.note(Deed {
+        self.bench.shelf.files.note(Deed {
             file: file.to_owned(),
             what,
             invoked_us,
@@ -168,10 +168,8 @@ async fn bring(bench: Bench, board: Shared, slot: usize, period: Duration) {
         let Ok(token) = stage::token(&bench.host, &device, &key) else {
             return;
         };
-        while bench.hub.create_device(&device, &key).await.is_err() {
-            if !desk.bench.wait_until(Instant::now() + PAUSE).await {
-                return;
-            }
+        if !desk.bench.make_device(&device, &key).await {
+            return;
         }
         let mut lost = 0;
         for number in 0..FILES_PER_DEVICE {
@@ -245,7 +243,7 @@ fn place(grant: &Grant) -> String {
     format!("/{}/{name}{}", grant.container_name, grant.sas_token)
 }
 
-/// Puts something until the hub says that it has it; `false` if it does not come to that.
+/// Puts something until the hub says that it has it; the last answer if it does not come to that.
 async fn put(desk: &mut Desk, path: &str, body: &[u8]) -> Result<(), Option<StatusCode>> {
     let kind = [("x-ms-blob-type", "BlockBlob")];
     let mut last = None;
@@ -405,8 +403,7 @@ async fn listen_once(desk: &mut Desk, board: &Shared, authorization: &str) -> bo
             board.told_early.insert(file.clone());
         }
     });
-    let lock = answered.headers.get("etag").and_then(|lock| lock.to_str().ok());
-    let lock = lock.unwrap_or_default().trim_matches('"').to_owned();
+    let lock = lock(&answered);
     // One that is let go of is told again.
     if desk.random.random_range(0..8) == 0 {
         let path = format!("{PATH}/{lock}/abandon?api-version=2021-04-12");

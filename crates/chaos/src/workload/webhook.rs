@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use dunlin_gateway::TlsError;
 use dunlin_gateway::tls::TlsIdentity;
 use dunlin_node::pki::{Authority, PkiError};
@@ -27,11 +25,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::delivery::{Arrival, Delivery, Parcel, Reply};
-use crate::oracle;
 use crate::waiting::Waiting;
+use crate::{oracle, payload};
 
 /// Connections at a time; one more waits.
 const CONNECTIONS_MAX: usize = 256;
+/// Pause after a connection could not be taken.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of a request before its body.
 const HEAD_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of a body. A parcel is what was read of a shard at once, which JSON and Base64 make longer by a few times.
@@ -171,7 +171,7 @@ async fn listen(listener: TcpListener, acceptor: TlsAcceptor, desk: Arc<Desk>) {
                 Ok((socket, _)) => {
                     connections.spawn(serve(socket, acceptor.clone(), Arc::clone(&desk)));
                 }
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => sleep(ACCEPT_AGAIN).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -281,8 +281,7 @@ fn read_events(body: &[u8]) -> Vec<Arrival> {
         shard: event.shard,
         offset: event.offset,
         device: event.device_id,
-        // What cannot be decoded was never sent; no digest of ours is that of an empty payload.
-        digest: oracle::digest(&STANDARD.decode(&event.body).unwrap_or_default()),
+        digest: oracle::digest(&payload::of_body(&event.body)),
     };
     events.into_iter().map(arrival).collect()
 }
@@ -290,6 +289,9 @@ fn read_events(body: &[u8]) -> Vec<Arrival> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

@@ -96,6 +96,7 @@ struct Inode {
 struct Fault {
     after: u64,
     sticky: bool,
+    kind: io::ErrorKind,
 }
 
 impl Default for FaultyDisk {
@@ -161,7 +162,19 @@ impl FaultyDisk {
     /// Makes one `operation` fail with an input/output error, after `after` more have succeeded;
     /// `sticky` makes all later ones fail as well.
     pub fn fail(&self, operation: Operation, after: u64, sticky: bool) {
-        self.state().faults.insert(operation, Fault { after, sticky });
+        let kind = io::ErrorKind::Other;
+        let fault = Fault { after, sticky, kind };
+        self.state().faults.insert(operation, fault);
+    }
+
+    /// Makes the next `operation` fail for want of room, as a sync may where room is only found when it is written to.
+    pub fn fail_for_room(&self, operation: Operation) {
+        let fault = Fault {
+            after: 0,
+            sticky: false,
+            kind: io::ErrorKind::StorageFull,
+        };
+        self.state().faults.insert(operation, fault);
     }
 
     /// Makes the power go in the middle of a sync, after `after` more have succeeded: from then on everything
@@ -292,7 +305,7 @@ impl FaultyDisk {
             }
         }
         let hit = match state.faults.get_mut(&operation) {
-            Some(fault) if fault.after == 0 => Some(fault.sticky),
+            Some(fault) if fault.after == 0 => Some((fault.sticky, fault.kind)),
             Some(fault) => {
                 fault.after -= 1;
                 None
@@ -301,12 +314,12 @@ impl FaultyDisk {
         };
         match hit {
             None => Ok(state),
-            Some(sticky) => {
+            Some((sticky, kind)) => {
                 if !sticky {
                     state.faults.remove(&operation);
                 }
                 // A failed sync drops the pages: they read as written and are never written.
-                Err(io::Error::other(InjectedFault(operation)))
+                Err(io::Error::new(kind, InjectedFault(operation)))
             }
         }
     }

@@ -304,16 +304,19 @@ impl SegmentLog {
     }
 
     fn close_segment(&self, inner: &mut Inner) -> Result<(), StoreError> {
-        let Some(segment) = inner.segments.values_mut().next_back() else {
+        let Some(segment) = inner.segments.values().next_back() else {
             return Ok(());
         };
         if segment.sealed_bytes.is_some() || segment.blocks.is_empty() {
             return Ok(());
         }
         // The next segment is made only after this is durable: damage and torn tails stay apart.
-        let sealed = open::seal(segment);
-        sealed.map_err(|error| inner.note_unsynced("seal event segment", error))?;
-        inner.dirty_bytes = 0;
+        let written = open::write_footer(segment);
+        let sealed_bytes = written.map_err(|error| inner.note(refused("write event footer", error)))?;
+        inner.sync_last("seal event segment")?;
+        if let Some(segment) = inner.segments.values_mut().next_back() {
+            segment.sealed_bytes = Some(sealed_bytes);
+        }
         Ok(())
     }
 
@@ -321,13 +324,7 @@ impl SegmentLog {
         if inner.dirty_bytes == 0 {
             return Ok(());
         }
-        // Only the segment being written can be dirty.
-        if let Some(segment) = inner.segments.values().next_back() {
-            let synced = segment.file.sync_data();
-            synced.map_err(|error| inner.note_unsynced("sync event segment", error))?;
-        }
-        inner.dirty_bytes = 0;
-        Ok(())
+        inner.sync_last("sync event segment")
     }
 
     fn read_block(&self, segment: &Segment, block: &BlockMeta) -> Result<Vec<EventRun>, StoreError> {
@@ -417,17 +414,20 @@ impl Inner {
         self.open_block.last().map_or(self.closed_index, |run| run.index)
     }
 
-    /// As [`note`](Self::note), and takes back what a failed sync has left: it reads as written, is on no disk, and
-    /// another sync would prove nothing. The journal has all of it and feeds it to whoever opens the log next.
-    fn note_unsynced(&mut self, action: &'static str, error: io::Error) -> StoreError {
-        let error = self.note(refused(action, error));
-        if self.failed.is_some()
-            && let Some(segment) = self.segments.values().next_back()
-            && let Err(error) = segment.file.set_len(segment.content_bytes - self.dirty_bytes)
+    /// Syncs the segment that is being written: no other can be dirty. Where that fails, for want of room as well, all
+    /// writing ends, and what the sync has left is taken back: it reads as written, is on no disk, and another sync would
+    /// prove nothing. The journal has all of it and feeds it to whoever opens the log next.
+    fn sync_last(&mut self, action: &'static str) -> Result<(), StoreError> {
+        if let Some(segment) = self.segments.values().next_back()
+            && let Err(error) = segment.file.sync_data()
         {
-            tracing::error!(file = %segment.name, %error, "cannot take back what was not synced");
+            if let Err(error) = segment.file.set_len(segment.content_bytes - self.dirty_bytes) {
+                tracing::error!(file = %segment.name, %error, "cannot take back what was not synced");
+            }
+            return Err(self.note(StoreError::io(action, error)));
         }
-        error
+        self.dirty_bytes = 0;
+        Ok(())
     }
 
     fn check_failed(&self) -> Result<(), StoreError> {

@@ -178,7 +178,9 @@ fn load(name: String, file: Arc<dyn DiskFile>, first_offset: u64, last: bool) ->
     };
     if last && format::footer_starts(&whole[content_bytes as usize..]) {
         // Sealing was cut short. The footer follows from the blocks, all of which read.
-        seal(&mut segment).map_err(io)?;
+        let sealed_bytes = write_footer(&segment).map_err(io)?;
+        segment.file.sync_data().map_err(io)?;
+        segment.sealed_bytes = Some(sealed_bytes);
     } else if last {
         if content_bytes < bytes {
             tracing::warn!(file = %segment.name, bytes = bytes - content_bytes, "cut torn events");
@@ -195,15 +197,13 @@ fn load(name: String, file: Arc<dyn DiskFile>, first_offset: u64, last: bool) ->
     Ok(segment)
 }
 
-/// Writes the footer and makes the whole segment durable.
-pub(super) fn seal(segment: &mut Segment) -> std::io::Result<()> {
+/// Writes the footer of a segment that is sealed once it is durable; the length that it has then.
+pub(super) fn write_footer(segment: &Segment) -> std::io::Result<u64> {
     let footer = format::encode_footer(&segment.blocks, segment.content_sum);
     let sealed_bytes = segment.content_bytes + footer.len() as u64;
     segment.file.write_at(&footer, segment.content_bytes)?;
     segment.file.set_len(sealed_bytes)?;
-    segment.file.sync_data()?;
-    segment.sealed_bytes = Some(sealed_bytes);
-    Ok(())
+    Ok(sealed_bytes)
 }
 
 fn read_footer(file: &dyn DiskFile, bytes: u64) -> std::io::Result<Option<(Footer, u64)>> {

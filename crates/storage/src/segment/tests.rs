@@ -101,7 +101,7 @@ fn runs_are_read_by_offset_and_time_from_blocks_and_memory() {
 fn what_a_failed_sync_has_left_is_not_taken_for_durable_when_the_replica_starts_again() {
     type Sync = fn(&SegmentLog) -> Result<(), StoreError>;
     let syncs: [Sync; 2] = [|log| log.checkpoint(8, false).map(drop), |log| log.seal()];
-    for sync in syncs {
+    for (sync, is_for_room) in syncs.into_iter().flat_map(|sync| [(sync, false), (sync, true)]) {
         let disk = FaultyDisk::new();
         // Two blocks fit, so that the second is not synced before it is asked for.
         let open = |disk: &FaultyDisk| SegmentLog::open_with(Arc::new(disk.clone()), id(1), 1 << 20).unwrap();
@@ -109,8 +109,12 @@ fn what_a_failed_sync_has_left_is_not_taken_for_durable_when_the_replica_starts_
         feed(&log, 1..=4);
         assert_eq!(log.checkpoint(4, false).unwrap(), 4);
         feed(&log, 5..=8);
-        disk.fail(Operation::Sync, 0, false);
+        match is_for_room {
+            true => disk.fail_for_room(Operation::Sync),
+            false => disk.fail(Operation::Sync, 0, false),
+        }
         assert!(sync(&log).is_err());
+        assert!(sync(&log).is_err(), "never retried, though there is room again");
         // In the same process, or in the next: what was not synced reads as written.
         let log = open(&disk);
         feed(&log, log.applied_index() + 1..=8);

@@ -178,9 +178,11 @@ impl Logs {
         }
         if let Some(at) = inside.committed.filter(|at| self.on_majority < Some(at.index)) {
             self.on_majority = Some(at.index);
-            // What was committed while the members changed may have been so by either of two memberships, which have
-            // a set of voters in common.
-            let mut sets = inside.voters.iter().flatten().peekable();
+            // What was committed while the members changed may have been so by either of two memberships, and either
+            // asks the set of voters that they have in common.
+            let [committed, effective] = &inside.voters;
+            let is_common = |voters: &&BTreeSet<u64>| committed.is_empty() || committed.contains(voters);
+            let mut sets = effective.iter().filter(is_common).peekable();
             if sets.peek().is_some() && !sets.any(|voters| self.is_on_majority(at, voters)) {
                 found.push(format!(
                     "{} takes {at:?} for committed, which is on the disks of no majority of {:?}",

@@ -79,7 +79,11 @@ fn wrong(rounds: Vec<Round>) -> String {
 }
 
 fn round(logs: Vec<Shown>, sights: Vec<(Sight, Option<Inside>)>) -> Round {
-    Round { sights, logs }
+    Round {
+        sights,
+        logs,
+        ..Round::default()
+    }
 }
 
 /// Entries of term 1.
@@ -244,6 +248,46 @@ fn what_is_committed_without_a_majority_is_found() {
     ];
     let claim = vec![seen(leading(1, 1), at(1, 1))];
     assert!(wrong(vec![round(logs, claim)]).contains("no majority"));
+}
+
+#[test]
+fn while_members_change_a_majority_of_the_voters_that_come_is_not_enough() {
+    let (old, new) = (voters(&[1, 2, 3]), voters(&[1, 4, 5]));
+    let claimed = |holders: [u64; 3], committed: &[&BTreeSet<u64>], effective: &[&BTreeSet<u64>]| {
+        let (sight, inside) = seen(leading(1, 1), at(1, 1));
+        let sets = [committed, effective].map(|sets| sets.iter().map(|set| (*set).clone()).collect());
+        let inside = inside.map(|inside| Inside {
+            voters: sets,
+            ..inside
+        });
+        let logs = holders.map(|replica| shown(replica, &entries(2)));
+        watched(vec![round(logs.into(), vec![(sight, inside)])])
+            .findings()
+            .count
+    };
+    assert_eq!(claimed([1, 2, 4], &[&old], &[&old, &new]), 0);
+    assert_eq!(claimed([1, 4, 5], &[&old], &[&old, &new]), 1);
+    assert_eq!(claimed([1, 4, 5], &[&old, &new], &[&new]), 0);
+    assert_eq!(claimed([1, 2, 3], &[&old, &new], &[&new]), 1);
+}
+
+#[test]
+fn a_vote_of_the_next_life_is_not_held_against_what_the_last_one_showed_at_its_end() {
+    let voted = |us, term| Voted {
+        us,
+        node: 0,
+        group: 1,
+        replica: 1,
+        vote: (term, 1),
+    };
+    let count = |us| {
+        let mut both = round(vec![], vec![(sight(1), None)]);
+        both.sights[0].0.us = 10;
+        both.votes = vec![voted(us, 2)];
+        watched(vec![both]).findings().count
+    };
+    assert_eq!(count(20), 0);
+    assert_eq!(count(5), 1, "the disk had it, and then had the older one");
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl Device {
             let id = body.as_str().unwrap_or_default().to_owned();
             let device = self.talk.device.clone();
             self.bench
+                .shelf
                 .exchanges
                 .note(Exchange::Execution(Execution { device, id }));
             let answer = format!("$iothub/methods/res/200/?$rid={rest}");
@@ -163,7 +164,7 @@ impl Device {
             return client.flush().await.ok();
         }
         if topic.starts_with("devices/") {
-            self.bench.exchanges.note(Exchange::Receipt(Receipt {
+            self.bench.shelf.exchanges.note(Exchange::Receipt(Receipt {
                 device: self.talk.device.clone(),
                 connection: self.connection,
                 id: body.as_str().unwrap_or_default().to_owned(),
@@ -181,7 +182,7 @@ impl Device {
     }
 
     fn note(&self, desired: &Value, asked: bool) {
-        self.bench.exchanges.note(Exchange::Note(Note {
+        self.bench.shelf.exchanges.note(Exchange::Note(Note {
             device: self.talk.device.clone(),
             connection: self.connection,
             version: desired["$version"].as_u64().unwrap_or_default(),

@@ -4,7 +4,6 @@
 //! Asked when all faults are over. It may take as long as a batch of feedback is locked that somebody took without hearing
 //! of it; where nothing is missing it takes no time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +31,10 @@ pub async fn close(
     epoch: Instant,
     so_far: Vec<Handling>,
 ) -> Vec<Handling> {
-    let mut devices: BTreeMap<String, u64> = BTreeMap::new();
-    for (device, us) in over_by_us(&so_far) {
-        devices.insert(device.to_owned(), us);
-    }
+    let devices: Vec<(String, u64)> = over_by_us(&so_far)
+        .into_iter()
+        .map(|(device, us)| (device.to_owned(), us))
+        .collect();
     if devices.is_empty() {
         return Vec::new();
     }

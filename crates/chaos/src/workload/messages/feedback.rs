@@ -7,9 +7,9 @@ use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Asker;
-use crate::workload::Bench;
 use crate::workload::handling::{Batch, BatchSettling, Handling, Take, Told};
 use crate::workload::operation::Outcome;
+use crate::workload::{Bench, lock};
 
 /// Where it is asked for.
 const PATH: &str = "/messages/serviceBound/feedback";
@@ -24,7 +24,7 @@ pub(super) async fn read(mut bench: Bench, period: Duration) {
         let taken = take(&mut asker).await;
         let lock = taken.as_ref().and_then(lock_of);
         if let Some(taken) = taken {
-            bench.handlings.note(Handling::Taken(taken));
+            bench.shelf.handlings.note(Handling::Taken(taken));
         }
         let Some(lock) = lock else {
             goes_on = bench.wait_until(Instant::now() + period * PERIODS).await;
@@ -33,7 +33,7 @@ pub(super) async fn read(mut bench: Bench, period: Duration) {
         let completes = asker.random.random_bool(0.9);
         while let Some(settled) = settle(&mut asker, &lock, completes).await {
             let is_known = settled.outcome != Outcome::Unknown;
-            bench.handlings.note(Handling::BatchSettled(settled));
+            bench.shelf.handlings.note(Handling::BatchSettled(settled));
             if is_known || asker.random.random_bool(0.5) {
                 break;
             }
@@ -56,11 +56,10 @@ pub(super) async fn take(asker: &mut Asker) -> Option<Take> {
     let batch = match &asked.answer {
         Ok(answered) => match answered.status {
             StatusCode::OK => {
-                let lock = answered.headers.get("etag").and_then(|lock| lock.to_str().ok());
                 let records = asked.json();
                 let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
                 Batch::Records {
-                    lock: lock.unwrap_or_default().trim_matches('"').to_owned(),
+                    lock: lock(answered),
                     records: records.iter().map(told).collect(),
                 }
             }

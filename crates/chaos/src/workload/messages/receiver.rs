@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{Ask, Asker, Fate, Life};
 use crate::hub::Answered;
-use crate::workload::Bench;
 use crate::workload::handling::{Fetch, Found, Handed, Handling, Settling};
 use crate::workload::operation::Outcome;
+use crate::workload::{Bench, header, lock};
 
 /// Seconds for which a message is asked for; one of these.
 const LOCKS_S: [u64; 4] = [5, 5, 8, 12];
@@ -83,7 +83,7 @@ impl Receiver {
             },
             Err(_) => Found::Unknown,
         };
-        self.bench.handlings.note(Handling::Fetched(Fetch {
+        self.bench.shelf.handlings.note(Handling::Fetched(Fetch {
             device: self.life.device.clone(),
             lock_s,
             invoked_us: asked.invoked_us,
@@ -144,7 +144,7 @@ impl Receiver {
             let asked = self.asker.ask(ask).await;
             let outcome = asked.outcome(StatusCode::NO_CONTENT, StatusCode::PRECONDITION_FAILED);
             let Some(outcome) = outcome else { return };
-            self.bench.handlings.note(Handling::Settled(Settling {
+            self.bench.shelf.handlings.note(Handling::Settled(Settling {
                 device: self.life.device.clone(),
                 lock: lock.to_owned(),
                 deed,
@@ -161,16 +161,13 @@ impl Receiver {
 
 /// What an answer hands over. What the hub never says is nobody's message, for the checker to see.
 fn handed(answered: &Answered) -> Handed {
-    let text = |name: &str| {
-        let value = answered.headers.get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default()
-    };
+    let text = |name: &str| header(answered, name);
     let id = text("iothub-messageid");
     let is_whole = answered.body == id.as_bytes();
     Handed {
         id: if is_whole { id.to_owned() } else { String::new() },
         number: text("iothub-sequencenumber").parse().unwrap_or_default(),
         count: text("iothub-deliverycount").parse().unwrap_or(u32::MAX),
-        lock: text("etag").trim_matches('"').to_owned(),
+        lock: lock(answered),
     }
 }

@@ -4,22 +4,20 @@
 
 use std::time::Duration;
 
-use dunlin_gateway::client::{Client, ClientError, ConnectOptions};
+use dunlin_gateway::client::ClientError;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::registering;
 use crate::stage;
-use crate::workload::Bench;
 use crate::workload::enrolling::{Assignment, Told};
 use crate::workload::grant::Door;
 use crate::workload::operation::Outcome;
+use crate::workload::{Bench, TURNED_AWAY};
 
 /// Time for a registration, and for a connection.
 const WAIT: Duration = Duration::from_secs(10);
-/// CONNACK codes that turn a credential away (MQTT 3.1.1: bad user name or password, not authorized).
-const TURNED_AWAY: [u8; 2] = [4, 5];
 
 /// A device and the key that it has, Base64.
 pub(super) struct Applicant<'a> {
@@ -47,7 +45,7 @@ impl Applicant<'_> {
         match registering::options(transport, self.scope, self.id, self.key) {
             Err(error) => unknown(error),
             Ok(options) => match registering::register(&options).await {
-                Ok(answer) => read(&answer),
+                Ok((_, answer)) => read(&answer),
                 Err(ClientError::Refused(code)) if TURNED_AWAY.contains(&code) => Told::Refused,
                 Err(error) => unknown(error),
             },
@@ -91,22 +89,9 @@ impl Applicant<'_> {
 
     /// Connects to the hub at a node as the device that it was assigned.
     pub(super) async fn enter(&self, node: usize, device: &str) -> (Outcome, String) {
-        let token = match stage::token(&self.bench.host, device, self.key) {
-            Ok(token) => token,
-            Err(error) => return (Outcome::Unknown, error.to_string()),
-        };
-        let transport = self.bench.gateways[node].clone();
-        let options = ConnectOptions {
-            clean: true,
-            ..ConnectOptions::new(transport, &self.bench.host, device, token)
-        };
-        match timeout(WAIT, Client::connect(&options)).await {
-            Err(_) => (Outcome::Unknown, "no answer in time".to_owned()),
-            Ok(Err(ClientError::Refused(code))) if TURNED_AWAY.contains(&code) => {
-                (Outcome::Fail, format!("code {code}"))
-            }
-            Ok(Err(error)) => (Outcome::Unknown, error.to_string()),
-            Ok(Ok(_client)) => (Outcome::Ok, String::new()),
+        match stage::token(&self.bench.host, device, self.key) {
+            Ok(token) => self.bench.enter(node, device, token, WAIT).await,
+            Err(error) => (Outcome::Unknown, error.to_string()),
         }
     }
 }

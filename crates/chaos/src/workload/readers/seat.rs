@@ -122,7 +122,7 @@ impl Seat {
 
     fn end_life(&mut self, how: Departure) {
         let (member, us) = (self.name(), self.bench.now_us());
-        self.bench.steps.note(Step::Left(Left { member, how, us }));
+        self.bench.shelf.steps.note(Step::Left(Left { member, how, us }));
         self.life += 1;
         self.member.forget();
         self.stage = Stage::Out;
@@ -190,7 +190,7 @@ impl Seat {
         let share = self.member.join(reader, &self.partitions).await?;
         self.generation = share.generation;
         self.heartbeat_due = Instant::now() + HEARTBEAT_PERIOD;
-        self.bench.steps.note(Step::Share(Share {
+        self.bench.shelf.steps.note(Step::Share(Share {
             member: self.name(),
             generation: share.generation,
             partitions: share.partitions.clone(),
@@ -241,7 +241,7 @@ impl Seat {
             let start = start.ok_or(refused(Code::UNKNOWN_TOPIC_OR_PARTITION))?;
             self.places.insert(partition, start);
             self.committed.insert(partition, start);
-            self.bench.steps.note(Step::Told(Told {
+            self.bench.shelf.steps.note(Step::Told(Told {
                 partition,
                 committed,
                 invoked_us,
@@ -274,7 +274,7 @@ impl Seat {
             } else {
                 continue;
             }
-            self.bench.steps.note(Step::Poll(Poll {
+            self.bench.shelf.steps.note(Step::Poll(Poll {
                 member: self.name(),
                 partition: fetched.partition,
                 from,
@@ -345,7 +345,7 @@ impl Seat {
             if outcome == Outcome::Ok {
                 self.committed.insert(*partition, *offset);
             }
-            self.bench.steps.note(Step::Commit(Commit {
+            self.bench.shelf.steps.note(Step::Commit(Commit {
                 member: self.name(),
                 generation: self.generation,
                 partition: *partition,
